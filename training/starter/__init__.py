@@ -1,0 +1,1 @@
+"""Makes the embedded starter weights from raw pictures, passages and vocabularies."""
