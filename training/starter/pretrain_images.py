@@ -27,6 +27,8 @@ class ImageSchedule:
     batch: int = 128
     weight_decay: float = 0.05
     patch_drop: float = 0.0
+    strength: float = 1.0
+    smoothing: float = 0.1
     seed: int = 0
 
 
@@ -76,18 +78,21 @@ def top1(net: NamingNet, pictures: Pictures, size: int, batch: int = 256) -> flo
 
 def pretrain(
     name: str, arch: str, kwargs: dict, schedule: ImageSchedule, train: Pictures, dev: Pictures, work: Path,
-    teacher: NamingNet | None = None,
+    teacher: NamingNet | None = None, start: NamingNet | None = None,
 ) -> NamingNet:
     """Trains one backbone, resumable after each epoch; returns it trained.
 
     Args:
         name: of the branch; files are ``work/<name>.pt`` and ``work/<name>.jsonl``.
         arch, kwargs: ``timm.create_model`` arguments.
+        start: a net of the same kind to go on from.
         teacher: a trained net whose softened answers are learned too (Hinton et al. 2015), which a small ViT needs.
     """
     torch.manual_seed(schedule.seed)
     extra = {"patch_drop_rate": schedule.patch_drop} if schedule.patch_drop else {}
     net = NamingNet(timm.create_model(arch, num_classes=0, **kwargs, **extra), len(train.objects))
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     net = net.to(memory_format=torch.channels_last)
     decay = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
@@ -119,10 +124,10 @@ def pretrain(
         bar = tqdm(range(steps), desc=f"{name} {epoch + 1}/{schedule.epochs}", mininterval=10)
         for step in bar:
             rows = order[step * schedule.batch : (step + 1) * schedule.batch]
-            x = random_view(torch.from_numpy(train.pixels[rows]), size, generator)
+            x = random_view(torch.from_numpy(train.pixels[rows]), size, generator, schedule.strength)
             x = ((x - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
             y = torch.from_numpy(train.labels[rows])
-            loss = _loss(net, x, y, teacher)
+            loss = _loss(net, x, y, teacher, schedule.smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -141,10 +146,10 @@ def pretrain(
     return net.eval()
 
 
-def _loss(net: NamingNet, x: torch.Tensor, y: torch.Tensor, teacher: NamingNet | None) -> torch.Tensor:
+def _loss(net: NamingNet, x: torch.Tensor, y: torch.Tensor, teacher: NamingNet | None, smoothing: float) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         logits = net(x)
-    loss = sum(F.cross_entropy(z.float(), y, label_smoothing=0.1) for z in logits) / 2
+    loss = sum(F.cross_entropy(z.float(), y, label_smoothing=smoothing) for z in logits) / 2
     if teacher is not None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             a, b = teacher(x)

@@ -1,0 +1,79 @@
+"""Attention maps of fused attention, recomputed from the projections: the forward pass itself stays untouched.
+
+Fused kernels never hand out their weights. Hooks on the query and key projections keep those, and ``softmax(q k^T / sqrt(d))`` gives the
+very weights that were used. Hooks are removed on error too.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+    """query, key [B, heads, N, d] -> [B, heads, N, N]; mask [B, N], 0 = not attended to."""
+    scores = query.float() @ key.float().transpose(-1, -2) * scale
+    if mask is not None:
+        scores = scores.masked_fill(mask[:, None, None, :] == 0, float("-inf"))
+    return scores.softmax(-1)
+
+
+def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
+    handle = module.register_forward_hook(lambda _module, _inputs, output: store.append(output.detach()))
+    stack.callback(handle.remove)
+
+
+@contextmanager
+def vit_attention(vits: dict[str, nn.Module]) -> Iterator[dict[str, Callable[[], Tensor]]]:
+    """Captures the attention of timm ViTs while the block runs.
+
+    Yields {name: function}; after the forward pass each function returns [B, layers, heads, N, N] with N = 1 + places (registers are
+    dropped and rows renormalised). Raises NotImplementedError for ViTs that change queries and keys after the projection.
+    """
+    with ExitStack() as stack:
+        getters = {}
+        for name, vit in vits.items():
+            store: list[Tensor] = []
+            for block in vit.blocks:
+                if not isinstance(block.attn.q_norm, nn.Identity) or getattr(vit, "rope", None) is not None:
+                    raise NotImplementedError("Attention maps are made for plain ViTs: no q/k norm, no rotary positions.")
+                _keep(stack, block.attn.qkv, store)
+            getters[name] = lambda vit=vit, store=store: _vit_maps(vit, store)
+        yield getters
+
+
+def _vit_maps(vit: nn.Module, store: list[Tensor]) -> Tensor:
+    maps = []
+    for block, qkv in zip(vit.blocks, store, strict=True):
+        b, n, _ = qkv.shape
+        q, k, _ = qkv.view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        maps.append(_weights(q, k, block.attn.scale))
+    weights = torch.stack(maps, dim=1)
+    extra = vit.num_prefix_tokens - 1
+    if extra:
+        keep = [0, *range(1 + extra, weights.shape[-1])]
+        weights = weights[..., keep, :][..., keep]
+        weights = weights / weights.sum(-1, keepdim=True)
+    return weights
+
+
+@contextmanager
+def bert_attention(encoder: nn.Module, mask: Tensor | None) -> Iterator[Callable[[], Tensor]]:
+    """Captures the attention of a BERT encoder; the function yielded returns [B, layers, heads, T, T] after the pass."""
+    queries: list[Tensor] = []
+    keys: list[Tensor] = []
+    with ExitStack() as stack:
+        for layer in encoder.layer:
+            _keep(stack, layer.attention.self.query, queries)
+            _keep(stack, layer.attention.self.key, keys)
+        yield lambda: _bert_maps(encoder, queries, keys, mask)
+
+
+def _bert_maps(encoder: nn.Module, queries: list[Tensor], keys: list[Tensor], mask: Tensor | None) -> Tensor:
+    maps = []
+    for layer, q, k in zip(encoder.layer, queries, keys, strict=True):
+        heads, scale = layer.attention.self.num_attention_heads, layer.attention.self.scaling
+        q, k = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k))
+        maps.append(_weights(q, k, scale, mask))
+    return torch.stack(maps, dim=1)

@@ -1,0 +1,112 @@
+"""One image branch: a timm backbone, and how its features become tokens that the text's grid can meet."""
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from .config import ImageBranchConfig
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """What a branch makes of a batch of pictures.
+
+    tokens: [B, N, H]; with places, token 0 stands for the whole picture (class token, or the mean over the places) and the
+    others are the places in raster order; grid: (rows, columns) of the places, or None where a token has no place
+    (published axes); feature_map: [B, C, rows, columns] of a convolutional backbone, else None.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int] | None
+    feature_map: Tensor | None = None
+
+    def select(self, index: Tensor) -> "ImageTokens":
+        """The pictures at ``index`` [P]: pairs that share a picture share its encoding."""
+        feature_map = None if self.feature_map is None else self.feature_map[index]
+        return ImageTokens(self.tokens[index], self.grid, feature_map)
+
+
+class ImageBranch(nn.Module):
+    """A backbone and its projection to the hidden size.
+
+    Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
+    become the tokens and its places the features; a Swin's places are mixed into tokens.
+
+    Raises: ValueError when a ViT is given published axes with a token number other than the text's grid (they meet by position).
+    """
+
+    def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0, **config.backbone_args)
+        if config.norm_eps is not None:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = config.norm_eps
+        self.is_vit = hasattr(self.backbone, "num_prefix_tokens") and hasattr(self.backbone, "patch_embed")
+        self.is_vit = self.is_vit and getattr(self.backbone, "output_fmt", "NCHW") != "NHWC"
+        channels = self.backbone.num_features
+        if config.axes == "natural":
+            same = self.is_vit and channels == hidden
+            self.projection = nn.Identity() if same else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
+        elif self.is_vit:
+            if channels != hidden:
+                raise ValueError("A ViT with published axes has the text's hidden size.")
+        else:
+            with torch.no_grad():
+                was_training = self.backbone.training
+                probe = self._feature_map(torch.zeros(1, 3, config.image_size, config.image_size))
+                self.backbone.train(was_training)
+            places = probe.shape[2] * probe.shape[3]
+            if self._is_swin:
+                self.places_to_grid = nn.Linear(places, text_length)
+            else:
+                self.channels_to_grid = nn.Linear(channels, text_length)
+                self.places_to_hidden = nn.Linear(places, hidden)
+
+    @property
+    def _is_swin(self) -> bool:
+        return getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+
+    def _feature_map(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, C, rows, columns], for backbones whose features are a map."""
+        if not self.backbone.training or images.shape[0] > 1:
+            features = self.backbone.forward_features(images)
+        else:  # batch statistics of one zero picture would be meaningless
+            features = self.backbone.eval().forward_features(images)
+        return features.permute(0, 3, 1, 2) if self._is_swin else features
+
+    def forward(self, images: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:
+        """Encodes pictures.
+
+        Args:
+            images: [B, 3, S, S], normalised with the branch's mean and std.
+            hidden_norm, grid_norm: the model's shared LayerNorms over hidden size and text grid (published axes only).
+        """
+        if self.is_vit:
+            return self._vit_tokens(self.backbone.forward_features(images))
+        feature_map = self._feature_map(images)
+        if torch.is_grad_enabled() and not feature_map.requires_grad:
+            feature_map.requires_grad_()  # frozen backbones still give Grad-CAM its gradient
+        rows, columns = feature_map.shape[2:]
+        places = feature_map.flatten(2)  # [B, C, places]
+        if self.config.axes == "natural":
+            tokens = places.transpose(1, 2)
+            tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)  # [B, 1 + places, C]
+            return ImageTokens(self.projection(tokens), (rows, columns), None if self._is_swin else feature_map)
+        if self._is_swin:
+            tokens = grid_norm(self.places_to_grid(places)).transpose(1, 2)  # [B, C, places] -> [B, L, C]
+            return ImageTokens(tokens, None)
+        tokens = grid_norm(self.channels_to_grid(places.transpose(1, 2)))  # [B, places, L]
+        tokens = hidden_norm(self.places_to_hidden(tokens.transpose(1, 2)))  # [B, L, H]
+        return ImageTokens(tokens, None, feature_map)
+
+    def _vit_tokens(self, features: Tensor) -> ImageTokens:
+        prefix = self.backbone.num_prefix_tokens
+        whole = features[:, :1] if prefix else features.mean(1, keepdim=True)  # class token; registers are left out
+        tokens = torch.cat([whole, features[:, prefix:]], dim=1)
+        if self.config.axes == "natural":
+            tokens = self.projection(tokens)
+        return ImageTokens(tokens, tuple(self.backbone.patch_embed.grid_size))

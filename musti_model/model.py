@@ -1,0 +1,253 @@
+"""The model, top to bottom: image branches -> TSF gate -> text encoder -> cosine a branch -> vote -> logit.
+
+Source of the method: MMM2024, "Image-guided Feature Extractor on the MUSTI dataset" (MediaEval 2023). Axes in comments:
+B pairs, T text positions (wordpieces, [CLS] and [SEP] included), L the text's full grid, N image tokens, H hidden size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from .attention import bert_attention, vit_attention
+from .branches import ImageBranch, ImageTokens
+from .config import MustiConfig
+
+
+@dataclass(frozen=True)
+class MustiInternals:
+    """What happened inside one forward pass; dictionaries go by branch name.
+
+    gate_image: {branch: [B, T]} L2 norm of ``w_image * I_t``; gate_text: [B, T] L2 norm of ``(1 + w_text) * T_t`` (the gate's text
+    term and the residual). Both None without a gate.
+    place_weights: {branch: [B, T, N]}, row t says which image tokens (0 the whole, then places in raster order) meet text position
+    t; rows of real positions sum to 1; None for a branch whose tokens have no place. grid: {branch: (rows, columns) or None}.
+    image_attention: {ViT branch: [B, layers, heads, 1 + places, 1 + places]}, rows sum to 1.
+    text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions.
+    feature_maps: {CNN branch: [B, C, rows, columns]}, part of the graph when gradients are on.
+    """
+
+    gate_image: dict[str, Tensor] | None
+    gate_text: Tensor | None
+    place_weights: dict[str, Tensor | None]
+    grid: dict[str, tuple[int, int] | None]
+    image_attention: dict[str, Tensor]
+    text_attention: dict[str, Tensor]
+    feature_maps: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MustiOutput:
+    """The result of a forward pass, always of this one type.
+
+    logits: [B], before temperature; similarities: [B, branches], cosines in -1..1; votes: [B, branches] and vote_bias: [],
+    the terms the logit is the sum of; internals: None unless asked for.
+    """
+
+    logits: Tensor
+    similarities: Tensor
+    votes: Tensor
+    vote_bias: Tensor
+    internals: MustiInternals | None = None
+
+
+def place_weights(tokens: int, lengths: Tensor, text_length: int) -> Tensor:
+    """How image tokens are spread over text positions: row-stochastic weights.
+
+    Position 0 meets token 0 (the whole picture). Position t = 1 .. n - 1 covers the interval [t - 1, t] / (n - 1) of the places laid in
+    raster order, and meets each place by the share of that interval it fills. n - 1 equal to the number of places gives the identity
+    (as published: token t meets position t).
+
+    Args:
+        tokens: N = 1 + places. lengths: int [B], n of each passage. text_length: T.
+
+    Returns: float32 [B, T, N]; rows t >= n are zero.
+    """
+    places = tokens - 1
+    device = lengths.device
+    span = (lengths - 1).clamp(min=1).view(-1, 1, 1).float()
+    t = torch.arange(1, text_length, device=device).view(1, -1, 1).float()
+    low, high = (t - 1) / span, t / span  # [B, T-1, 1]
+    edge = torch.arange(places, device=device).view(1, 1, -1).float()
+    overlap = torch.minimum(high, (edge + 1) / places) - torch.maximum(low, edge / places)
+    inner = overlap.clamp(min=0) * span * (t <= span)
+    weights = torch.zeros(len(lengths), text_length, tokens, device=device)
+    weights[:, 0, 0] = 1.0
+    weights[:, 1:, 1:] = inner
+    return weights
+
+
+class MustiModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="musti",
+    license="mit",
+    tags=["musti", "olfaction", "image-text-matching"],
+    pipeline_tag="image-text-to-text",
+):
+    """Image-text matching of smells, one class for every variant (see MustiConfig)."""
+
+    def __init__(self, config: MustiConfig) -> None:
+        super().__init__()
+        self.config = config
+        bert = BertModel(BertConfig(**config.text, attn_implementation="sdpa"))
+        self.text_embedding, self.text_encoder, self.pooler = bert.embeddings, bert.encoder, bert.pooler
+        hidden, grid = bert.config.hidden_size, config.text_length
+        self.branches = nn.ModuleDict({b.name: ImageBranch(b, hidden, grid) for b in config.branches})
+        self.hidden_norm = nn.LayerNorm(hidden)
+        self.grid_norm = nn.LayerNorm(grid)
+        self.gate = nn.Linear(2, 1)  # weights (image, text), one bias: three scalars shared by all branches
+        self.final_projection = nn.Linear(grid, 1)  # image side, over the token axis
+        self.voting = nn.Linear(len(config.branches), 1)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+        self.prototypes = nn.Parameter(torch.randn(len(config.objects), hidden)) if config.objects else None
+        self.none_logit = nn.Parameter(torch.tensor(5.0))
+        self._start_gently()
+
+    def _start_gently(self) -> None:
+        """Gate near zero, image vector = half whole-picture token and half mean, equal votes."""
+        with torch.no_grad():
+            self.gate.weight.copy_(torch.tensor([[0.05, 0.0]]))
+            self.gate.bias.zero_()
+            self.final_projection.weight.fill_(0.5 / (self.config.text_length - 1))
+            self.final_projection.weight[0, 0] = 0.5
+            self.final_projection.bias.zero_()
+            self.voting.weight.fill_(1 / len(self.branches))
+            self.voting.bias.zero_()
+
+    # Pictures -------------------------------------------------------------------------------------------------------------------
+
+    def encode_images(self, images: dict[str, Tensor]) -> dict[str, ImageTokens]:
+        """{branch: [B, 3, S, S]} -> {branch: ImageTokens}."""
+        return {n: branch(images[n], self.hidden_norm, self.grid_norm) for n, branch in self.branches.items()}
+
+    def image_vector(self, image: ImageTokens) -> Tensor:
+        """Image side of the cosine: Linear(L, 1) over the tokens, laid on the text's full grid. -> [B, H]."""
+        tokens = image.tokens
+        if image.grid is not None:
+            full = torch.tensor([self.config.text_length], device=tokens.device)
+            tokens = place_weights(tokens.shape[1], full, self.config.text_length).to(tokens.dtype) @ tokens
+        return self.final_projection(tokens.transpose(1, 2)).squeeze(-1)
+
+    # Text -----------------------------------------------------------------------------------------------------------------------
+
+    def fuse(self, text: Tensor, image: Tensor | None) -> Tensor:
+        """TSF gate: ``LayerNorm(w_image * I + w_text * T + b + T)``. text, image [B, T, H]; image None is the gate switched off (I = 0)."""
+        w_image, w_text = self.gate.weight[0]
+        gated = w_text * text + self.gate.bias + text
+        return self.hidden_norm(gated if image is None else w_image * image + gated)
+
+    def encode_text(self, fused: Tensor, attention_mask: Tensor) -> Tensor:
+        """BERT encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
+        if self.config.padding == "carry":
+            return self.text_encoder(fused, attention_mask=None).last_hidden_state
+        mask = attention_mask[:, None, None, :].bool()
+        return self.text_encoder(fused, attention_mask=mask.expand(-1, 1, fused.shape[1], -1)).last_hidden_state
+
+    # The match ------------------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        images: dict[str, Tensor],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        return_internals: bool = False,
+    ) -> MustiOutput:
+        """Scores pairs.
+
+        Args:
+            images: {branch: float [B, 3, S, S]}, normalised by the processor.
+            input_ids, attention_mask: int [B, T]; T = text_length for padding "carry".
+            return_internals: also return what happened inside; the logits stay the same.
+        """
+        if not return_internals:
+            return self.match(self.encode_images(images), input_ids, attention_mask)
+        vits = {n: b.backbone for n, b in self.branches.items() if b.is_vit}
+        with vit_attention(vits) as image_attention:
+            encoded = self.encode_images(images)
+        return self.match(encoded, input_ids, attention_mask, {n: a() for n, a in image_attention.items()})
+
+    def match(
+        self,
+        encoded: dict[str, ImageTokens],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        image_attention: dict[str, Tensor] | None = None,
+    ) -> MustiOutput:
+        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well."""
+        text = self.text_embedding(input_ids=input_ids)  # [B, T, H]
+        width = input_ids.shape[1]
+        lengths = attention_mask.sum(1) if self.config.padding == "mask" else torch.full_like(input_ids[:, 0], width)
+        plain = self._pooled(text, attention_mask) if self.config.fusion == "none" else None
+        cosines, spread, gate_image, text_attention = [], {}, {}, {}
+        for name, image in encoded.items():
+            met, spread[name] = self._meet(image, lengths, width)
+            if self.config.fusion == "none":
+                text_vector, text_attention[name] = plain
+            else:
+                text_vector, text_attention[name] = self._pooled(self.fuse(text, met), attention_mask, image_attention)
+                gate_image[name] = (self.gate.weight[0, 0] * met).float().norm(dim=-1)
+            cosines.append(F.cosine_similarity(text_vector.float(), self.image_vector(image).float(), dim=-1))
+        similarities = torch.stack(cosines, dim=1)
+        votes, vote_bias = self._vote(similarities)
+        internals = None
+        if image_attention is not None:
+            gated = self.config.fusion == "tsf"
+            internals = MustiInternals(
+                gate_image=gate_image if gated else None,
+                gate_text=((1 + self.gate.weight[0, 1]) * text).float().norm(dim=-1) if gated else None,
+                place_weights=spread,
+                grid={n: i.grid for n, i in encoded.items()},
+                image_attention=image_attention,
+                text_attention=text_attention,
+                feature_maps={n: i.feature_map for n, i in encoded.items() if i.feature_map is not None},
+            )
+        return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, internals)
+
+    def _meet(self, image: ImageTokens, lengths: Tensor, width: int) -> tuple[Tensor, Tensor | None]:
+        """Image tokens laid on the text positions, [B, T, H], and the weights that laid them, [B, T, N]."""
+        if image.grid is None:
+            return image.tokens[:, :width], None  # published axes: token t meets position t, whatever it stands for
+        weights = place_weights(image.tokens.shape[1], lengths, width)
+        return weights.to(image.tokens.dtype) @ image.tokens, weights
+
+    def _pooled(self, fused: Tensor, mask: Tensor, capture: dict | None = None) -> tuple[Tensor, Tensor | None]:
+        """Encoder and pooler: [B, T, H] -> [B, H], and the attention maps if they are to be captured."""
+        if capture is None:
+            return self.pooler(self.encode_text(fused, mask)), None
+        with bert_attention(self.text_encoder, None if self.config.padding == "carry" else mask) as attention:
+            vector = self.pooler(self.encode_text(fused, mask))
+        return vector, attention()
+
+    def _vote(self, similarities: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines [B, branches] -> their terms in the logit, and the constant."""
+        n = similarities.shape[1]
+        zero = self.bias.new_zeros(())
+        if self.config.voting == "learned" and not (n == 1 and self.config.logit == "published"):
+            weights, constant = self.voting.weight[0], self.voting.bias[0]
+        else:  # a mean vote; the published one-branch model takes the cosine itself
+            weights, constant = similarities.new_full((n,), 1 / n), zero
+        if self.config.logit == "published":
+            return similarities * weights, constant
+        return similarities * weights * self.scale, constant * self.scale + self.bias
+
+    # Naming ---------------------------------------------------------------------------------------------------------------------
+
+    def name_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Which object each wordpiece names, read without any picture (gate off). -> logits [B, T, objects + 1], last = none."""
+        states = self.encode_text(self.fuse(self.text_embedding(input_ids=input_ids), None), attention_mask)
+        logits = 10 * F.normalize(states.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+        return torch.cat([logits, self.none_logit.expand(*logits.shape[:-1], 1)], dim=-1)
+
+    def name_vector(self, vector: Tensor) -> Tensor:
+        """Cosine logits of a vector [B, H] (image or text side of the match) to the object prototypes -> [B, objects]."""
+        return 10 * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+
+    def _known(self) -> Tensor:
+        if self.prototypes is None:
+            raise ValueError("These weights have no naming head: their config lists no objects.")
+        return self.prototypes
