@@ -85,9 +85,17 @@ class ImageBranch(nn.Module):
             images: [B, 3, S, S], normalised with the branch's mean and std.
             hidden_norm, grid_norm: the model's shared LayerNorms over hidden size and text grid (published axes only).
         """
+        return self.to_tokens(self.features(images), hidden_norm, grid_norm)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone alone: [B, 3, S, S] -> ViT [B, 1 + places, C] (registers too, if any), others [B, C, rows, columns]."""
+        return self.backbone.forward_features(images) if self.is_vit else self._feature_map(images)
+
+    def to_tokens(self, features: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:
+        """Features -> tokens; apart from ``features``, so that a frozen backbone's features can be kept and used again."""
         if self.is_vit:
-            return self._vit_tokens(self.backbone.forward_features(images))
-        feature_map = self._feature_map(images)
+            return self._vit_tokens(features)
+        feature_map = features
         if torch.is_grad_enabled() and not feature_map.requires_grad:
             feature_map.requires_grad_()  # frozen backbones still give Grad-CAM its gradient
         rows, columns = feature_map.shape[2:]

@@ -1,0 +1,111 @@
+"""How objects are named, by language: finding names in passages, and swapping one object's name for another's.
+
+The tables are ``training/lexicon/<language>.json``: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?, "old"?,
+"kind"?}, ...]}.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "lexicon"
+LANGUAGES = ("en", "de", "fr", "it", "sl")
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
+# A form that is often another word counts as a name only after one of these.
+DETERMINERS = {
+    "en": "a an the this that of with his her my your their our some any no every each two three",
+    "de": "der die das den dem des ein eine einen einem einer eines kein keine mein sein ihr dieser diese von mit und",
+    "fr": "le la les un une des du de ce cet cette ces son sa ses mon ma mes leur leurs au aux",
+    "it": "il lo la i gli le un uno una del dello della dei degli delle al alla ai alle di questo questa suo sua con",
+    "sl": "ta to te ti tega te svoj svojo moj njegov z s iz od na",
+}
+_ELISION = re.compile(r"^(?:[ldcjmtsnLDCJMTSN]|qu|dell|all|nell|sull|dall|un|Dell|All|Un)['’](?=\w)")
+
+
+@dataclass(frozen=True)
+class Name:
+    """One name of an object: its inflected forms by tag."""
+
+    object: str
+    forms: dict[str, str]
+    gender: str = ""
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A name found in a text, characters [start, end); sure is False for an ambiguous form without a determiner."""
+
+    start: int
+    end: int
+    object: str
+    tag: str
+    gender: str
+    sure: bool = True
+
+
+def fold(text: str) -> str:
+    """Case and long s folded, length kept where case folding keeps it."""
+    return text.replace("ſ", "s").replace("’", "'").lower()
+
+
+class Lexicon:
+    """The names of one language.
+
+    Raises: FileNotFoundError for a language without a table.
+    """
+
+    def __init__(self, language: str, objects: tuple[str, ...], folder: Path = FOLDER) -> None:
+        table = json.loads((folder / f"{language}.json").read_text(encoding="utf-8"))
+        self.language = language
+        self.names = {
+            o: [Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False)) for n in table.get(o, [])]
+            for o in objects
+        }
+        self._determiners = set(DETERMINERS[language].split())
+        self._forms: dict[str, tuple[Name, str]] = {}
+        for names in self.names.values():
+            for name in names:
+                for tag, form in name.forms.items():
+                    self._forms.setdefault(" ".join(fold(form).split()), (name, tag))
+        self._longest = max((len(f.split()) for f in self._forms), default=1)
+
+    def forms(self) -> list[str]:
+        """All forms, as they are looked up (case folded)."""
+        return list(self._forms)
+
+    def find(self, text: str) -> list[Mention]:
+        """All names in a text, longest first at each place, left to right."""
+        words = []
+        for match in WORD.finditer(text):
+            cut = _ELISION.match(match.group())
+            words.append((match.start() + (cut.end() if cut else 0), match.end()))
+        folded = fold(text)
+        if len(folded) != len(text):  # a rare character changes length when lowered; offsets would be wrong
+            folded = "".join(c.lower() if len(c.lower()) == 1 else c for c in text.replace("ſ", "s").replace("’", "'"))
+        found, i = [], 0
+        while i < len(words):
+            for n in range(min(self._longest, len(words) - i), 0, -1):
+                start, end = words[i][0], words[i + n - 1][1]
+                hit = self._forms.get(" ".join(folded[start:end].split()))
+                if hit:
+                    name, tag = hit
+                    before = folded[words[i - 1][0] : words[i - 1][1]] if i else ""
+                    sure = not name.ambiguous or before in self._determiners
+                    found.append(Mention(start, end, name.object, tag, name.gender, sure))
+                    i += n - 1
+                    break
+            i += 1
+        return found
+
+    def replacement(self, mention: Mention, target: str, rng) -> str | None:
+        """A form of ``target`` in the inflection of ``mention`` (same gender preferred), or None where there is none."""
+        fitting = [(n, n.forms[mention.tag]) for n in self.names.get(target, []) if mention.tag in n.forms]
+        if not fitting:
+            fitting = [(n, next(iter(n.forms.values()))) for n in self.names.get(target, []) if n.forms]
+        if not fitting:
+            return None
+        same = [pair for pair in fitting if pair[0].gender == mention.gender]
+        pool = same if same and rng.random() < 0.5 else fitting
+        return pool[int(rng.integers(len(pool)))][1]
