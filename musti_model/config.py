@@ -161,6 +161,7 @@ def preset(name: str, **changes: Any) -> MustiConfig:
                 "num_attention_heads": 4,
                 "intermediate_size": 512,
                 "max_position_embeddings": 256,
+                "attention_probs_dropout_prob": 0.0,
             },
             "text_length": 256,
         },

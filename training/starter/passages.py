@@ -135,8 +135,8 @@ class PassageMill:
         weights = np.array([1 / np.sqrt(counts[p.language]) * (2 if p.origin == "musti" else 1) for p in self.naming])
         self.weights = np.cumsum(weights / weights.sum())
 
-    def draw(self, rng: np.random.Generator) -> tuple[Passage, str]:
-        """A training passage and the object it was made to name."""
+    def draw(self, rng: np.random.Generator, low: int = 8, high: int = 120) -> tuple[Passage, str]:
+        """A training passage of ``low`` to ``high`` words and the object it was made to name."""
         while True:
             passage = self.naming[min(int(np.searchsorted(self.weights, rng.random())), len(self.naming) - 1)]
             sure = [m for m in passage.mentions if m.sure]
@@ -149,8 +149,8 @@ class PassageMill:
                     continue
                 index = passage.mentions.index(mention)
                 passage, mention = swapped, swapped.mentions[index]
-            passage = window(passage, rng, mention)
+            passage = window(passage, rng, mention, low, high)
             if rng.random() < 0.5:
-                passage = wear(passage, rng, float(rng.uniform(0.003, 0.05)))
+                passage = wear(passage, rng, float(rng.uniform(0.003, 0.04)))
             if target in passage.named:
                 return passage, target

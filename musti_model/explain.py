@@ -1,0 +1,154 @@
+"""From a forward pass's internals to maps and scores. Pure functions on tensors; one example at a time, no batch axis."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .pipeline import Prediction
+
+
+def rollout(attention: Tensor) -> Tensor:
+    """Attention rollout (Abnar & Zuidema 2020): how far the class token's attention reaches each place through all layers.
+
+    Per layer the mean over the heads, half of it replaced by the identity for the residual connection, rows renormalised; later layers
+    multiply from the left.
+
+    Args:
+        attention: [layers, heads, N, N], rows sum to 1, token 0 is the class token.
+
+    Returns: [N - 1], the class token's row over the places, sums to at most 1.
+    """
+    n = attention.shape[-1]
+    total = torch.eye(n, dtype=attention.dtype)
+    for layer in attention.mean(1):
+        mixed = 0.5 * layer + 0.5 * torch.eye(n, dtype=attention.dtype)
+        total = (mixed / mixed.sum(-1, keepdim=True)) @ total
+    return total[0, 1:]
+
+
+def class_attention(attention: Tensor) -> Tensor:
+    """Last layer's attention from the class token to the places, by head: [layers, heads, N, N] -> [heads, N - 1]."""
+    return attention[-1, :, 0, 1:]
+
+
+def grad_cam(feature_map: Tensor, gradient: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): ReLU of the maps weighted by their mean gradient. [C, h, w] twice -> [h, w], >= 0."""
+    weights = gradient.mean((1, 2), keepdim=True)
+    return (weights * feature_map).sum(0).clamp(min=0)
+
+
+def image_share(gate_image: Tensor, gate_text: Tensor) -> Tensor:
+    """Share of the image term in the gate's sum, by norms: [T], [T] -> [T] in 0..1; 0 where both are 0."""
+    return gate_image / (gate_image + gate_text).clamp(min=1e-12)
+
+
+def to_words(values: Tensor, words: list[tuple[int, ...]]) -> list[float]:
+    """Mean over the pieces of each word. values: [T]; words: positions of their pieces. Special tokens and padding carry no score."""
+    return [float(values[list(pieces)].mean()) for pieces in words]
+
+
+def to_places(values: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values of text positions -> places of the picture, by the weights with which each place was met there.
+
+    Args:
+        values: [T]. weights: [T, 1 + places] (see ``place_weights``). grid: (rows, columns).
+
+    Returns: [rows, columns], a weighted mean over the positions that met the place.
+    """
+    met = weights[:, 1:]
+    return (met.T @ values / met.sum(0).clamp(min=1e-12)).reshape(grid)
+
+
+def to_frame(values: Tensor, width: int, height: int) -> np.ndarray:
+    """[h, w] -> float32 [height, width], bilinear. The model sees the whole picture squashed to a square, so stretching undoes it."""
+    big = F.interpolate(values[None, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+    return big[0, 0].numpy()
+
+
+def class_word_attention(attention: Tensor) -> Tensor:
+    """[CLS]'s attention to each position in the text encoder's last layer, mean of the heads: [layers, heads, T, T] -> [T]."""
+    return attention[-1].mean(0)[0]
+
+
+@dataclass(frozen=True)
+class GateWeights:
+    """The gate's three scalars: ``LayerNorm(w_image * I + w_text * T + bias + T)``."""
+
+    w_image: float
+    w_text: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Image shares of one branch, 0..1: words aligned with ``Explanation.words``; patches [rows, columns], None without places."""
+
+    words: list[float]
+    patches: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the model did with one pair. Attention and gate shares tell where the model looked and mixed, not why it decided.
+
+    words, word_spans: the words read and their characters in ``passage``; gates: {branch: Gate}, empty without a gate; maps: raw float32
+    [H, W] in the frame of ``image`` ("rollout:<branch>" shares of attention, "gradcam:<branch>" >= 0, "gate:<branch>" 0..1); heads: {ViT
+    branch: [heads, rows, columns]} last-layer class-token attention; word_attention: {branch: aligned with words}; settings: what made it.
+    """
+
+    prediction: "Prediction"
+    image: Image.Image
+    passage: str
+    words: list[str]
+    word_spans: list[tuple[int, int]]
+    gates: dict[str, Gate]
+    gate_weights: GateWeights | None
+    maps: dict[str, np.ndarray]
+    heads: dict[str, np.ndarray]
+    word_attention: dict[str, list[float]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def head_map(self, branch: str, head: int) -> np.ndarray:
+        """Last-layer attention of one head (from 0), float32 [H, W] in the picture's frame."""
+        return to_frame(torch.from_numpy(self.heads[branch][head]), *self.image.size)
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything but the maps, as plain values."""
+        return {
+            "prediction": self.prediction.to_json(),
+            "passage": self.passage,
+            "words": self.words,
+            "word_spans": self.word_spans,
+            "gate_weights": None if self.gate_weights is None else vars(self.gate_weights),
+            "gates": {
+                n: {"words": g.words, "patches": None if g.patches is None else g.patches.tolist()}
+                for n, g in self.gates.items()
+            },
+            "word_attention": self.word_attention,
+            "settings": self.settings,
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, and manifest.json; returns the folder."""
+        from .figures import overlay
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.image.save(folder / "picture.png")
+        files = {}
+        for name, values in self.maps.items():
+            stem = name.replace(":", "-")
+            overlay(self.image, values).save(folder / f"{stem}.png")
+            np.save(folder / f"{stem}.npy", values)
+            files[name] = {"overlay": f"{stem}.png", "values": f"{stem}.npy", "max": float(values.max())}
+        manifest = self.manifest() | {"maps": files}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return folder

@@ -1,0 +1,289 @@
+"""MustiPipeline: find weights, choose device and precision; predict, rank, explain."""
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import explain as maths
+from .branches import ImageTokens
+from .errors import InputError
+from .explain import Explanation, Gate, GateWeights
+from .model import MustiModel, MustiOutput
+from .processing import MustiProcessor, Passages, open_image
+from .weights import Weights, find_weights
+
+Picture = str | Path | Image.Image
+NAMED = 0.5  # probability from which a wordpiece counts as naming an object
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One pair's answer.
+
+    label: "YES" or "NO"; probability: 0..1, of YES; threshold: YES from here; similarities: {branch: cosine}; votes: {branch: its term in
+    the logit} and vote_bias; logit: their sum; notices: sentences for the reader; objects_in_picture: (object, probability), best
+    three; objects_in_passage: (object, word); both empty for weights without a naming head.
+    """
+
+    label: str
+    probability: float
+    threshold: float
+    similarities: dict[str, float]
+    votes: dict[str, float]
+    vote_bias: float
+    logit: float
+    notices: list[str] = field(default_factory=list)
+    objects_in_picture: list[tuple[str, float]] = field(default_factory=list)
+    objects_in_passage: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable public shape: label, probability, threshold, similarities, notices."""
+        keys = ("label", "probability", "threshold", "similarities", "notices")
+        return {k: getattr(self, k) for k in keys}
+
+
+def choose_device(device: str | None = None) -> tuple[torch.device, torch.dtype | None]:
+    """Device (CUDA, MPS, CPU in this order) and autocast type: bfloat16 on CUDA and on CPUs that multiply it, else None (float32)."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        return chosen, torch.bfloat16
+    if chosen.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return chosen, torch.bfloat16
+    return chosen, None
+
+
+class MustiPipeline:
+    """Pictures and passages in, answers and explanations out. One instance may serve many users: no result is kept on it."""
+
+    def __init__(
+        self,
+        model: MustiModel,
+        processor: MustiProcessor,
+        weights: Weights | None = None,
+        device: str | None = None,
+        precision: str = "auto",
+    ) -> None:
+        self.device, self.autocast = choose_device(device)
+        if precision == "float32":
+            self.autocast = None
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.processor, self.config = processor, model.config
+        self.weights = weights or Weights(Path(), self.config.name, "unsaved")
+        self.name, self.revision = self.weights.name, self.weights.revision
+        card = self.weights.folder / "metrics.json"
+        self.card: dict[str, Any] = json.loads(card.read_text()) if card.is_file() else {}
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, device: str | None = None, precision: str = "auto"
+    ) -> "MustiPipeline":
+        """Loads weights.
+
+        Args:
+            source: a folder, or a Hub id, optionally ``id@revision``. None: ``$MUSTI_MODEL`` if set, else the embedded starter.
+            device: "cuda", "mps", "cpu"; None chooses.
+            precision: "auto" (bfloat16 autocast where the device has it) or "float32".
+
+        Raises: WeightsError with one sentence when they cannot be had.
+        """
+        weights = find_weights(source)
+        model, processor = weights.load()
+        return cls(model, processor, weights, device, precision)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Objects the naming head knows; empty without one."""
+        return self.config.objects
+
+    def __call__(self, image: Picture, passage: str) -> Prediction:
+        """One pair. Raises InputError."""
+        return self.predict([image], [passage])[0]
+
+    def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
+        """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
+        if len(images) != len(passages):
+            raise InputError(f"There are {len(images)} pictures and {len(passages)} passages; give as many of each.")
+        result = []
+        for start in range(0, len(images), batch):
+            rows = slice(start, start + batch)
+            with self._inference():
+                encoded = self._encode([open_image(i) for i in images[rows]])
+                result += self._answer(encoded, self.processor.passages(list(passages[rows])))
+        return result
+
+    def rank(
+        self, images: Picture | Sequence[Picture], passages: str | Sequence[str], batch: int = 16
+    ) -> list[tuple[int, Prediction]]:
+        """One picture against passages, or pictures against one passage: (index, Prediction), best first. The one picture is encoded
+        once (the passage meets each picture in the gate, so its encoder runs for every pair).
+
+        Raises: InputError.
+        """
+        one_image = isinstance(images, (str, Path, Image.Image))
+        if one_image == isinstance(passages, str):
+            raise InputError("Rank takes one picture with a list of passages, or a list of pictures with one passage.")
+        answers: list[Prediction] = []
+        if one_image:
+            with self._inference():
+                encoded = self._encode([open_image(images)])
+                for start in range(0, len(passages), batch):
+                    texts = self.processor.passages(list(passages[start : start + batch]))
+                    index = torch.zeros(len(texts.texts), dtype=torch.long, device=self.device)
+                    answers += self._answer({n: t.select(index) for n, t in encoded.items()}, texts)
+        else:
+            answers = self.predict(list(images), [passages] * len(images), batch)
+        return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
+
+    def explain(self, image: Picture, passage: str) -> Explanation:
+        """One pair with gate shares, attention maps and Grad-CAM. Raises InputError."""
+        started = time.perf_counter()
+        picture = open_image(image)
+        texts = self.processor.passages([passage])
+        images = {n: t.to(self.device) for n, t in self.processor.images([picture]).items()}
+        ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
+        # Gradients on, also inside a caller's no_grad: without them Grad-CAM would silently be nothing.
+        with torch.inference_mode(False), torch.enable_grad(), self._autocast():
+            output = self.model(images, ids, mask, return_internals=True)
+            inside = output.internals
+            maps = list(inside.feature_maps.items())
+            gradients = torch.autograd.grad(output.logits.sum(), [m for _, m in maps]) if maps else ()
+        cams = {
+            n: maths.grad_cam(m[0].detach().float().cpu(), g[0].float().cpu())
+            for (n, m), g in zip(maps, gradients, strict=True)
+        }
+        with self._inference():
+            encoded = self._encode([picture])
+            prediction = self._prediction(output, 0, texts, *self._naming(encoded, texts))
+        settings = self._settings() | {"seconds": round(time.perf_counter() - started, 3)}
+        return self._explanation(prediction, picture, texts, output, cams, settings)
+
+    # Inside ---------------------------------------------------------------------------------------------------------------------
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        with torch.inference_mode(), self._autocast():
+            yield
+
+    def _encode(self, pictures: list[Image.Image]) -> dict[str, ImageTokens]:
+        images = self.processor.images(pictures)
+        return self.model.encode_images({n: t.to(self.device) for n, t in images.items()})
+
+    def _answer(self, encoded: dict[str, ImageTokens], texts: Passages) -> list[Prediction]:
+        output = self.model.match(encoded, texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
+        seen, read = self._naming(encoded, texts)
+        return [self._prediction(output, row, texts, seen, read) for row in range(len(texts.texts))]
+
+    def _naming(self, encoded: dict[str, ImageTokens], texts: Passages) -> tuple[list, list]:
+        """Objects named by each picture (mean of the branches, best three) and by each passage (word by word, without the picture)."""
+        rows = range(len(texts.texts))
+        if not self.objects:
+            return [[] for _ in rows], [[] for _ in rows]
+        vectors = [self.model.name_vector(self.model.image_vector(t)).softmax(-1) for t in encoded.values()]
+        seen = torch.stack(vectors).mean(0).float().cpu()
+        named = self.model.name_text(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
+        named = named.float().softmax(-1).cpu()
+        pictures, passages = [], []
+        for row in rows:
+            best = seen[row].topk(min(3, len(self.objects)))
+            pictures.append([(self.objects[i], round(float(p), 4)) for p, i in zip(best.values, best.indices, strict=True)])
+            found = []
+            for word in texts.words[row]:
+                probability, index = named[row, list(word.pieces)].mean(0)[:-1].max(-1)
+                if probability >= NAMED:
+                    found.append((self.objects[int(index)], word.text))
+            passages.append(found)
+        return pictures, passages
+
+    def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
+        names = [b.name for b in self.config.branches]
+        logit = float(output.logits[row])
+        probability = 1 / (1 + float(np.exp(-logit / self.config.temperature)))
+        notices = list(texts.notices[row])
+        if self.objects and not read[row]:
+            notices.append(
+                f"The model found none of the {len(self.objects)} smell objects it knows in this passage, so its answer says little."
+            )
+        return Prediction(
+            label="YES" if probability >= self.config.threshold else "NO",
+            probability=probability,
+            threshold=self.config.threshold,
+            similarities=_by_name(names, output.similarities[row]),
+            votes=_by_name(names, output.votes[row]),
+            vote_bias=float(output.vote_bias),
+            logit=logit,
+            notices=notices,
+            objects_in_picture=seen[row],
+            objects_in_passage=read[row],
+        )
+
+    def _explanation(
+        self, prediction: Prediction, picture: Image.Image, texts: Passages, output: MustiOutput, cams: dict[str, Tensor],
+        settings: dict[str, Any],
+    ) -> Explanation:  # fmt: skip
+        inside = output.internals
+        words, size = texts.words[0], picture.size
+        pieces = [w.pieces for w in words]
+        gates, maps, heads, word_attention = {}, {}, {}, {}
+        for name, grid in inside.grid.items():
+            if inside.gate_image is not None:
+                share = maths.image_share(_first(inside.gate_image[name]), _first(inside.gate_text))
+                patches = None
+                if grid is not None:
+                    patches = maths.to_places(share, _first(inside.place_weights[name]), grid)
+                    maps[f"gate:{name}"] = maths.to_frame(patches, *size)
+                gates[name] = Gate(maths.to_words(share, pieces), None if patches is None else patches.numpy())
+            if name in inside.image_attention:
+                attention = _first(inside.image_attention[name])
+                maps[f"rollout:{name}"] = maths.to_frame(maths.rollout(attention).reshape(grid), *size)
+                heads[name] = maths.class_attention(attention).reshape(-1, *grid).numpy()
+            if name in cams:
+                maps[f"gradcam:{name}"] = maths.to_frame(cams[name], *size)
+            if inside.text_attention[name] is not None:
+                word_attention[name] = maths.to_words(maths.class_word_attention(_first(inside.text_attention[name])), pieces)
+        gate = self.model.gate
+        weights = GateWeights(*gate.weight[0].tolist(), gate.bias.item()) if self.config.fusion == "tsf" else None
+        return Explanation(
+            prediction=prediction, image=picture, passage=texts.texts[0], words=[w.text for w in words],
+            word_spans=[(w.start, w.end) for w in words], gates=gates, gate_weights=weights, maps=maps, heads=heads,
+            word_attention=word_attention, settings=settings,
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        import timm
+        import transformers
+
+        from . import __version__
+
+        versions = {"python": platform.python_version(), "musti_model": __version__}
+        versions |= {m.__name__: m.__version__ for m in (torch, timm, transformers)}
+        return {
+            "weights": self.name,
+            "revision": self.revision,
+            "device": str(self.device),
+            "precision": "bfloat16 autocast" if self.autocast else "float32",
+            "versions": versions,
+        }
+
+
+def _first(batch: Tensor) -> Tensor:
+    """Row 0 of a batch of one, float32, on the CPU, out of the graph."""
+    return batch[0].detach().float().cpu()
+
+
+def _by_name(names: list[str], row: Tensor) -> dict[str, float]:
+    return {n: float(v) for n, v in zip(names, row, strict=True)}

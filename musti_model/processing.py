@@ -1,0 +1,197 @@
+"""A picture and a passage -> tensors, or a clear InputError. Saved and loaded with the weights."""
+
+import json
+import re
+import unicodedata
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from .config import MustiConfig
+from .errors import InputError
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 30_000_000
+MAX_CHARACTERS = 20_000
+# A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
+WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
+
+
+def open_image(source: str | Path | Image.Image) -> Image.Image:
+    """Opens any picture that Pillow reads, as people see it: RGB, upright.
+
+    EXIF rotation applied, alpha over white, palette, CMYK, 16-bit and grey converted, first frame of an animation.
+
+    Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture, or one over 50 megapixels or 30 MB.
+    """
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source)
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"There is no picture file {path.name!r}; check the name.")
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError("The picture file is empty; choose another one.")
+    if size > MAX_BYTES:
+        raise InputError(f"The picture file has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                return _upright_rgb(image)
+        except InputError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise InputError(_too_large()) from error
+        except Exception as error:  # Pillow's decoders raise almost anything on broken files
+            raise InputError("This file is not a picture we can read, or it is damaged; try a JPEG or PNG.") from error
+
+
+def _too_large() -> str:
+    return f"The picture is too large; the limit is {MAX_PIXELS // 1_000_000} megapixels."
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(_too_large())
+    if min(image.size) < 1:
+        raise InputError("The picture has no pixels; choose another one.")
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+    try:
+        image.load()
+    except Exception as error:
+        raise InputError("The picture is damaged or cut off; try another copy of it.") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit (and 32-bit, float) grey to 8 bits by its nominal range; Pillow's own convert would clip at 255."""
+    values = np.asarray(image, dtype=np.float64)
+    top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    return Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
+
+
+def clean_passage(text: str) -> str:
+    """Unicode-normalised (NFC), control characters turned to spaces, ends stripped.
+
+    Raises: InputError for something that is not text, is empty, holds no letter, or has over 20,000 characters.
+    """
+    if not isinstance(text, str):
+        raise InputError("The passage must be text.")
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text).strip()
+    if not text:
+        raise InputError("The passage is empty; paste or type a few sentences.")
+    if not any(c.isalpha() for c in text):
+        raise InputError("The passage holds no words, only signs or digits; paste a text.")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"The passage has {len(text)} characters; the limit is {MAX_CHARACTERS}.")
+    return text
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the cleaned passage: characters [start, end), and the positions of its wordpieces in the token sequence."""
+
+    text: str
+    start: int
+    end: int
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Passages:
+    """A batch of passages. input_ids, attention_mask: int64 [B, T]; texts: cleaned; words: only those that were read; notices: sentences."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    texts: list[str]
+    words: list[list[Word]]
+    notices: list[list[str]]
+
+
+class MustiProcessor:
+    """Pictures and passages -> tensors for a MustiModel of ``config``."""
+
+    def __init__(self, config: MustiConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.config, self.tokenizer = config, tokenizer
+
+    def images(self, pictures: list[Image.Image]) -> dict[str, Tensor]:
+        """RGB pictures -> {branch: float32 [B, 3, S, S]}: the whole picture resized to a square, normalised for the branch."""
+        result = {}
+        for branch in self.config.branches:
+            side = (branch.image_size, branch.image_size)
+            arrays = [np.asarray(p.resize(side, Image.Resampling.BICUBIC), dtype=np.float32) / 255 for p in pictures]
+            pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
+            result[branch.name] = (pixels - mean) / std
+        return result
+
+    def passages(self, texts: list[str]) -> Passages:
+        """Texts -> token ids, T = ``text_length`` for padding "carry", else the longest of the batch. Raises InputError."""
+        texts = [clean_passage(t) for t in texts]
+        encoded = self.tokenizer(
+            texts,
+            truncation=True,
+            max_length=self.config.text_length,
+            padding="max_length" if self.config.padding == "carry" else True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        words, notices = [], []
+        for text, offsets in zip(texts, encoded["offset_mapping"].tolist(), strict=True):
+            read, total = self._words(text, offsets)
+            words.append(read)
+            notices.append(self._notice(read, total))
+        return Passages(encoded["input_ids"], encoded["attention_mask"], texts, words, notices)
+
+    @staticmethod
+    def _words(text: str, offsets: list[list[int]]) -> tuple[list[Word], int]:
+        """Words whose pieces were all read, and the number of all words, by character offsets."""
+        spans = [(m.start(), m.end()) for m in WORD.finditer(text)]
+        last = max((end for _, end in offsets), default=0)
+        words = []
+        for start, end in spans:
+            pieces = tuple(i for i, (a, b) in enumerate(offsets) if b > a and a < end and b > start)
+            if pieces and end <= last:
+                words.append(Word(text[start:end], start, end, pieces))
+        real = sum(1 for a, b in spans if any(c.isalnum() for c in text[a:b]))
+        return words, real
+
+    @staticmethod
+    def _notice(read: list[Word], total: int) -> list[str]:
+        kept = [w for w in read if any(c.isalnum() for c in w.text)]
+        if len(kept) >= total or not kept:
+            return []
+        return [
+            f"The passage is longer than the model reads: its last {total - len(kept)} of {total} words were left out; "
+            f"the last word read is “{kept[-1].text}”."
+        ]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the tokenizer and processor.json (sizes, means, stds; for readers, the config has them too)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        branches = {b.name: {"size": b.image_size, "mean": b.mean, "std": b.std} for b in self.config.branches}
+        settings = {"branches": branches, "resize": "whole picture to a square, bicubic", "text_length": self.config.text_length}
+        (folder / "processor.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, config: MustiConfig) -> "MustiProcessor":
+        """From a folder that ``save_pretrained`` wrote. Raises OSError when the tokenizer is missing."""
+        return cls(config, AutoTokenizer.from_pretrained(folder, local_files_only=True))

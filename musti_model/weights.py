@@ -1,0 +1,87 @@
+"""Where weights come from: the embedded starter, a folder, or the Hub (a revision can be pinned). What cannot be had says so."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .config import MustiConfig
+from .errors import WeightsError
+from .model import MustiModel
+from .processing import MustiProcessor
+
+STARTER = Path(__file__).parents[1] / "assets" / "starter"
+_HUB_ID = re.compile(r"^[\w.\-]+/[\w.\-]+(@[\w.\-/]+)?$")
+FILES = ["*.json", "*.txt", "model.safetensors"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder of weights, and what to call it: name and revision (commit of the Hub, or a fingerprint of the file)."""
+
+    folder: Path
+    name: str
+    revision: str
+
+    def load(self) -> tuple[MustiModel, MustiProcessor]:
+        """Builds the model and the processor. Raises WeightsError for a folder that is incomplete or corrupt."""
+        try:
+            config = MustiConfig.load(self.folder)  # refuses unknown keys, which the mixin would drop
+            if not (self.folder / "model.safetensors").is_file():
+                raise FileNotFoundError("model.safetensors is missing")
+            model = MustiModel.from_pretrained(self.folder, strict=True, map_location="cpu")
+            return model, MustiProcessor.from_pretrained(self.folder, config)
+        except Exception as error:  # safetensors, JSON, tokenizer and shape errors have no common base
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise WeightsError(f"The weights {self.name} are incomplete or damaged ({reason}); get them again.") from error
+
+
+def find_weights(source: str | Path | None = None) -> Weights:
+    """See MustiPipeline.from_pretrained. Raises WeightsError."""
+    source = source or os.environ.get("MUSTI_MODEL") or STARTER
+    folder = Path(source)
+    if folder.is_dir():
+        name = "embedded starter" if folder.resolve() == STARTER.resolve() else str(source)
+        return Weights(folder, name, _fingerprint(folder / "model.safetensors"))
+    if not _HUB_ID.match(str(source)):
+        raise WeightsError(f"There are no weights at {source}; give a folder or a Hub id such as user/name.")
+    repo, _, revision = str(source).partition("@")
+    return Weights(*_download(repo, revision or None))
+
+
+def _fingerprint(file: Path) -> str:
+    if not file.is_file():
+        raise WeightsError(f"There is no model.safetensors in {file.parent}; give a folder that holds weights.")
+    return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
+    """-> folder, name, commit."""
+    try:
+        # One small file first, with a short limit: with no network this fails in seconds, not in a minute of retries.
+        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=5)
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=Path(config).parent.name, allow_patterns=FILES))
+    except GatedRepoError as error:
+        raise WeightsError(f"The weights {repo} are gated; accept their terms on the Hub and set HF_TOKEN.") from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"The weights {repo} have no revision {revision}; check it on the Hub.") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(f"There are no weights {repo} on the Hub, or they are private; check the name or set HF_TOKEN.") from error
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(f"The Hub cannot be reached and {repo} is not in the cache; check the network.") from error
+    except EntryNotFoundError as error:
+        raise WeightsError(f"{repo} on the Hub holds no config.json; it is not a model of this project.") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise WeightsError(f"The weights {repo} could not be fetched from the Hub ({type(error).__name__}); try again.") from error
+    return folder, repo, folder.name

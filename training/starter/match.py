@@ -1,0 +1,180 @@
+"""Stages "words" and "match": the text learns what names mean, then the whole model learns to match, on frozen backbones' features."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from musti_model.branches import ImageTokens
+from musti_model.model import MustiModel
+
+from ..losses import FocalLoss
+from ..metrics import best_threshold, collapsed, scores
+from .augment import plain_view, random_view
+from .pairs import Pair
+from .passages import Passage, PassageMill
+from .pictures import Pictures
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """input_ids, attention_mask [B, T]; piece_labels [B, T] object or ``len(objects)`` (none) or IGNORE; named [B, objects] 0/1;
+    pictures [B] rows; objects [B] what they show; pairs [P, 3] (passage, picture, label), indices into the batch."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    piece_labels: Tensor
+    named: Tensor
+    pictures: Tensor
+    objects: Tensor
+    pairs: Tensor
+    view: int
+
+
+@torch.inference_mode()
+def backbone_features(model: MustiModel, pictures: Pictures, views: int, seed: int) -> list[dict[str, Tensor]]:
+    """Features of every picture by view and branch, bfloat16. views = 0: one plain view; else that many random ones."""
+    model.eval()
+    result = []
+    for view in range(max(1, views)):
+        generator = torch.Generator().manual_seed(seed + view)
+        store: dict[str, list[Tensor]] = {n: [] for n in model.branches}
+        for start in tqdm(range(0, len(pictures), 256), desc=f"features, view {view + 1}", mininterval=5):
+            pixels = torch.from_numpy(np.array(pictures.pixels[start : start + 256]))
+            size = next(iter(model.branches.values())).config.image_size
+            x = random_view(pixels, size, generator, 0.4) if views else plain_view(pixels, size)
+            with torch.autocast("cpu", torch.bfloat16):
+                for name, branch in model.branches.items():
+                    store[name].append(branch.features((x - 0.5) / 0.5).bfloat16())
+        result.append({n: torch.cat(parts) for n, parts in store.items()})
+    return result
+
+
+def tokens_of(model: MustiModel, features: dict[str, Tensor], rows: Tensor) -> dict[str, ImageTokens]:
+    """Kept features -> image tokens, as ``encode_images`` would make them."""
+    return {
+        n: branch.to_tokens(features[n][rows].float(), model.hidden_norm, model.grid_norm)
+        for n, branch in model.branches.items()
+    }
+
+
+def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, ...]) -> Tensor:
+    """[B, T] object index of every wordpiece inside a name, ``len(objects)`` elsewhere, IGNORE on doubtful names and special tokens."""
+    labels = torch.full(offsets.shape[:2], len(objects))
+    labels[(offsets[..., 1] == offsets[..., 0])] = IGNORE
+    labels[:, 0] = IGNORE
+    for row, passage in enumerate(passages):
+        for m in passage.mentions:
+            inside = (offsets[row, :, 0] < m.end) & (offsets[row, :, 1] > m.start)
+            labels[row, inside] = objects.index(m.object) if m.sure else IGNORE
+    return labels
+
+
+def batches(
+    mill: PassageMill, tokenizer: PreTrainedTokenizerFast, pictures: Pictures, size: int, steps: int, seed: int, views: int,
+    no_per_yes: int = 2,
+) -> Iterator[Batch]:
+    """Training batches: each passage stands in one YES and ``no_per_yes`` NO pairs, and so does each picture."""
+    rng = np.random.default_rng(seed)
+    objects = pictures.objects
+    by_object = [np.flatnonzero(pictures.labels == k) for k in range(len(objects))]
+    for _ in range(steps):
+        high = int(rng.choice([15, 30, 45, 60, 90, 120]))  # like lengths together: little padding
+        drawn = [mill.draw(rng, max(6, high * 2 // 3), high) for _ in range(size)]
+        passages = [p for p, _ in drawn]
+        shown = np.array([objects.index(o) for _, o in drawn])
+        enc = tokenizer(
+            [p.text for p in passages], truncation=True, padding=True, return_offsets_mapping=True, return_tensors="pt"
+        )
+        named = torch.zeros(size, len(objects))
+        touched = np.zeros((size, len(objects)), dtype=bool)
+        for i, p in enumerate(passages):
+            named[i, [objects.index(o) for o in p.named]] = 1
+            touched[i, [objects.index(o) for o in p.touched]] = True
+        pairs = [(i, i, 1) for i in range(size)]
+        for _ in range(no_per_yes):
+            order = rng.permutation(size)
+            pairs += [(i, int(j), 0) for i, j in enumerate(order) if not touched[i, shown[j]]]
+        yield Batch(
+            enc["input_ids"], enc["attention_mask"], piece_labels(passages, enc["offset_mapping"], objects), named,
+            torch.from_numpy(np.array([rng.choice(by_object[k]) for k in shown])), torch.from_numpy(shown),
+            torch.tensor(pairs), int(rng.integers(views)),
+        )  # fmt: skip
+
+
+class Objective:
+    """The loss of both stages: naming (wordpieces, [CLS], picture vectors, all toward the same object prototypes), and, in stage "match",
+    focal loss on pairs. Naming stays on during matching so that the text goes on to be read word by word."""
+
+    def __init__(self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0) -> None:
+        self.features, self.focal, self.naming = features, focal, naming
+
+    def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """-> loss [], parts."""
+        known = len(model.config.objects)
+        text = model.text_embedding(input_ids=batch.input_ids)
+        states = model.encode_text(model.fuse(text, None), batch.attention_mask)
+        logits = 10 * F.normalize(states.float(), dim=-1) @ F.normalize(model.prototypes.float(), dim=-1).T
+        logits = torch.cat([logits, model.none_logit.expand(*logits.shape[:-1], 1)], -1)
+        weight = torch.ones(known + 1)
+        weight[known] = 0.1  # nearly all wordpieces name nothing
+        pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
+        target = batch.named / batch.named.sum(1, keepdim=True)
+        whole = F.cross_entropy(model.name_vector(model.pooler(states)), target)
+        encoded = tokens_of(model, self.features[batch.view], batch.pictures)
+        picture = sum(
+            F.cross_entropy(model.name_vector(model.image_vector(t)), batch.objects) for t in encoded.values()
+        ) / len(encoded)
+        loss = self.naming * (pieces + whole + picture)
+        parts = {"pieces": pieces.item(), "cls": whole.item(), "picture": picture.item()}
+        if self.focal is not None:
+            rows, columns, labels = batch.pairs.T
+            chosen = {n: t.select(columns) for n, t in encoded.items()}
+            output = model.match(chosen, batch.input_ids[rows], batch.attention_mask[rows])
+            focal = self.focal(output.logits, labels.float())
+            # Each branch is also held to the answer by itself, or the better one would let the other starve.
+            alone = model.scale * output.similarities + model.bias
+            each = sum(self.focal(z, labels.float()) for z in alone.T) / alone.shape[1]
+            loss = loss + 10 * (focal + 0.5 * each)
+            parts["focal"] = focal.item()
+        return loss, parts
+
+
+@torch.inference_mode()
+def pair_logits(
+    model: MustiModel, tokenizer: PreTrainedTokenizerFast, features: dict[str, Tensor], passages: list[Passage],
+    pairs: list[Pair], batch: int = 96,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N] and similarities [N, branches] of pairs, shortest passages first, each batch cut to its longest."""
+    model.eval()
+    order = sorted(range(len(pairs)), key=lambda i: len(passages[pairs[i].passage].text))
+    logits = np.zeros(len(pairs))
+    similarities = np.zeros((len(pairs), len(model.branches)))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        padding = "max_length" if model.config.padding == "carry" else True
+        enc = tokenizer(
+            [passages[pairs[i].passage].text for i in rows], truncation=True, padding=padding, return_tensors="pt"
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded = tokens_of(model, features, torch.tensor([pairs[i].picture for i in rows]))
+            output = model.match(encoded, enc["input_ids"], enc["attention_mask"])
+        logits[rows], similarities[rows] = output.logits.float().numpy(), output.similarities.numpy()
+    return logits, similarities
+
+
+def evaluate_pairs(model, tokenizer, features, passages, pairs, threshold: float | None = None) -> dict:
+    """Scores on pairs; without ``threshold`` the best one is chosen and returned."""
+    logits, _ = pair_logits(model, tokenizer, features, passages, pairs)
+    probabilities = 1 / (1 + np.exp(-logits / model.config.temperature))
+    labels = np.array([p.label for p in pairs])
+    threshold = best_threshold(labels, probabilities) if threshold is None else threshold
+    result = scores(labels, probabilities, threshold, [passages[p.passage].language for p in pairs])
+    return result | {"threshold": threshold, "score": result["f1_macro"], "collapsed": collapsed(probabilities)}
