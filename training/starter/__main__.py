@@ -1,0 +1,192 @@
+"""``python -m training.starter --data DIR --out assets/starter``: everything from raw material to the embedded weights.
+
+Stages, each resumable: images (backbones learn to name objects), words (text learns what names mean), match (focal loss on pairs), finish
+(threshold and temperature from dev pairs, scores, baselines, card). DIR holds images/<object>.zip, musti/musti-train.json,
+corpora/odeuropa-<language>.txt; see training/README.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from musti_model.config import MustiConfig, preset
+from musti_model.model import MustiModel
+from musti_model.processing import MustiProcessor
+
+from ..losses import FocalLoss
+from ..metrics import best_threshold, scores
+from ..train import TrainSettings, draw_curves, train
+from .baselines import baselines, naming_probabilities
+from .card import write_card
+from .lexicon import LANGUAGES, Lexicon
+from .match import Objective, backbone_features, batches, evaluate_pairs, pair_logits
+from .pairs import balanced_pairs
+from .passages import PassageMill, load_passages
+from .pictures import Pictures, load_pictures
+from .pretrain_images import ImageSchedule, NamingNet, pretrain
+from .tokenizer import load_tokenizer, train_tokenizer
+
+VIEWS = 2  # random views of each picture whose features are kept
+
+
+def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path) -> dict[str, NamingNet]:
+    """Both backbones; the ResNet teaches the ViT. A first, rough training, then a short one on milder views."""
+    vit, resnet = config.branches
+    sets = {"train": pictures["train"], "dev": pictures["dev"], "work": work}
+    r = {"arch": resnet.backbone, "kwargs": dict(resnet.backbone_args)}
+    v = {"arch": vit.backbone, "kwargs": dict(vit.backbone_args)}
+    teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
+    student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
+    mild = ImageSchedule(epochs=8, lr=1e-3, strength=0.4, smoothing=0.05, seed=1)
+    teacher = pretrain("resnet-polish", **r, schedule=mild, start=teacher, **sets)
+    mild = ImageSchedule(epochs=3, lr=7e-4, strength=0.5, smoothing=0.05, seed=1)
+    student = pretrain("vit-polish", **v, schedule=mild, teacher=teacher, start=student, **sets)
+    return {vit.name: student, resnet.name: teacher}
+
+
+class Workshop:
+    """What the later stages share: pictures, passages, pairs, tokenizer, kept features."""
+
+    def __init__(self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel) -> None:
+        objects = model.config.objects
+        self.pictures = pictures
+        self.lexicons = {language: Lexicon(language, objects) for language in LANGUAGES}
+        self.passages = load_passages(data, self.lexicons)
+        self.pairs = {s: balanced_pairs(pictures[s], self.passages[s], seed=0) for s in ("train", "dev", "test")}
+        if not (work / "tokenizer").exists():
+            texts = [p.text for p in self.passages["train"]]
+            forms = [f for lexicon in self.lexicons.values() for f in lexicon.forms()]
+            length = model.config.text_length
+            train_tokenizer(texts, forms, model.config.text["vocab_size"], length).save_pretrained(work / "tokenizer")
+        self.tokenizer = load_tokenizer(work / "tokenizer")
+        self.views = backbone_features(model, pictures["train"], VIEWS, seed=7)
+        self.features = {s: backbone_features(model, pictures[s], 0, 0)[0] for s in ("dev", "test")}
+        self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
+
+    def epoch(self, size: int, steps: int, seed: int):
+        """epoch -> that epoch's batches."""
+        train_pictures = self.pictures["train"]
+        return lambda epoch: batches(
+            self.mill, self.tokenizer, train_pictures, size, steps, seed * 1000 + epoch, VIEWS
+        )
+
+    def dev(self, model: MustiModel) -> dict:
+        """Score on every third dev pair: quick, for choosing the best epoch."""
+        result = evaluate_pairs(
+            model, self.tokenizer, self.features["dev"], self.passages["dev"], self.pairs["dev"][::3]
+        )
+        return {k: result[k] for k in ("score", "auc", "threshold", "collapsed")}
+
+
+def words_stage(model: MustiModel, shop: Workshop, folder: Path) -> None:
+    """The text and the projections learn the object prototypes; no pairs yet. All weights of the last epoch are kept."""
+    settings = TrainSettings(epochs=8, steps_per_epoch=120, lr=1.5e-3, lr_of={"branches.vit.backbone": 0, "branches.resnet.backbone": 0})
+    log = folder / "log.jsonl"
+
+    def later_is_better(_: MustiModel) -> dict:  # there are no pairs yet to choose an epoch by
+        return {"score": float(len(log.read_text().splitlines()) if log.exists() else 0)}
+
+    train(model, shop.epoch(64, settings.steps_per_epoch, 1), Objective(shop.views, None), later_is_better, settings, folder)
+
+
+def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
+    """The whole model on pairs with the focal loss; the frozen backbones' features are kept ones."""
+    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
+    settings = TrainSettings(
+        epochs=epochs, steps_per_epoch=100, lr=6e-4, lr_of={**frozen, "gate": 3e-3, "scale": 1e-2, "bias": 1e-2}, patience=5
+    )
+    objective = Objective(shop.views, FocalLoss(gamma=2.0, alpha=0.5), naming=0.5)
+    train(model, shop.epoch(32, settings.steps_per_epoch, 2), objective, shop.dev, settings, folder)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017)."""
+
+    def loss(log_t: float) -> float:
+        z = logits / math.exp(log_t)
+        return float(np.mean(np.logaddexp(0, z) - labels * z))
+
+    return float(math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: float) -> dict:
+    """Threshold and temperature from the dev pairs; scores on dev and test; everything saved in ``out``."""
+    run = {
+        s: pair_logits(model, shop.tokenizer, shop.features[s], shop.passages[s], shop.pairs[s])[0] for s in ("dev", "test")
+    }
+    labels = {s: np.array([p.label for p in shop.pairs[s]]) for s in run}
+    temperature = fit_temperature(run["dev"], labels["dev"])
+    probabilities = {s: 1 / (1 + np.exp(-run[s] / temperature)) for s in run}
+    threshold = best_threshold(labels["dev"], probabilities["dev"])
+    languages = {s: [shop.passages[s][p.passage].language for p in shop.pairs[s]] for s in run}
+    metrics = {s: scores(labels[s], probabilities[s], threshold, languages[s]) for s in run}
+    art = [i for i, p in enumerate(shop.pairs["test"]) if shop.pictures["test"].sources[p.picture] == "pacs-art"]
+    metrics["test_paintings"] = scores(labels["test"][art], probabilities["test"][art], threshold)
+    naming = {s: naming_probabilities(model, f) for s, f in {"train": shop.views[0], **shop.features}.items()}
+    metrics["picture_top1_test"] = float((naming["test"].argmax(1) == shop.pictures["test"].labels).mean())
+    metrics["baselines"] = baselines(
+        model.config.objects, {s: (shop.pairs[s], shop.passages[s], naming[s]) for s in ("train", "dev", "test")}
+    )
+    model.config = dataclasses.replace(model.config, threshold=threshold, temperature=temperature)
+    model._hub_mixin_config = model.config.to_dict()
+    metrics |= {
+        "caveat": "A small model trained on proxy pairs (photographs and paintings of 52 objects with passages that name them); "
+        "not the published MUSTI model.",
+        "gate": {"w_image": model.gate.weight[0, 0].item(), "w_text": model.gate.weight[0, 1].item(), "bias": model.gate.bias.item()},
+        "training_seconds_recorded": round(seconds),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(out)  # stored in half precision: under 10 MB; loaded as float32
+    MustiProcessor(model.config, shop.tokenizer).save_pretrained(out)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    for stage in ("words", "match"):
+        shutil.copy(work / stage / "log.jsonl", out / f"log-{stage}.jsonl")
+        rows = [json.loads(line) for line in (work / stage / "log.jsonl").read_text().splitlines()]
+        draw_curves(rows, out / f"curves-{stage}.png")
+    for path in sorted(work.glob("*.jsonl")):
+        shutil.copy(path, out / f"log-images-{path.stem}.jsonl")
+    write_card(out, model.config, metrics)
+    return metrics
+
+
+def recorded_seconds(work: Path) -> float:
+    """Sum of the seconds that the stages' logs record, over all resumptions."""
+    logs = [*work.glob("*.jsonl"), *work.glob("*/log.jsonl")]
+    return sum(json.loads(line)["seconds"] for path in logs for line in path.read_text().splitlines())
+
+
+def main() -> None:
+    """Runs all stages; a stage that is done is read back."""
+    parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="raw material")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+    parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
+    parser.add_argument("--match-epochs", type=int, default=10)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    started = time.time()
+    pictures = load_pictures(options.data, options.work)
+    model = MustiModel(preset("starter", objects=pictures["train"].objects))
+    for name, net in images_stage(model.config, pictures, options.work).items():
+        state = net.backbone.state_dict()
+        model.branches[name].backbone.load_state_dict(state)
+    shop = Workshop(options.data, options.work, pictures, model)
+    words_stage(model, shop, options.work / "words")
+    match_stage(model, shop, options.work / "match", options.match_epochs)
+    metrics = finish(model, shop, options.work, options.out, recorded_seconds(options.work))
+    print(json.dumps({k: metrics[k] for k in ("dev", "test", "baselines")}, indent=1))
+    print(f"done, {time.time() - started:.0f} s in this run")
+
+
+if __name__ == "__main__":
+    main()
