@@ -89,7 +89,7 @@ class Workshop:
 
 def words_stage(model: MustiModel, shop: Workshop, folder: Path) -> None:
     """The text and the projections learn the object prototypes; no pairs yet. All weights of the last epoch are kept."""
-    settings = TrainSettings(epochs=8, steps_per_epoch=120, lr=1.5e-3, lr_of={"branches.vit.backbone": 0, "branches.resnet.backbone": 0})
+    settings = TrainSettings(epochs=6, steps_per_epoch=120, lr=1.5e-3, lr_of={"branches.vit.backbone": 0, "branches.resnet.backbone": 0})
     log = folder / "log.jsonl"
 
     def later_is_better(_: MustiModel) -> dict:  # there are no pairs yet to choose an epoch by
