@@ -1,6 +1,8 @@
 """Where weights come from: the embedded starter, a folder, or the Hub (a revision can be pinned). What cannot be had says so."""
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -40,7 +42,8 @@ class Weights:
             config = MustiConfig.load(self.folder)  # refuses unknown keys, which the mixin would drop
             if not (self.folder / "model.safetensors").is_file():
                 raise FileNotFoundError("model.safetensors is missing")
-            model = MustiModel.from_pretrained(self.folder, strict=True, map_location="cpu")
+            with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints a line, which would spoil --json
+                model = MustiModel.from_pretrained(self.folder, strict=True, map_location="cpu")
             return model, MustiProcessor.from_pretrained(self.folder, config)
         except Exception as error:  # safetensors, JSON, tokenizer and shape errors have no common base
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -1,0 +1,184 @@
+"""The page in a real browser: answer, explanations, errors, hostile text, no outside request."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """The real page on the embedded starter."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
+    import app
+
+    demo = app.build(*app.load_pipeline())
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
+    yield address
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    """A fresh tab; afterwards: no outside request, no script error."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 1100})
+    requests, errors = [], []
+    tab.on("request", lambda r: requests.append(r.url))
+    tab.on("pageerror", lambda e: errors.append(str(e)))
+    tab.goto(url)
+    tab.get_by_role("button", name="Compare", exact=True).wait_for()
+    yield tab
+    outside = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
+    tab.close()
+    assert not outside
+    assert not errors
+
+
+def ask(page, picture: Path | str, passage: str) -> None:
+    page.locator("#picture input[type=file]").set_input_files(str(picture))
+    page.locator("#picture img").first.wait_for()
+    page.get_by_label("Passage").fill(passage)
+    page.get_by_role("button", name="Compare", exact=True).click()
+
+
+@pytest.fixture(scope="module")
+def flower() -> Path:
+    return Path(__file__).parents[1] / "assets" / "examples" / "flower.jpg"
+
+
+def test_answer_gate_and_overlays(page, flower, tmp_path):
+    ask(page, flower, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+    assert "Probability of YES" in page.locator("#verdict").inner_text()
+    assert "logit (sum)" in page.locator("#votes").inner_text()
+    assert "sha256:" in page.locator("#weights").inner_text()
+    page.get_by_role("tab", name="TSF gate").click()
+    words = page.locator("#gate .word")
+    words.first.wait_for()
+    assert "nosegay" in words.all_inner_texts()
+    assert words.nth(1).get_attribute("title").startswith("image share 0.")
+    page.locator("#gate-map img").wait_for()
+    before = words.nth(1).get_attribute("title")
+    page.get_by_label("ResNet", exact=True).first.check()
+    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].title !== old", arg=before)
+    page.get_by_role("tab", name="Attention overlays").click()
+    overlay = page.locator("#attention-map img")
+    overlay.wait_for()
+    first = overlay.get_attribute("src")
+    page.get_by_label("Overlay", exact=True).first.click()
+    page.get_by_role("option", name="ResNet: Grad-CAM").click()
+    page.wait_for_function("old => document.querySelector('#attention-map img').src !== old", arg=first)
+    page.get_by_role("tab", name="Words").click()
+    page.locator("#words .word").first.wait_for()
+
+
+def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
+    ask(page, flower, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+    from musti_model import MustiModel
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(MustiModel, "forward", refuse)
+    page.get_by_role("tab", name="TSF gate").click()
+    before = page.locator("#gate .word").nth(1).get_attribute("title")
+    page.get_by_label("ResNet", exact=True).first.check()
+    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].title !== old", arg=before)
+
+
+def test_text_of_users_is_never_code(page, flower):
+    ask(page, flower, "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.")
+    page.locator("#verdict h2").wait_for()
+    for tab in ("TSF gate", "Words"):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(".word:visible").first.wait_for()
+    assert page.evaluate("window.hit") is None
+    assert "onerror" in page.locator("#words").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "passage", "sentence"),
+    [
+        (None, PASSAGE, "Choose a picture"),
+        ("picture", "", "The passage is empty"),
+        ("picture", "?!", "no words"),
+        ("broken", PASSAGE, "not a picture we can read"),
+    ],
+)
+def test_bad_input_reads_as_one_sentence(page, flower, tmp_path, content, passage, sentence):
+    if content:
+        file = flower
+        if content == "broken":
+            file = tmp_path / "broken.png"
+            file.write_bytes(b"this is no picture")
+        page.locator("#picture input[type=file]").set_input_files(str(file))
+        page.wait_for_timeout(500)
+    page.get_by_label("Passage").fill(passage)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    toast = page.locator("[data-testid=toast-body]")
+    toast.first.wait_for()
+    text = toast.first.inner_text()
+    assert sentence in text
+    assert "Traceback" not in text and "/" not in text.replace("and/or", "")
+
+
+def test_an_unknown_smell_is_not_a_confident_no(page, flower):
+    ask(page, flower, "Chapter the second, in which nothing at all is decided and everything is postponed.")
+    page.locator("#verdict .notice").wait_for()
+    assert "cannot tell" in page.locator("#verdict h2").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_narrow_page_does_not_scroll_sideways(browser, url, flower, scheme):
+    tab = browser.new_page(viewport={"width": 390, "height": 844})
+    tab.goto(f"{url}?__theme={scheme}")
+    tab.get_by_role("button", name="Compare", exact=True).wait_for()
+    ask(tab, flower, PASSAGE)
+    tab.locator("#verdict h2").wait_for()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.close()
+
+
+def test_keyboard_alone_reaches_words(page, flower):
+    ask(page, flower, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+    page.get_by_role("tab", name="TSF gate").focus()
+    page.keyboard.press("Enter")
+    page.locator("#gate .word").first.wait_for()
+    page.locator("#gate .word").first.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "word"
+
+
+def test_endpoints(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from gradio_client import Client, handle_file
+
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (60, 40), "yellow").save(picture)
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    answer = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/predict")
+    assert set(answer) == {"label", "probability", "threshold", "similarities", "notices"}
+    answer, overlays = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/explain")
+    assert answer["words"] == ["a", "lemon"] and set(answer["gate_weights"]) == {"w_image", "w_text", "bias"}
+    assert {"rollout:vit", "gradcam:resnet"} <= {o["caption"] for o in overlays}
+    assert Image.open(overlays[0]["image"]).size == (60, 40)
+    assert json.dumps(answer)
