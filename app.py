@@ -253,7 +253,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                         gate = gr.HTML(elem_id="gate")
                         gate_map = gr.Image(label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png")
                         gate_legend = gr.HTML()
-                    with gr.Tab("Attention overlays"):
+                    with gr.Tab("Overlays"):
                         view = gr.Dropdown(views, value=views[0][1] if views else None, label="Overlay", elem_id="view")
                         heads = max([1, *(h.backbone.blocks[-1].attn.num_heads for h in pipe.model.branches.values() if h.is_vit)])
                         head = gr.Slider(1, heads, value=1, step=1, label="Head (for “one head”)", elem_id="head")

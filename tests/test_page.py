@@ -78,7 +78,7 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
     before = words.nth(1).get_attribute("title")
     page.get_by_label("ResNet", exact=True).first.check()
     page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].title !== old", arg=before)
-    page.get_by_role("tab", name="Attention overlays").click()
+    page.get_by_role("tab", name="Overlays").click()
     overlay = page.locator("#attention-map img")
     overlay.wait_for()
     first = overlay.get_attribute("src")

@@ -1,0 +1,1 @@
+"""Measurements; each prints ratios against a plain implementation in the same run."""
