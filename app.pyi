@@ -40,7 +40,6 @@ EXAMPLES = [
     ["lemons.jpg", "The cook grated the rind of a lemon, and the sharp smell of lemons hung about her hands all day."],
 ]
 
-from gradio.events import Dependency
 
 class SafeImage(gr.Image):
     """An image input whose unreadable files end in one sentence instead of a server path."""
@@ -55,7 +54,9 @@ class SafeImage(gr.Image):
     def get_block_name(self) -> str:
         """The front end draws it as the ordinary image component."""
         return "image"
-    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
     from gradio.blocks import Block
     if TYPE_CHECKING:
         from gradio.components import Timer

@@ -145,8 +145,9 @@ class MustiModel(
         """BERT encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
         if self.config.padding == "carry":
             return self.text_encoder(fused, attention_mask=None).last_hidden_state
-        mask = attention_mask[:, None, None, :].bool()
-        return self.text_encoder(fused, attention_mask=mask.expand(-1, 1, fused.shape[1], -1)).last_hidden_state
+        # Additive, so that every attention implementation of transformers understands it; the number also exists in bfloat16.
+        mask = (1 - attention_mask[:, None, None, :]) * torch.finfo(torch.bfloat16).min
+        return self.text_encoder(fused, attention_mask=mask.to(fused.dtype)).last_hidden_state
 
     # The match ------------------------------------------------------------------------------------------------------------------
 

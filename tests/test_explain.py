@@ -1,0 +1,75 @@
+"""Explanation maths on cases worked by hand, and what is drawn of it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musti_model import explain, figures
+
+
+def layer(rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32)[None]  # one head
+
+
+FIRST = layer([[0.2, 0.8, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+SECOND = layer([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def test_rollout_by_hand():
+    # half identity: FIRST rows (.6 .4 0), (0 1 0), (.25 0 .75); SECOND's class row (.5 0 .5)
+    # class token: .5 * (.6 .4 0) + .5 * (.25 0 .75) = (.425 .2 .375)
+    assert torch.allclose(explain.rollout(torch.stack([FIRST, SECOND])), torch.tensor([0.2, 0.375]))
+    # the other order: .6 * (.5 0 .5) + .4 * (0 1 0) = (.3 .4 .3)
+    assert torch.allclose(explain.rollout(torch.stack([SECOND, FIRST])), torch.tensor([0.4, 0.3]))
+
+
+def test_class_attention_takes_the_last_layer():
+    assert torch.equal(explain.class_attention(torch.stack([FIRST, SECOND])), torch.tensor([[0.0, 1.0]]))
+
+
+def test_grad_cam_by_hand():
+    maps = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
+    gradient = torch.tensor([[[1.0, 3.0]], [[-1.0, -1.0]]])  # means 2 and -1
+    assert torch.equal(explain.grad_cam(maps, gradient), torch.tensor([[0.0, 4.0]]))
+
+
+def test_share_words_and_places():
+    share = explain.image_share(torch.tensor([1.0, 0.0, 3.0, 0.0]), torch.tensor([1.0, 2.0, 1.0, 0.0]))
+    assert torch.allclose(share, torch.tensor([0.5, 0.0, 0.75, 0.0]))
+    assert explain.to_words(share, [(0, 2), (1,)]) == [0.625, 0.0]
+    weights = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0.5, 0.5], [0, 0, 1.0]])
+    places = explain.to_places(torch.tensor([9.0, 3.0, 6.0, 0.0]), weights, (1, 2))
+    assert torch.allclose(places, torch.tensor([[(3 + 0.5 * 6) / 1.5, 0.5 * 6 / 1.5]]))
+
+
+def test_to_frame_keeps_orientation():
+    frame = explain.to_frame(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), width=6, height=4)
+    assert frame.shape == (4, 6) and (frame[:, 0] == 0).all() and (frame[:, -1] == 1).all()
+
+
+def test_a_flat_map_is_drawn_flat():
+    picture = Image.new("RGB", (8, 4), "grey")
+    nearly = np.full((4, 8), 0.5, dtype=np.float32)
+    nearly[0, 0] = 0.501
+    drawn = np.asarray(figures.overlay(picture, nearly)).astype(int)
+    assert np.ptp(drawn.reshape(-1, 3), axis=0).max() <= 2
+    nearly[0, 0] = 0.0
+    drawn = np.asarray(figures.overlay(picture, nearly)).astype(int)
+    assert np.ptp(drawn.reshape(-1, 3), axis=0).max() > 40
+
+
+def test_overlay_refuses_the_wrong_frame_and_nan():
+    picture = Image.new("RGB", (8, 4))
+    with pytest.raises(ValueError):
+        figures.overlay(picture, np.zeros((8, 4)))
+    with pytest.raises(ValueError):
+        figures.overlay(picture, np.full((4, 8), np.nan))
+    assert np.array_equal(np.asarray(figures.overlay(picture, np.ones((4, 8)), opacity=0)), np.asarray(picture))
+
+
+def test_words_of_users_are_escaped():
+    text = "rose <img src=x onerror=alert(1)> \"q\" ${alert(1)}"
+    html = figures.words_html(text, [(0, 4), (5, 9)], [0.1, 0.9], "share")
+    assert "<img" not in html and "&lt;img" in html
+    assert 'title="share 0.900"' in html and html.count("tabindex") == 2

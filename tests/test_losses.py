@@ -1,0 +1,37 @@
+"""The focal loss against its formula."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.losses import FocalLoss
+
+
+def test_hand_worked_value():
+    # p = .8 for a YES and .4 for a NO; gamma 2, alpha .25
+    logits = torch.tensor([math.log(0.8 / 0.2), math.log(0.4 / 0.6)])
+    expected = (0.25 * 0.2**2 * -math.log(0.8) + 0.75 * 0.4**2 * -math.log(0.6)) / 2
+    assert FocalLoss(2.0, 0.25)(logits, torch.tensor([1, 0])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gamma_zero_without_alpha_is_cross_entropy():
+    logits, labels = torch.randn(20), (torch.arange(20) % 3 == 0).float()
+    assert torch.allclose(FocalLoss(0.0, None)(logits, labels), F.binary_cross_entropy_with_logits(logits, labels))
+
+
+def test_alpha_shifts_the_gradient_towards_yes():
+    def pull(alpha: float, normalization: str) -> float:
+        logit = torch.zeros(2, requires_grad=True)
+        FocalLoss(2.0, alpha, normalization)(logit, torch.tensor([1.0, 0.0])).backward()
+        return logit.grad.sum().item()
+
+    assert pull(0.75, "mean") < -1e-3 < 1e-3 < pull(0.25, "mean")  # descending raises the logits where alpha favours YES
+    assert pull(0.25, "published") == pytest.approx(pull(0.75, "published"))  # the published normalisation: alpha cancels
+
+
+@pytest.mark.parametrize("arguments", [{"gamma": -1}, {"alpha": 1.5}, {"normalization": "sum"}])
+def test_refuses_nonsense(arguments):
+    with pytest.raises(ValueError):
+        FocalLoss(**arguments)

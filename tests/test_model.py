@@ -1,0 +1,190 @@
+"""Identities of the model."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from musti_model import ImageBranchConfig, MustiConfig, MustiModel, preset
+from musti_model.model import place_weights
+from tests.conftest import tiny_config, tiny_model
+
+
+def inputs(batch: int = 2, width: int = 20, sizes=None):
+    generator = torch.Generator().manual_seed(1)
+    sizes = sizes or {"vit": 32, "resnet": 64}
+    images = {n: torch.randn(batch, 3, s, s, generator=generator) for n, s in sizes.items()}
+    ids = torch.randint(5, 300, (batch, width), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1:, width // 2 :] = 0
+    return images, ids, mask
+
+
+def test_gate_equation_by_hand():
+    model = MustiModel(tiny_config())
+    with torch.no_grad():
+        model.gate.weight.copy_(torch.tensor([[2.0, 0.5]]))
+        model.gate.bias.fill_(1.0)
+    text, image = torch.zeros(1, 1, 32), torch.zeros(1, 1, 32)
+    text[0, 0, 0], image[0, 0, 1] = 4.0, 3.0
+    raw = torch.full((32,), 1.0)  # bias
+    raw[0], raw[1] = 4 * 0.5 + 4 + 1, 3 * 2 + 1  # w_text T + T + b ; w_image I + b
+    expected = (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-5).sqrt()
+    assert torch.allclose(model.fuse(text, image)[0, 0], expected, atol=1e-5)
+    raw[1] = 1.0
+    expected = (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-5).sqrt()
+    assert torch.allclose(model.fuse(text, None)[0, 0], expected, atol=1e-5)
+
+
+def test_without_a_gate_the_text_side_is_plain_bert():
+    model = tiny_model(fusion="none")
+    images, ids, mask = inputs()
+    from transformers import BertModel
+
+    bert = BertModel(model.text_encoder.config)
+    bert.embeddings, bert.encoder, bert.pooler = model.text_embedding, model.text_encoder, model.pooler
+    text = bert.eval()(input_ids=ids, attention_mask=mask).pooler_output
+    image = model.image_vector(model.encode_images(images)["vit"])
+    expected = F.cosine_similarity(text, image)
+    assert torch.allclose(model(images, ids, mask).similarities[:, 0], expected, atol=1e-5)
+
+
+def test_the_picture_reaches_the_text_through_the_gate():
+    images, ids, mask = inputs()
+    other = {n: t.flip(0) for n, t in images.items()}
+    model = tiny_model()
+    a, b = (model(i, ids, mask, return_internals=True).internals.text_attention["vit"] for i in (images, other))
+    assert (a - b).abs().max() > 1e-4
+    with torch.no_grad():
+        model.gate.weight[0, 0] = 0  # gate shut for the picture
+    a, b = (model(i, ids, mask, return_internals=True).internals.text_attention["vit"] for i in (images, other))
+    assert torch.equal(a, b)
+
+
+def test_asking_for_internals_changes_nothing():
+    model = tiny_model()
+    images, ids, mask = inputs()
+    plain, asked = model(images, ids, mask), model(images, ids, mask, return_internals=True)
+    assert plain.internals is None
+    assert torch.equal(plain.logits, asked.logits)
+    inside = asked.internals
+    assert torch.allclose(inside.image_attention["vit"].sum(-1), torch.ones(2, 2, 2, 17), atol=1e-5)
+    attention = inside.text_attention["resnet"]
+    assert torch.allclose(attention.sum(-1), torch.ones_like(attention[..., 0]), atol=1e-5)
+    assert attention[1, ..., 10:].abs().max() == 0  # padding is not attended to
+
+
+def test_captured_attention_is_the_attention_used():
+    model = tiny_model(branches=tiny_config().branches[:1])
+    images, ids, mask = inputs(sizes={"vit": 32})
+    maps = model(images, ids, mask, return_internals=True).internals.text_attention["vit"]
+    model.text_encoder.config._attn_implementation = "eager"  # which hands out its weights
+    seen = []
+    hooks = [la.attention.self.register_forward_hook(lambda m, i, o: seen.append(o[1])) for la in model.text_encoder.layer]
+    model(images, ids, mask)
+    for hook in hooks:
+        hook.remove()
+    assert torch.allclose(maps, torch.stack(seen, 1), atol=1e-5)
+
+
+def test_hooks_are_gone_after_an_error():
+    model = tiny_model()
+    images, ids, mask = inputs()
+    with pytest.raises(IndexError):
+        model(images, ids + 10_000, mask, return_internals=True)
+    with pytest.raises(RuntimeError):
+        model({n: t[:, :1] for n, t in images.items()}, ids, mask, return_internals=True)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("fusion", ["tsf", "none"])
+def test_batch_equals_single(fusion):
+    model = tiny_model(fusion=fusion)
+    images, ids, mask = inputs()
+    together = model(images, ids, mask).logits
+    alone = model({n: t[1:] for n, t in images.items()}, ids[1:, :10], mask[1:, :10]).logits
+    assert torch.allclose(together[1:], alone, atol=1e-4)
+
+
+def test_place_weights_by_hand():
+    # two inner positions over three places: each covers one and a half
+    w = place_weights(4, torch.tensor([3]), 4)[0]
+    expected = torch.tensor([[1, 0, 0, 0], [0, 2 / 3, 1 / 3, 0], [0, 0, 1 / 3, 2 / 3], [0, 0, 0, 0]])
+    assert torch.allclose(w, expected, atol=1e-6)
+    assert torch.allclose(place_weights(17, torch.tensor([17]), 17)[0], torch.eye(17), atol=1e-6)
+    w = place_weights(17, torch.tensor([5, 40]), 40)
+    assert torch.allclose(w.sum(-1), torch.tensor([[1.0] * 5 + [0.0] * 35, [1.0] * 40]), atol=1e-5)
+    assert (w[0, :5].sum(0) > 0).all()  # a short passage still meets the whole picture
+
+
+def test_votes_add_up():
+    model = tiny_model()
+    with torch.no_grad():
+        model.voting.weight.copy_(torch.tensor([[0.3, 1.2]]))
+        model.voting.bias.fill_(-0.4)
+    out = model(*inputs())
+    expected = model.scale * (out.similarities @ torch.tensor([0.3, 1.2]) - 0.4) + model.bias
+    assert torch.allclose(out.logits, expected, atol=1e-5)
+    assert torch.allclose(out.votes.sum(1) + out.vote_bias, out.logits)
+
+
+def test_published_one_branch_logit_is_the_cosine():
+    model = tiny_model(branches=tiny_config().branches[:1], logit="published")
+    images, ids, mask = inputs()
+    out = model({"vit": images["vit"]}, ids, mask)
+    assert torch.equal(out.logits, out.similarities[:, 0])
+    affine = tiny_model(branches=tiny_config().branches[:1])
+    out = affine({"vit": images["vit"]}, ids, mask)
+    assert torch.allclose(out.logits, 10 * out.similarities[:, 0], atol=1e-5)
+
+
+def test_published_axes_and_carry():
+    vit = tiny_config().branches[0]
+    resnet = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
+    model = tiny_model(branches=(vit, resnet), padding="carry", text_length=17, logit="published", voting="mean")
+    images, ids, mask = inputs(width=17)
+    out = model(images, ids, mask, return_internals=True)
+    assert out.internals.place_weights["resnet"] is None and out.internals.grid["resnet"] is None
+    assert torch.allclose(out.internals.place_weights["vit"][0], torch.eye(17), atol=1e-5)
+    assert torch.allclose(out.logits, out.similarities.mean(1))
+    # by the equations: channels become tokens, places become features
+    branch = model.branches["resnet"]
+    x = branch.backbone.forward_features(images["resnet"]).flatten(2)
+    x = model.grid_norm(branch.channels_to_grid(x.transpose(1, 2))).transpose(1, 2)
+    expected = model.hidden_norm(branch.places_to_hidden(x))
+    assert torch.allclose(model.encode_images(images)["resnet"].tokens, expected, atol=1e-5)
+
+
+def test_swin_branch_has_places():
+    swin = ImageBranchConfig(
+        "swin", "swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}, image_size=64
+    )
+    model = tiny_model(branches=(swin,))
+    images, ids, mask = inputs(sizes={"swin": 64})
+    assert model(images, ids, mask, return_internals=True).internals.grid["swin"] == (8, 8)
+
+
+def test_save_and_load(tmp_path):
+    model = tiny_model(threshold=0.37)
+    model.save_pretrained(tmp_path)
+    again = MustiModel.from_pretrained(tmp_path, strict=True)
+    assert again.config == model.config
+    assert torch.equal(model(*inputs()).logits, again(*inputs()).logits)
+
+
+def test_bfloat16_agrees_with_float32():
+    model = tiny_model()
+    exact = model(*inputs()).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(*inputs()).logits
+    assert (exact - rough).abs().max() < 0.3 and not torch.equal(exact, rough)
+
+
+def test_configs_refuse_what_they_do_not_know():
+    with pytest.raises(ValueError, match="colour"):
+        MustiConfig.from_dict(tiny_config().to_dict() | {"colour": "red"})
+    with pytest.raises(ValueError, match="fusion"):
+        tiny_config(fusion="sum")
+    with pytest.raises(ValueError, match="No preset"):
+        preset("huge")
+    for name in ("musti-base", "published", "published-all", "starter"):
+        assert MustiConfig.from_dict(preset(name).to_dict()) == preset(name)

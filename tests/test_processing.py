@@ -1,0 +1,141 @@
+"""Odd pictures and passages."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from musti_model import InputError, MustiProcessor
+from musti_model.processing import clean_passage, open_image
+from tests.conftest import TEXTS, tiny_config
+
+
+def save(image: Image.Image, path, **kwargs):
+    image.save(path, **kwargs)
+    return path
+
+
+def test_exif_rotation(tmp_path):
+    picture = Image.new("RGB", (40, 20), "red")
+    picture.paste("blue", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    opened = open_image(save(picture, tmp_path / "turned.jpg", exif=exif, quality=95))
+    assert opened.size == (20, 40)
+    assert opened.getpixel((10, 2))[2] > 200 and opened.getpixel((10, 38))[0] > 200
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_lies_over_white(tmp_path, mode):
+    picture = Image.new(mode, (4, 4), (0,) * len(mode))
+    assert open_image(save(picture, tmp_path / "a.png")).getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_palette_with_transparency(tmp_path):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 0, 0, 0, 255, 0] + [0] * 762)
+    picture.putpixel((1, 1), 1)
+    opened = open_image(save(picture, tmp_path / "p.png", transparency=0))
+    assert opened.getpixel((0, 0)) == (255, 255, 255) and opened.getpixel((1, 1)) == (0, 255, 0)
+
+
+def test_cmyk_and_grey(tmp_path):
+    assert open_image(save(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), tmp_path / "c.jpg", quality=95)).getpixel((1, 1))[0] > 200
+    assert open_image(save(Image.new("L", (4, 4), 77), tmp_path / "g.png")).getpixel((1, 1)) == (77, 77, 77)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 32768, 65535]], dtype=np.uint16)
+    opened = open_image(save(Image.fromarray(values), tmp_path / "i.png"))
+    assert [opened.getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+
+
+def test_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert open_image(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
+
+
+def bomb(path):
+    """A PNG header that promises 60,000 x 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 10) + b"IDAT" + bytes(14))
+    return path
+
+
+def bad_files(tmp_path):
+    save(Image.effect_noise((200, 200), 50), tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "draw.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    return {
+        "cut.jpg": "damaged", "empty.png": "empty", "text.png": "not a picture", "draw.svg": "not a picture", "nothing.png": "no picture file",
+        ".": "no picture file", bomb(tmp_path / "bomb.png").name: "too large",
+    }  # fmt: skip
+
+
+def test_bad_files_end_in_one_sentence(tmp_path):
+    for name, words in bad_files(tmp_path).items():
+        with pytest.raises(InputError, match=words) as error:
+            open_image(tmp_path / name)
+        assert str(tmp_path) not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_pixel_limit_holds_for_open_pictures():
+    with pytest.raises(InputError, match="50 megapixels"):
+        open_image(Image.new("1", (10_000, 5_001)))
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "empty"), (" \n\t", "empty"), ("?! 123", "no words"), (None, "must be text"), ("a" * 20_001, "20001")])
+def test_bad_passages(text, words):
+    with pytest.raises(InputError, match=words):
+        clean_passage(text)
+
+
+def test_passages_are_normalised():
+    assert clean_passage(" cafe\u0301\x00 noir ") == "café  noir"
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return MustiProcessor(tiny_config(), tokenizer)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_are_whole_in_five_languages(processor, text):
+    batch = processor.passages([text])
+    words = batch.words[0]
+    assert all(batch.texts[0][w.start : w.end] == w.text for w in words)
+    pieces = [p for w in words for p in w.pieces]
+    count = int(batch.attention_mask[0].sum())
+    assert sorted(set(pieces)) == list(range(1, count - 1))  # every piece but [CLS] and [SEP]
+    assert len(pieces) == len(set(pieces))
+
+
+def test_long_s_is_read_as_s(processor):
+    a, b = processor.passages(["roſes", "roses"]).input_ids
+    assert a.tolist() == b.tolist()
+
+
+def test_cut_passages_say_so(processor):
+    batch = processor.passages(["roses " * 100 + "end", "roses"])
+    assert batch.input_ids.shape == (2, 32)
+    read = len(batch.words[0])
+    assert f"its last {101 - read} of 101 words" in batch.notices[0][0] and "“roses”" in batch.notices[0][0]
+    assert batch.notices[1] == []
+
+
+def test_padding_modes(tokenizer):
+    assert MustiProcessor(tiny_config(), tokenizer).passages(["roses"]).input_ids.shape[1] < 32
+    assert MustiProcessor(tiny_config(padding="carry"), tokenizer).passages(["roses"]).input_ids.shape == (1, 32)
+
+
+def test_pixels_are_normalised(processor):
+    pixels = processor.images([Image.new("RGB", (90, 30), (255, 0, 255))])
+    assert pixels["vit"].shape == (1, 3, 32, 32) and pixels["resnet"].shape == (1, 3, 64, 64)
+    assert pixels["vit"][0, 0].min() == 1 and pixels["vit"][0, 1].max() == -1

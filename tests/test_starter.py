@@ -1,0 +1,82 @@
+"""The embedded weights: they are what the card says, and they answer sensibly on pairs built here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musti_model import MustiPipeline
+from musti_model.weights import STARTER
+from training.metrics import f1_macro
+
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
+# Passages written for this test, in five languages; each names one object.
+PASSAGES = {
+    "flower": [
+        "The flowers in the vase had begun to fade, yet their scent still hung in the room.",
+        "In der Stube standen frische Blumen, und ihr Duft erfüllte das ganze Zimmer.",
+        "Les fleurs du jardin répandaient au soir une odeur très douce.",
+        "I fiori del giardino mandavano la sera un odore soave.",
+        "Na oknu so stale cvetlice in njih vonj je bil sladek.",
+    ],
+    "candle": [
+        "She blew out the candle, and the smell of the wick lingered in the dark.",
+        "Die Kerze war niedergebrannt und roch nach Wachs.",
+        "La bougie fumait encore et laissait une odeur de cire.",
+        "La candela era consumata e mandava odore di cera.",
+        "Sveča je dogorela in po sobi je dišalo po vosku.",
+    ],
+    "fish": [
+        "The stench of the fish could be smelled from the harbour to the market.",
+        "Der Fisch lag drei Tage in der Sonne und stank.",
+        "Le poisson pourri infectait toute la rue du port.",
+        "Il pesce marcio ammorbava tutta la contrada.",
+        "Riba je ležala na soncu in strašno smrdela.",
+    ],
+    "horse": [
+        "The horse had been ridden hard and smelled of sweat and leather.",
+        "Das Pferd dampfte nach dem Ritt und roch nach Schweiß.",
+        "Le cheval sentait la sueur et le cuir mouillé.",
+        "Il cavallo sudato mandava un odore acre.",
+        "Konj je bil spoten in je dišal po usnju.",
+    ],
+}
+PICTURES = {"flower": "flower.jpg", "candle": "candle.jpg"}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> MustiPipeline:
+    return MustiPipeline.from_pretrained(STARTER)
+
+
+def test_weights_are_small_and_described(pipe):
+    assert (STARTER / "model.safetensors").stat().st_size < 10_000_000
+    assert pipe.card["test"]["f1_macro"] >= 0.75
+    assert pipe.card["dev"]["f1_macro"] >= 0.75
+    assert set(pipe.card["test"]["languages"]) == {"de", "en", "fr", "it", "sl"}
+    for side in ("picture only", "text only"):
+        assert abs(pipe.card["baselines"][side]["auc"] - 0.5) < 0.1
+    card = (STARTER / "README.md").read_text()
+    assert f"{pipe.card['test']['f1_macro']:.3f}" in card and "not the published MUSTI model" in card
+
+
+def test_pairs_in_five_languages(pipe):
+    rows = [(EXAMPLES / file, text, name == shown) for shown, file in PICTURES.items() for name, texts in PASSAGES.items() for text in texts]
+    answers = pipe.predict([r[0] for r in rows], [r[1] for r in rows])
+    labels = np.array([r[2] for r in rows], dtype=int)
+    assert f1_macro(labels, np.array([a.probability for a in answers]), pipe.config.threshold) >= 0.75
+
+
+def test_names_are_read_in_five_languages(pipe):
+    found = [name in {o for o, _ in p.objects_in_passage} for name, texts in PASSAGES.items() for p in pipe.predict([EXAMPLES / "china.jpg"] * 5, texts)]
+    assert np.mean(found) >= 0.85
+
+
+def test_bfloat16_agrees_with_float32():
+    exact = MustiPipeline.from_pretrained(STARTER, device="cpu", precision="float32")
+    rough = MustiPipeline.from_pretrained(STARTER, device="cpu")
+    rough.autocast = torch.bfloat16
+    for text in PASSAGES["flower"]:
+        a, b = exact(EXAMPLES / "flower.jpg", text), rough(EXAMPLES / "flower.jpg", text)
+        assert abs(a.probability - b.probability) < 0.05
