@@ -273,8 +273,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         gr.on([button.click, passage.submit], run, given, shown, concurrency_id="model", api_visibility="private")
         with examples_at:
             rows = [[str(ASSETS / "examples" / name), text] for name, text in EXAMPLES]
-            gr.Examples(rows, [image, passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private")
-        image.change(lambda: None, None, None, api_visibility="private", queue=False)
+            examples = gr.Examples(rows, [image, passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private")
+        examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private")
         gr.on([branch.change, opacity.release], show_gate, [state, branch, opacity], [gate, gate_map, gate_legend], queue=False, api_visibility="private")
         gr.on(
             [view.change, head.release, opacity.release], show_map, [state, view, head, opacity], [attention_map, attention_legend],

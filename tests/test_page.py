@@ -89,6 +89,12 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
     page.locator("#words .word").first.wait_for()
 
 
+def test_an_example_answers_at_once(page):
+    page.get_by_text("The cook grated the rind").first.click()
+    page.locator("#verdict h2").wait_for()
+    assert "lemon" in page.get_by_label("Passage").input_value()
+
+
 def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
     ask(page, flower, PASSAGE)
     page.locator("#verdict h2").wait_for()
