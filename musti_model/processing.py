@@ -79,9 +79,12 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit (and 32-bit, float) grey to 8 bits by its nominal range; Pillow's own convert would clip at 255."""
+    """16-bit grey to 8 bits by its nominal range, 32-bit and float by what their values suggest; Pillow's own convert clips at 255."""
     values = np.asarray(image, dtype=np.float64)
-    top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    if image.mode.startswith("I;16"):
+        top = 65535.0
+    else:
+        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
     return Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
 
 
@@ -175,8 +178,10 @@ class MustiProcessor:
     @staticmethod
     def _notice(read: list[Word], total: int) -> list[str]:
         kept = [w for w in read if any(c.isalnum() for c in w.text)]
-        if len(kept) >= total or not kept:
+        if len(kept) >= total:
             return []
+        if not kept:
+            return [f"The passage is longer than the model reads: none of its {total} words was read whole."]
         return [
             f"The passage is longer than the model reads: its last {total - len(kept)} of {total} words were left out; "
             f"the last word read is “{kept[-1].text}”."

@@ -72,9 +72,11 @@ def _fingerprint(file: Path) -> str:
 def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
     """-> folder, name, commit."""
     try:
-        # One small file first, with a short limit: with no network this fails in seconds, not in a minute of retries.
-        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=5)
-        folder = Path(huggingface_hub.snapshot_download(repo, revision=Path(config).parent.name, allow_patterns=FILES))
+        # One small file first: with no network only the cache is asked, which fails at once, not after half a minute of retries.
+        cached = not _reachable(repo, revision)
+        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=5, local_files_only=cached)
+        commit = Path(config).parent.name
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=FILES, local_files_only=cached))
     except GatedRepoError as error:
         raise WeightsError(f"The weights {repo} are gated; accept their terms on the Hub and set HF_TOKEN.") from error
     except RevisionNotFoundError as error:
@@ -88,3 +90,14 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise WeightsError(f"The weights {repo} could not be fetched from the Hub ({type(error).__name__}); try again.") from error
     return folder, repo, folder.name
+
+
+def _reachable(repo: str, revision: str | None) -> bool:
+    """Whether the Hub answers, be it with a refusal; asked once, without the client's retries."""
+    try:
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, "config.json", revision=revision), timeout=5)
+    except HfHubHTTPError:
+        return True  # the download tells what it is
+    except Exception:  # no name, no route, no answer in time, offline mode: the client's HTTP library has a class for each
+        return False
+    return True

@@ -11,7 +11,7 @@ import torch
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, MustiPipeline, MustiProcessor
 from training.starter.tokenizer import train_tokenizer
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",

@@ -1,5 +1,8 @@
 """Explanation maths on cases worked by hand, and what is drawn of it."""
 
+import re
+from html import escape
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +76,24 @@ def test_words_of_users_are_escaped():
     html = figures.words_html(text, [(0, 4), (5, 9)], [0.1, 0.9], "share")
     assert "<img" not in html and "&lt;img" in html
     assert 'title="share 0.900"' in html and html.count("tabindex") == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_a_constant_map_is_drawn_in_one_colour(value):
+    drawn = np.asarray(figures.overlay(Image.new("RGB", (6, 5), "white"), np.full((5, 6), value, dtype=np.float32)))
+    assert (drawn == drawn[0, 0]).all()
+
+
+def test_scripts_in_a_passage_stay_text():
+    text = "${alert(1)} <img src=x onerror=alert(1)> \"><b"
+    start = text.index("onerror")
+    html = figures.words_html(text, [(2, 7), (start, start + 7), (len(text) - 4, len(text))], [0.1, 0.9, 0.5], 'a"<label>')
+    assert re.sub("<[^>]+>", "", html).startswith(escape(text, quote=True))  # all of it, in order, with nothing turned into a tag
+    assert not re.search(r"<(?!/?(div|span)\b)", html)
+    assert 'a"<' not in html
+
+
+def test_what_was_not_read_is_marked():
+    html = figures.words_html("roses and more", [(0, 5)], [0.4], "share")
+    assert '<span class="unread"> and more</span>' in html
+    assert "unread" not in figures.words_html("roses", [(0, 5)], [0.4], "share")

@@ -35,3 +35,22 @@ def test_alpha_shifts_the_gradient_towards_yes():
 def test_refuses_nonsense(arguments):
     with pytest.raises(ValueError):
         FocalLoss(**arguments)
+
+
+@pytest.mark.parametrize(("label", "share"), [(1.0, 0.8), (0.0, 0.2)])
+def test_the_gradient_of_a_class_has_its_sign_and_grows_with_its_weight(label, share):
+    def gradient(alpha):
+        logit = torch.tensor([0.3], requires_grad=True)
+        FocalLoss(2.0, alpha)(logit, torch.tensor([label])).backward()
+        return logit.grad.item()
+
+    assert gradient(0.8) == pytest.approx(share * gradient(None), rel=1e-5)
+    assert (gradient(None) < 0) == (label == 1)
+    assert abs(gradient(None)) > 1e-3
+
+
+def test_published_normalisation_is_the_unweighted_mean():
+    logits, labels = torch.linspace(-3, 3, 9), (torch.arange(9) % 2).float()
+    plain = FocalLoss(2.0, None)(logits, labels)
+    for alpha in (0.1, 0.25, 0.9):
+        assert torch.allclose(FocalLoss(2.0, alpha, "published")(logits, labels), plain)

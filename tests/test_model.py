@@ -188,3 +188,60 @@ def test_configs_refuse_what_they_do_not_know():
         preset("huge")
     for name in ("musti-base", "published", "published-all", "starter"):
         assert MustiConfig.from_dict(preset(name).to_dict()) == preset(name)
+
+
+def test_without_a_gate_the_text_vector_does_not_depend_on_the_picture():
+    images, ids, mask = inputs()
+    other = {n: -t for n, t in images.items()}
+    for fusion, same in (("tsf", False), ("none", True)):
+        model = tiny_model(fusion=fusion)
+        vectors = []
+        model.pooler.register_forward_hook(lambda module, inputs, output, to=vectors: to.append(output))
+        a, b = model(images, ids, mask), model(other, ids, mask)
+        assert torch.equal(vectors[0], vectors[len(vectors) // 2]) == same
+        assert not torch.equal(a.logits, b.logits)
+
+
+def test_captured_picture_attention_is_the_attention_used():
+    model = tiny_model()
+    images, ids, mask = inputs()
+    maps = model(images, ids, mask, return_internals=True).internals.image_attention["vit"]
+    seen = []
+    for block in model.branches["vit"].backbone.blocks:
+        block.attn.fused_attn = False  # timm then computes the weights, and drops out on them
+        block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(images, ids, mask)
+    assert torch.allclose(maps, torch.stack(seen, 1), atol=1e-6)
+
+
+def test_gate_norms_by_the_equation():
+    model = tiny_model()  # w_image .7, w_text -.2
+    images, ids, mask = inputs()
+    inside = model(images, ids, mask, return_internals=True).internals
+    assert not any(m._forward_hooks for m in model.modules())
+    words = model.text_embedding(input_ids=ids)
+    assert torch.allclose(inside.gate_text, 0.8 * words.norm(dim=-1), atol=1e-5)
+    for name, image in model.encode_images(images).items():
+        met = inside.place_weights[name] @ image.tokens
+        assert torch.allclose(inside.gate_image[name], 0.7 * met.norm(dim=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("padding", "same"), [("mask", True), ("carry", False)])
+def test_padding_takes_part_only_where_it_is_carried(padding, same):
+    model = tiny_model(padding=padding)
+    images, ids, mask = inputs(width=32)
+    changed = torch.where(mask == 0, 7, ids)
+    a, b = model(images, ids, mask).logits[1], model(images, changed, mask).logits[1]
+    assert torch.isclose(a, b, atol=1e-6) == same
+
+
+def test_weights_saved_in_half_precision_load_as_float32(tmp_path):
+    model = tiny_model()
+    exact = model(*inputs()).logits
+    model.half().save_pretrained(tmp_path)
+    again = MustiModel.from_pretrained(tmp_path, strict=True)
+    for name, value in again.state_dict().items():
+        saved = model.state_dict()[name]
+        assert torch.equal(value, saved.to(value.dtype)), name
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.allclose(again(*inputs()).logits, exact, atol=0.05)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -123,11 +123,20 @@ def test_weights_that_cannot_be_had(folder, tmp_path, monkeypatch):
         MustiPipeline.from_pretrained()
 
 
+HUB = {  # source: the Hub's answer, and words of the sentence that follows from it
+    "me/missing": (404, "RepoNotFound", "no weights me/missing"),
+    "me/gated": (401, "GatedRepo", "are gated"),
+    "me/private": (401, "RepoNotFound", "are private"),
+    "me/empty": (404, "EntryNotFound", "no config.json"),
+    "me/model@v9": (404, "RevisionNotFound", "no revision v9"),
+}
+
+
 class Hub(BaseHTTPRequestHandler):
-    """Answers like a Hub that lacks the repository, or guards it."""
+    """Answers like a Hub that does not hand the weights out, for one reason or another."""
 
     def do_HEAD(self):
-        status, code = (401, "GatedRepo") if "gated" in self.path else (404, "RepoNotFound")
+        status, code, _ = next(answer for source, answer in HUB.items() if source.partition("@")[0] in self.path)
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
@@ -139,24 +148,97 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("source", "words"), [("me/missing", "no weights me/missing"), ("me/gated", "gated")])
-def test_hub_errors_are_sentences(source, words, tmp_path):
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FETCH = """
+import sys, time
+from musti_model import __main__ as program
+
+for source in sys.argv[1:]:
+    started = time.perf_counter()
+    status = program.main(["x.png", "a rose", "--weights", source])
+    print(status, time.perf_counter() - started)
+"""
+
+
+def fetch(sources, tmp_path, **environment):
+    """[(status, sentence, seconds)] of the command line, in another process: the Hub client reads its settings at import."""
+    settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1"} | environment
+    done = subprocess.run([sys.executable, "-c", FETCH, *sources], capture_output=True, text=True, env=settings, timeout=120)
+    sentences, results = done.stderr.splitlines(), [line.split() for line in done.stdout.splitlines()]
+    assert len(sentences) == len(results) == len(sources), done.stderr
+    return [(int(status), sentence, float(seconds)) for (status, seconds), sentence in zip(results, sentences)]
+
+
+def test_hub_errors_are_sentences(tmp_path):
     server = HTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    done = fetch(source, tmp_path, HF_ENDPOINT=address)
-    server.shutdown()
-    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    try:
+        results = fetch(HUB, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    for (_, _, words), (status, sentence, seconds) in zip(HUB.values(), results):
+        assert status == 2 and words in sentence and seconds < 10, sentence
 
 
-def test_offline_is_said_at_once(tmp_path):
-    started = time.time()
-    done = fetch("me/model", tmp_path, HF_HUB_OFFLINE="1")
-    assert done.returncode == 2 and "cannot be reached" in done.stderr and time.time() - started < 60
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_without_a_network_the_cache_is_used_and_the_rest_is_said_within_seconds(environment, folder, tmp_path):
+    cache = tmp_path / "hub" / "models--me--cached"
+    shutil.copytree(folder, cache / "snapshots" / COMMIT)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT)
+    missing, cached = fetch(["me/model", "me/cached"], tmp_path, **environment)
+    assert missing[0] == 2 and "cannot be reached" in missing[1] and missing[2] < 5
+    assert "no picture file 'x.png'" in cached[1] and cached[2] < 20  # the weights were there; the picture is not
 
 
-def fetch(source, tmp_path, **environment):
-    """The command line in a process of its own, since the Hub client reads its settings at import."""
-    arguments = [sys.executable, "-m", "musti_model", "x.png", "a rose", "--weights", source]
-    settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
-    return subprocess.run(arguments, capture_output=True, text=True, env=settings, timeout=120)
+def test_the_batch_size_changes_nothing(pipe, pictures):
+    texts = [TEXT, "roses", "Die Hunde liefen"]
+    whole, split = pipe.predict(pictures, texts), pipe.predict(pictures, texts, batch=2)
+    assert np.allclose([a.logit for a in whole], [a.logit for a in split], atol=1e-4)
+    assert [i for i, _ in pipe.rank(pictures[0], texts, batch=2)] == [i for i, _ in pipe.rank(pictures[0], texts)]
+    assert pipe.predict([], []) == [] == pipe.rank(pictures[0], [])
+
+
+def test_threshold_and_temperature(pipe, pictures, monkeypatch):
+    logit = pipe(pictures[0], TEXT).logit
+    probability = 1 / (1 + np.exp(-logit / 4))
+    for threshold, label in ((probability - 0.01, "YES"), (probability + 0.01, "NO")):
+        monkeypatch.setattr(pipe, "config", replace(pipe.config, temperature=4.0, threshold=float(threshold)))
+        answer = pipe(pictures[0], TEXT)
+        assert answer.probability == pytest.approx(probability, abs=1e-5) and answer.label == label
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_maps_lie_on_the_upright_picture(pipe, tmp_path, guard):
+    upright = Image.effect_noise((30, 60), 80).convert("RGB")
+    upright.paste("red", (0, 0, 30, 15))
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    expected = pipe.explain(tmp_path / "upright.png", TEXT)
+    with guard():
+        got = pipe.explain(tmp_path / "turned.png", TEXT)
+    assert got.image.tobytes() == expected.image.tobytes()
+    assert got.prediction.logit == pytest.approx(expected.prediction.logit, abs=1e-5)
+    for name, values in expected.maps.items():
+        assert np.allclose(got.maps[name], values, atol=1e-6), name
+    assert expected.maps["gradcam:resnet"].max() > 0
+
+
+def test_explaining_leaves_the_answer_alone(pipe, pictures):
+    before = pipe(pictures[1], TEXT)
+    explained = pipe.explain(pictures[1], TEXT).prediction
+    assert explained.label == before.label and explained.notices == before.notices
+    assert explained.similarities == pytest.approx(before.similarities, abs=1e-5)
+    assert pipe(pictures[1], TEXT) == before
+
+
+def test_a_passage_without_known_objects_says_so(pipe, pictures, monkeypatch):
+    for bias, notices in ((50.0, 1), (-50.0, 0)):
+        monkeypatch.setattr(pipe.model.none_logit, "data", torch.tensor(bias))
+        answer = pipe(pictures[0], TEXT)
+        assert sum("none of the 3 smell objects" in n for n in answer.notices) == notices
+        assert bool(answer.objects_in_passage) != bool(notices)
+    assert len(answer.objects_in_picture) == 3

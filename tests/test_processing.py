@@ -139,3 +139,30 @@ def test_pixels_are_normalised(processor):
     pixels = processor.images([Image.new("RGB", (90, 30), (255, 0, 255))])
     assert pixels["vit"].shape == (1, 3, 32, 32) and pixels["resnet"].shape == (1, 3, 64, 64)
     assert pixels["vit"][0, 0].min() == 1 and pixels["vit"][0, 1].max() == -1
+
+
+def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):
+    values = np.full((2, 2), 200, dtype=np.uint16)  # 200 of 65,535
+    assert open_image(save(Image.fromarray(values), tmp_path / "dark.png")).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_opening_twice_gives_the_first_frame_again(tmp_path):
+    frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.gif") as animation:
+        animation.seek(1)
+        assert open_image(animation).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("padding", ["carry", "mask"])
+def test_one_word_too_long_for_the_grid_is_not_cut_in_silence(tokenizer, padding):
+    batch = MustiProcessor(tiny_config(text_length=4, padding=padding), tokenizer).passages(["caffèroseshundegarten"])
+    assert batch.words[0] == [] and "longer than the model reads" in batch.notices[0][0]
+
+
+def test_punctuation_is_read_but_not_counted(processor):
+    assert [w.text for w in processor.passages(["« L’été, c'est-à-dire 1650 ! »"]).words[0]] == [
+        "«", "L’été", ",", "c'est-à-dire", "1650", "!", "»",
+    ]  # fmt: skip
+    cut = processor.passages(["roses " + "! " * 60 + "end"])
+    assert "its last 1 of 2 words" in cut.notices[0][0]

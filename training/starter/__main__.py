@@ -143,6 +143,8 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
         "not the published MUSTI model.",
         "gate": {"w_image": model.gate.weight[0, 0].item(), "w_text": model.gate.weight[0, 1].item(), "bias": model.gate.bias.item()},
         "training_seconds_recorded": round(seconds),
+        "match_epochs_done": len((work / "match" / "log.jsonl").read_text().splitlines()),
+        "match_epochs_planned": json.loads((work / "match" / "settings.json").read_text())["epochs"],
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -171,7 +173,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
-    parser.add_argument("--match-epochs", type=int, default=10)
+    parser.add_argument("--match-epochs", type=int, default=8)
+    parser.add_argument("--finish", action="store_true", help="train no further: finish with the best epoch so far")
     options = parser.parse_args()
     torch.manual_seed(0)
     started = time.time()
@@ -181,8 +184,11 @@ def main() -> None:
         state = net.backbone.state_dict()
         model.branches[name].backbone.load_state_dict(state)
     shop = Workshop(options.data, options.work, pictures, model)
-    words_stage(model, shop, options.work / "words")
-    match_stage(model, shop, options.work / "match", options.match_epochs)
+    if options.finish:
+        model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True)["model"])
+    else:
+        words_stage(model, shop, options.work / "words")
+        match_stage(model, shop, options.work / "match", options.match_epochs)
     metrics = finish(model, shop, options.work, options.out, recorded_seconds(options.work))
     print(json.dumps({k: metrics[k] for k in ("dev", "test", "baselines")}, indent=1))
     print(f"done, {time.time() - started:.0f} s in this run")

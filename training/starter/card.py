@@ -58,7 +58,8 @@ of this project in five languages; training swaps names and adds OCR wear.
 
 ## Made with
 
-`python -m training.starter --data DIR --out assets/starter`; recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes on two CPU
+`python -m training.starter --data DIR --out assets/starter`; matching ran {metrics["match_epochs_done"]} of
+{metrics["match_epochs_planned"]} planned epochs; recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes on two CPU
 cores; torch {metrics["versions"]["torch"]}, Python {metrics["versions"]["python"]}. Logs and curves lie in this folder.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")
