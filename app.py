@@ -33,11 +33,11 @@ ASSETS = Path(__file__).parent / "assets"
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
 EXAMPLES = [
-    ["flower.jpg", "She pressed the nosegay to her face; the roses and the other flowers filled the whole chamber with their scent."],
-    ["flower.jpg", "Auf dem Markte lagen die Fische in Körben, und der Geruch der Heringe zog durch alle Gassen."],
+    ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
+    ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],
     ["china.jpg", "La vieille maison sentait la cire et le bois humide ; toutes les maisons de la rue étaient fermées."],
-    ["candle.jpg", "La candela ardeva ancora sull'altare e l'odore della cera si mescolava all'incenso."],
-    ["lemons.jpg", "The cook grated the rind of a lemon, and the sharp smell of lemons hung about her hands all day."],
+    ["lemons.jpg", "Si odora il limone e si spremono i limoni, e l'odore acuto rimane sulle mani."],
+    ["flower.jpg", "She pressed the nosegay to her face; the roses and the other flowers filled the whole chamber with their scent."],
 ]
 
 

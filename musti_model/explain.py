@@ -27,9 +27,10 @@ def rollout(attention: Tensor) -> Tensor:
     Returns: [N - 1], the class token's row over the places, sums to at most 1.
     """
     n = attention.shape[-1]
-    total = torch.eye(n, dtype=attention.dtype)
+    identity = torch.eye(n, dtype=attention.dtype, device=attention.device)
+    total = identity
     for layer in attention.mean(1):
-        mixed = 0.5 * layer + 0.5 * torch.eye(n, dtype=attention.dtype)
+        mixed = 0.5 * layer + 0.5 * identity
         total = (mixed / mixed.sum(-1, keepdim=True)) @ total
     return total[0, 1:]
 
@@ -87,7 +88,7 @@ class GateWeights:
     bias: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth value
 class Gate:
     """Image shares of one branch, 0..1: words aligned with ``Explanation.words``; patches [rows, columns], None without places."""
 
@@ -95,7 +96,7 @@ class Gate:
     patches: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What the model did with one pair. Attention and gate shares tell where the model looked and mixed, not why it decided.
 
@@ -122,8 +123,9 @@ class Explanation:
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the maps, as plain values."""
+        p = self.prediction
         return {
-            "prediction": self.prediction.to_json(),
+            "prediction": p.to_json() | {"logit": p.logit, "votes": p.votes, "vote_bias": p.vote_bias},
             "passage": self.passage,
             "words": self.words,
             "word_spans": self.word_spans,
@@ -137,8 +139,13 @@ class Explanation:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, and manifest.json; returns the folder."""
-        from .figures import overlay
+        """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, the raw heads (NPY), and manifest.json.
+
+        The manifest names each map's files, the values drawn darkest and brightest (scale) and the colours, beside ``manifest()``.
+
+        Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
+        """
+        from .figures import COLOURS, overlay, scale_of
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +155,14 @@ class Explanation:
             stem = name.replace(":", "-")
             overlay(self.image, values).save(folder / f"{stem}.png")
             np.save(folder / f"{stem}.npy", values)
-            files[name] = {"overlay": f"{stem}.png", "values": f"{stem}.npy", "max": float(values.max())}
-        manifest = self.manifest() | {"maps": files}
+            files[name] = {
+                "overlay": f"{stem}.png", "values": f"{stem}.npy", "scale": list(scale_of(values)),
+                "min": float(values.min()), "max": float(values.max()),
+            }  # fmt: skip
+        heads = {}
+        for name, values in self.heads.items():
+            heads[name] = f"heads-{name}.npy"
+            np.save(folder / heads[name], values)
+        manifest = self.manifest() | {"maps": files, "heads": heads, "colours": COLOURS}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return folder

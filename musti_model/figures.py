@@ -7,34 +7,43 @@ import numpy as np
 from PIL import Image
 
 COLOURS = "viridis"  # perceptually uniform, readable with colour-blindness
-FLAT = 0.05  # a map whose relative spread is below this is drawn as flat as it is
 
 
 def scale_of(values: np.ndarray) -> tuple[float, float]:
-    """The values drawn darkest and brightest: the map's own range, but a nearly constant map keeps 0 as its lower end."""
-    low, high = float(np.min(values)), float(np.max(values))
-    if high <= 0:
-        return 0.0, 1.0
-    return (0.0, high) if (high - low) / high < FLAT else (low, high)
+    """The values drawn darkest and brightest: 0 and the largest value, so that a nearly constant map is drawn nearly constant and equal
+    colours mean equal parts of the largest value. (0, 1) when nothing is above 0. Raises ValueError for values that are not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("The map holds values that are not numbers.")
+    high = float(np.max(values))
+    return (0.0, high) if high > 0 else (0.0, 1.0)
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / max(high - low, 1e-12), 0, 1)
 
 
-def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.55) -> Image.Image:
+def _ink(colour: tuple[float, ...]) -> str:
+    """Black or white, whichever has the higher WCAG contrast on the colour (sRGB, 0..1): at least 4.5 on any shade."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
+    return "#000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#fff"  # where both contrasts are equal
+
+
+def overlay(
+    image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None
+) -> Image.Image:
     """Lays a map over a picture.
 
     Args:
-        image: RGB, W x H. values: [H, W], raw. opacity: 0..1 of the colour layer.
+        image: RGB, W x H. values: [H, W], raw. opacity: 0..1 of the colour layer. scale: the values drawn darkest and brightest, to compare
+            maps with each other; None: ``scale_of(values)``.
 
     Returns: RGB, W x H. Raises ValueError when the map is not in the picture's frame or not finite.
     """
     if values.shape != (image.height, image.width):
         raise ValueError(f"The map is {values.shape}, the picture {(image.height, image.width)}.")
-    if not np.isfinite(values).all():
-        raise ValueError("The map holds values that are not numbers.")
-    colours = matplotlib.colormaps[COLOURS](_scaled(values, *scale_of(values)))[..., :3] * 255
+    own = scale_of(values)
+    colours = matplotlib.colormaps[COLOURS](_scaled(values, *(scale or own)))[..., :3] * 255
     mixed = (1 - opacity) * np.asarray(image, dtype=np.float32) + opacity * colours
     return Image.fromarray(mixed.round().astype(np.uint8))
 
@@ -49,17 +58,23 @@ def legend_html(low: float, high: float, label: str) -> str:
     )
 
 
-def words_html(passage: str, spans: list[tuple[int, int]], values: list[float], label: str) -> str:
+def words_html(
+    passage: str, spans: list[tuple[int, int]], values: list[float], label: str, scale: tuple[float, float] | None = None
+) -> str:
     """The passage with every word coloured by its value; the number on hover and focus, and for screen readers.
 
     Args:
-        passage: plain text; everything in it is escaped. spans, values: characters and value of each word.
+        passage: plain text; everything in it is escaped, so Gradio's HTML component with its default template may show it. spans, values:
+            characters (in order, apart) and value of each word. label: what the values are. scale: as for ``overlay``.
+
+    Returns: HTML with the legend. Raises ValueError when spans and values differ in number or a value is not finite.
     """
-    low, high = scale_of(np.asarray(values)) if values else (0.0, 1.0)
+    own = scale_of(np.asarray(values)) if values else (0.0, 1.0)
+    low, high = scale or own
     parts, at = [], 0
     for (start, end), value in zip(spans, values, strict=True):
         colour = matplotlib.colormaps[COLOURS](float(_scaled(np.asarray(value), low, high)))
-        ink = "#000" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "#fff"
+        ink = _ink(colour)
         note = f"{label} {value:.3f}"
         parts.append(escape(passage[at:start]))
         parts.append(

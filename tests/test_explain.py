@@ -46,6 +46,30 @@ def test_share_words_and_places():
     assert torch.allclose(places, torch.tensor([[(3 + 0.5 * 6) / 1.5, 0.5 * 6 / 1.5]]))
 
 
+def test_places_met_one_to_one_keep_their_values():
+    values = torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])  # position 0 meets the whole picture, which has no place
+    assert torch.equal(explain.to_places(values, torch.eye(5), (2, 2)), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+
+def test_a_constant_share_stays_constant_on_the_picture():
+    weights = torch.tensor([[1.0, 0, 0, 0], [0, 0.7, 0.3, 0], [0, 0, 0.2, 0.8]])
+    places = explain.to_places(torch.full((3,), 0.3), weights, (1, 3))
+    assert torch.allclose(places, torch.full((1, 3), 0.3))
+    assert np.allclose(explain.to_frame(places, 7, 5), 0.3)
+
+
+def test_rollout_takes_the_mean_of_the_heads():
+    # class rows (.2 .8 0) and (.6 0 .4): mean (.4 .4 .2), half identity (.7 .2 .1)
+    other = layer([[0.6, 0.0, 0.4], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert torch.allclose(explain.rollout(torch.cat([FIRST, other])[None]), torch.tensor([0.2, 0.1]))
+
+
+def test_text_attention_is_the_summary_tokens_row_of_the_last_layer():
+    other = layer([[0.6, 0.0, 0.4], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    attention = torch.stack([torch.cat([SECOND, SECOND]), torch.cat([FIRST, other])])
+    assert torch.allclose(explain.class_word_attention(attention), torch.tensor([0.4, 0.4, 0.2]))
+
+
 def test_to_frame_keeps_orientation():
     frame = explain.to_frame(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), width=6, height=4)
     assert frame.shape == (4, 6) and (frame[:, 0] == 0).all() and (frame[:, -1] == 1).all()

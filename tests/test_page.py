@@ -90,9 +90,9 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
 
 
 def test_an_example_answers_at_once(page):
-    page.get_by_text("The cook grated the rind").first.click()
+    page.get_by_text("Si odora il limone").first.click()
     page.locator("#verdict h2").wait_for()
-    assert "lemon" in page.get_by_label("Passage").input_value()
+    assert "limone" in page.get_by_label("Passage").input_value()
 
 
 def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
