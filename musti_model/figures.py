@@ -29,9 +29,7 @@ def _ink(colour: tuple[float, ...]) -> str:
     return "#000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#fff"  # where both contrasts are equal
 
 
-def overlay(
-    image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None
-) -> Image.Image:
+def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None) -> Image.Image:
     """Lays a map over a picture.
 
     Args:
