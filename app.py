@@ -159,7 +159,7 @@ def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
     for name, branch in pipe.model.branches.items():
         if branch.is_vit:
             choices += [(f"{branch_name(name)}: attention rollout", f"rollout:{name}"), (f"{branch_name(name)}: one head, last layer", f"heads:{name}")]
-        elif not branch._is_swin:
+        elif not branch.is_swin:
             choices.append((f"{branch_name(name)}: Grad-CAM", f"gradcam:{name}"))
     return choices
 
@@ -228,7 +228,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     with gr.Blocks(title="Do picture and passage smell alike?", delete_cache=(3600, 3600)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
-            "Italian, Slovenian), and see the model's answer and what happened inside it. Nothing you upload is kept."
+            "Italian, Slovenian), and see the model's answer and what happened inside it. Uploads are deleted within two hours."
         )
         gr.HTML(weights_banner(pipe, problem))
         state = gr.State(None)

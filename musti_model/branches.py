@@ -60,14 +60,15 @@ class ImageBranch(nn.Module):
                 probe = self._feature_map(torch.zeros(1, 3, config.image_size, config.image_size))
                 self.backbone.train(was_training)
             places = probe.shape[2] * probe.shape[3]
-            if self._is_swin:
+            if self.is_swin:
                 self.places_to_grid = nn.Linear(places, text_length)
             else:
                 self.channels_to_grid = nn.Linear(channels, text_length)
                 self.places_to_hidden = nn.Linear(places, hidden)
 
     @property
-    def _is_swin(self) -> bool:
+    def is_swin(self) -> bool:
+        """Whether the backbone's features are a map with channels last, as Swin's."""
         return getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
 
     def _feature_map(self, images: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class ImageBranch(nn.Module):
             features = self.backbone.forward_features(images)
         else:  # batch statistics of one zero picture would be meaningless
             features = self.backbone.eval().forward_features(images)
-        return features.permute(0, 3, 1, 2) if self._is_swin else features
+        return features.permute(0, 3, 1, 2) if self.is_swin else features
 
     def forward(self, images: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:
         """Encodes pictures.
@@ -103,8 +104,8 @@ class ImageBranch(nn.Module):
         if self.config.axes == "natural":
             tokens = places.transpose(1, 2)
             tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)  # [B, 1 + places, C]
-            return ImageTokens(self.projection(tokens), (rows, columns), None if self._is_swin else feature_map)
-        if self._is_swin:
+            return ImageTokens(self.projection(tokens), (rows, columns), None if self.is_swin else feature_map)
+        if self.is_swin:
             tokens = grid_norm(self.places_to_grid(places)).transpose(1, 2)  # [B, C, places] -> [B, L, C]
             return ImageTokens(tokens, None)
         tokens = grid_norm(self.channels_to_grid(places.transpose(1, 2)))  # [B, places, L]

@@ -73,7 +73,7 @@ def place_weights(tokens: int, lengths: Tensor, text_length: int) -> Tensor:
     low, high = (t - 1) / span, t / span  # [B, T-1, 1]
     edge = torch.arange(places, device=device).view(1, 1, -1).float()
     overlap = torch.minimum(high, (edge + 1) / places) - torch.maximum(low, edge / places)
-    inner = overlap.clamp(min=0) * span * (t <= span)
+    inner = overlap.clamp(min=0) * span
     weights = torch.zeros(len(lengths), text_length, tokens, device=device)
     weights[:, 0, 0] = 1.0
     weights[:, 1:, 1:] = inner
@@ -240,12 +240,19 @@ class MustiModel(
 
     def name_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Which object each wordpiece names, read without any picture (gate off). -> logits [B, T, objects + 1], last = none."""
-        states = self.encode_text(self.fuse(self.text_embedding(input_ids=input_ids), None), attention_mask)
-        logits = 10 * F.normalize(states.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+        return self.name_states(self.plain_states(input_ids, attention_mask))
+
+    def plain_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Text encoder states with the gate off (no picture) -> [B, T, H]."""
+        return self.encode_text(self.fuse(self.text_embedding(input_ids=input_ids), None), attention_mask)
+
+    def name_states(self, states: Tensor) -> Tensor:
+        """Text encoder states [B, T, H] -> logits [B, T, objects + 1], last = none."""
+        logits = self.name_vector(states)
         return torch.cat([logits, self.none_logit.expand(*logits.shape[:-1], 1)], dim=-1)
 
     def name_vector(self, vector: Tensor) -> Tensor:
-        """Cosine logits of a vector [B, H] (image or text side of the match) to the object prototypes -> [B, objects]."""
+        """Cosine logits of vectors [..., H] (image or text side) to the object prototypes -> [..., objects]."""
         return 10 * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
 
     def _known(self) -> Tensor:

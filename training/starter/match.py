@@ -119,10 +119,8 @@ class Objective:
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
         known = len(model.config.objects)
-        text = model.text_embedding(input_ids=batch.input_ids)
-        states = model.encode_text(model.fuse(text, None), batch.attention_mask)
-        logits = 10 * F.normalize(states.float(), dim=-1) @ F.normalize(model.prototypes.float(), dim=-1).T
-        logits = torch.cat([logits, model.none_logit.expand(*logits.shape[:-1], 1)], -1)
+        states = model.plain_states(batch.input_ids, batch.attention_mask)
+        logits = model.name_states(states)
         weight = torch.ones(known + 1)
         weight[known] = 0.1  # nearly all wordpieces name nothing
         pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
