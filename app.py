@@ -24,6 +24,7 @@ except ImportError:
 
 
 import gradio as gr
+import numpy as np
 
 from musti_model import Explanation, InputError, MustiPipeline, Prediction, WeightsError
 from musti_model.figures import legend_html, overlay, scale_of, words_html
@@ -32,6 +33,12 @@ from musti_model.weights import STARTER
 ASSETS = Path(__file__).parent / "assets"
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
+PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
+LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
+# On a narrow screen the answer lies far below the button; screen readers are told of it.
+SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
+  if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
+LIVE_VERDICT = """() => document.querySelector("#verdict").setAttribute("aria-live", "polite")"""
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
     ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],
@@ -74,13 +81,12 @@ def branch_name(name: str) -> str:
 
 def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
     """Which weights run, their measured score, and the caveat."""
-    card = pipe.card.get("test", {})
-    score = (
-        f"F1-macro {card['f1_macro']:.2f} on {card['pairs']} held-out proxy pairs. "
-        if "f1_macro" in card
-        else "No measured score is stored with these weights. "
-    )
-    caveat = escape(pipe.card.get("caveat", ""))
+    try:
+        test = pipe.card["test"]
+        score = f"F1-macro {float(test['f1_macro']):.2f} on {int(test['pairs'])} held-out test pairs. "
+    except (KeyError, TypeError, ValueError):  # others may have written the card
+        score = "No measured score is stored with these weights. "
+    caveat = escape(str(pipe.card.get("caveat", "")))
     warning = f'<p class="banner warning" role="alert">{escape(problem)}</p>' if problem else ""
     return (
         f'{warning}<div class="banner" id="weights"><strong>Weights:</strong> {escape(pipe.name)} '
@@ -90,10 +96,9 @@ def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
 
 def verdict_html(prediction: Prediction) -> str:
     """The answer in words, the probability against the threshold, the notices."""
-    unsure = any("found none of the" in n for n in prediction.notices)
     yes = prediction.label == "YES"
     title = "YES: the same smell" if yes else "NO: not the same smell"
-    if unsure:
+    if prediction.unsure:
         title = "The model cannot tell"
     p, t = prediction.probability, prediction.threshold
     side = "above" if yes else "below"
@@ -102,7 +107,7 @@ def verdict_html(prediction: Prediction) -> str:
     read = ", ".join(f"{escape(w)} → {escape(n)}" for n, w in prediction.objects_in_passage)
     naming = f"<p>In the picture it would see: {seen}.<br>In the passage it reads: {read or 'none of its objects'}.</p>" if seen else ""
     return (
-        f'<div class="verdict" aria-live="polite"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
+        f'<div class="verdict"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
         f'<div class="meter" role="img" aria-label="probability {p:.3f}, threshold {t:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
         f'<div class="mark" style="left:{t:.1%}"><span>threshold</span></div></div>{naming}{notices}</div>'
     )
@@ -123,34 +128,42 @@ def votes_html(prediction: Prediction, temperature: float) -> str:
     )
 
 
-def gate_html(explanation: Explanation, branch: str) -> str:
+def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The gate's numbers and the coloured passage."""
     if explanation.gate_weights is None:
-        return "<p>These weights have no gate (fusion none).</p>"
-    g = explanation.gate_weights
+        return "<p>These weights have no gate (fusion none): the picture does not touch the text before the cosine.</p>"
+    g, values = explanation.gate_weights, explanation.gates[branch].words
     return (
         f"<p>w_image = {g.w_image:+.4f}, w_text = {g.w_text:+.4f}, bias = {g.bias:+.4f}: the gate passes on "
         "LayerNorm(w_image · I + w_text · T + bias + T). <em>How to read it:</em> the brighter a word, the larger the picture's part in what the "
         "text encoder gets at that place; it shows where picture and text were mixed, not that the word decided the answer.</p>"
-        + words_html(explanation.passage, explanation.word_spans, explanation.gates[branch].words, "image share")
+        + coloured_words(explanation, values, "image share", stretch)
     )
 
 
-def attention_html(explanation: Explanation, branch: str) -> str:
+def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The passage coloured by the text encoder's attention."""
-    values = explanation.word_attention[branch]
-    return words_html(explanation.passage, explanation.word_spans, values, "attention of the summary token")
+    return coloured_words(explanation, explanation.word_attention[branch], "attention of the summary token", stretch)
 
 
-def map_figure(explanation: Explanation, view: str, head: int, opacity: float) -> tuple[Any, str]:
-    """The overlay of one view, and its legend. ``head`` counts from 1; 0 is the view over all heads."""
-    kind, _, branch = view.partition(":")
+def coloured_words(explanation: Explanation, values: list[float], label: str, stretch: bool) -> str:
+    """The passage with its words coloured by ``values``."""
+    scale = scale_of(np.asarray(values), stretch) if values else None
+    return words_html(explanation.passage, explanation.word_spans, values, label, scale)
+
+
+def map_figure(explanation: Explanation, view: str | None, head: int, opacity: float, stretch: bool) -> tuple[Any, str]:
+    """The overlay of one view, and its legend. ``head`` counts from 1 and matters to the view of one head only."""
+    kind, _, branch = (view or "").partition(":")
     if kind == "heads":
-        values = explanation.head_map(branch, min(max(head, 1), len(explanation.heads[branch])) - 1)
-        label = f"class-token attention of head {head}, last layer"
-    else:
+        head = min(max(int(head), 1), len(explanation.heads[branch]))
+        values, label = explanation.head_map(branch, head - 1), f"class-token attention of head {head}, last layer"
+    elif view in explanation.maps:
         values, label = explanation.maps[view], VIEW_NAMES[kind]
-    return overlay(explanation.image, values, opacity), legend_html(*scale_of(values), label)
+    else:
+        return None, "<p>There is no such map: these weights have no gate, or their image tokens have no place in the picture.</p>"
+    scale = scale_of(values, stretch)
+    return overlay(explanation.image, values, opacity, scale), legend_html(*scale, label)
 
 
 def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
@@ -171,37 +184,54 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
     branches = [(branch_name(b.name), b.name) for b in pipe.config.branches]
     views = view_choices(pipe)
-    explain_pair = on_gpu(pipe.explain)
-    predict_pair = on_gpu(pipe.__call__)
 
     def checked(function: Callable, image: str | None, passage: str) -> Any:
         if not image:
             raise gr.Error("Choose a picture first.", print_exception=False)
         try:
             return function(image, passage)
-        except InputError as error:
+        except (InputError, WeightsError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def run(image: str | None, passage: str, branch: str, view: str, head: int, opacity: float) -> tuple:
-        explanation = checked(explain_pair, image, passage)
+    # Errors become sentences inside: a borrowed GPU hands on no other exception than gr.Error, and nothing large.
+    @on_gpu
+    def explain_pair(image: str | None, passage: str) -> Explanation:
+        return checked(lambda i, p: pipe.explain(i, p).fit(PAGE_SIDE), image, passage)
+
+    @on_gpu
+    def predict_pair(image: str | None, passage: str) -> Prediction:
+        return checked(pipe, image, passage)
+
+    def run(image: str | None, passage: str, branch: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:
+        explanation = explain_pair(image, passage)
         p = explanation.prediction
         return (
-            explanation, verdict_html(p), votes_html(p, pipe.config.temperature),
-            *show_gate(explanation, branch, opacity), *show_map(explanation, view, head, opacity), show_attention(explanation, branch),
+            explanation, verdict_html(p), votes_html(p, pipe.config.temperature), *show_gate(explanation, branch, opacity, stretch),
+            *show_map(explanation, view, head, opacity, stretch), show_attention(explanation, word_branch, stretch),
         )  # fmt: skip
 
-    def show_gate(explanation: Explanation | None, branch: str, opacity: float) -> tuple:
+    def show_gate(explanation: Explanation | None, branch: str, opacity: float, stretch: bool) -> tuple:
         if explanation is None:
             return "", None, ""
-        name = f"gate:{branch}"
-        picture, legend = (None, "") if name not in explanation.maps else map_figure(explanation, name, 0, opacity)
-        return gate_html(explanation, branch), picture, legend
+        return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
 
-    def show_map(explanation: Explanation | None, view: str, head: int, opacity: float) -> tuple:
-        return (None, "") if explanation is None else map_figure(explanation, view, int(head), opacity)
+    def show_map(explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
+        return (None, "") if explanation is None else map_figure(explanation, view, head, opacity, stretch)
 
-    def show_attention(explanation: Explanation | None, branch: str) -> str:
-        return "" if explanation is None else attention_html(explanation, branch)
+    def show_head(view: str | None) -> dict:
+        kind, _, branch = (view or "").partition(":")
+        heads = heads_of(branch) if kind == "heads" else 1
+        return gr.update(visible=heads > 1, maximum=max(2, heads))
+
+    def heads_of(branch: str) -> int:
+        return pipe.model.branches[branch].backbone.blocks[-1].attn.num_heads
+
+    def show_attention(explanation: Explanation | None, branch: str, stretch: bool) -> str:
+        return "" if explanation is None else attention_html(explanation, branch, stretch)
+
+    def forget() -> tuple:
+        """An answer must not stand beside a picture or a passage that it is not about."""
+        return None, "<p>Press “Compare” for the answer.</p>", "", "", None, "", None, "", ""
 
     def predict(image: str, passage: str) -> dict:
         """Whether a picture and a passage evoke the same smell.
@@ -212,26 +242,26 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
 
         Returns: label, probability, threshold, similarities, notices.
         """
-        return checked(predict_pair, image, passage).to_json()
+        return predict_pair(image, passage).to_json()
 
     def explain(image: str, passage: str) -> tuple[dict, list]:
-        """The answer with words, gate weights and shares, and the overlay pictures.
+        """The answer with words, gate weights and shares, and the overlay pictures (at most 1000 px a side).
 
         Args:
             image: the picture.
             passage: the historical text.
         """
-        explanation = checked(explain_pair, image, passage)
+        explanation = explain_pair(image, passage)
         overlays = [(overlay(explanation.image, values), name) for name, values in explanation.maps.items()]
         return explanation.prediction.to_json() | explanation.manifest(), overlays
 
-    with gr.Blocks(title="Do picture and passage smell alike?", delete_cache=(3600, 3600)) as demo:
+    with gr.Blocks(title="Do picture and passage smell alike?", delete_cache=(LIFETIME, LIFETIME)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
-            "Italian, Slovenian), and see the model's answer and what happened inside it. Uploads are deleted within two hours."
+            "Italian, Slovenian), and see the model's answer and what happened inside it. Uploads and answers are deleted within two hours."
         )
         gr.HTML(weights_banner(pipe, problem))
-        state = gr.State(None)
+        state = gr.State(None, time_to_live=LIFETIME)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 image = SafeImage(
@@ -251,14 +281,18 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                     with gr.Tab("TSF gate"):
                         branch = gr.Radio(branches, value=branches[0][1], label="Image branch", elem_id="branch")
                         gate = gr.HTML(elem_id="gate")
-                        gate_map = gr.Image(label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png")
+                        gate_map = gr.Image(
+                            label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
+                            alt_text="The picture with the image share of each patch laid over it; the legend below gives the values",
+                        )  # fmt: skip
                         gate_legend = gr.HTML()
                     with gr.Tab("Overlays"):
                         view = gr.Dropdown(views, value=views[0][1] if views else None, label="Overlay", elem_id="view")
-                        heads = max([1, *(h.backbone.blocks[-1].attn.num_heads for h in pipe.model.branches.values() if h.is_vit)])
-                        head = gr.Slider(1, heads, value=1, step=1, label="Head (for “one head”)", elem_id="head")
-                        opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity", elem_id="opacity")
-                        attention_map = gr.Image(label="Overlay", interactive=False, buttons=["download"], elem_id="attention-map", format="png")
+                        head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
+                        attention_map = gr.Image(
+                            label="Overlay", interactive=False, buttons=["download"], elem_id="attention-map", format="png",
+                            alt_text="The picture with the chosen map laid over it; the legend below gives the values",
+                        )  # fmt: skip
                         attention_legend = gr.HTML()
                         gr.Markdown(
                             "Attention and Grad-CAM show where the model looked and which regions raised its score; "
@@ -267,20 +301,34 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                     with gr.Tab("Words"):
                         word_branch = gr.Radio(branches, value=branches[0][1], label="Text read with the picture of branch", elem_id="word-branch")
                         words = gr.HTML(elem_id="words")
-                        gr.Markdown("Last-layer attention of the text encoder's summary token, mean of its heads.")
+                        gr.Markdown(
+                            "Last-layer attention of the text encoder's summary token, mean of its heads: where it looked, not why the model decided."
+                        )
+                with gr.Row():
+                    opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of overlays", elem_id="opacity")
+                    stretch = gr.Checkbox(
+                        False, label="Stretch colours", elem_id="stretch",
+                        info="From the smallest to the largest value: small differences look large.",
+                    )  # fmt: skip
         shown = [state, verdict, votes, gate, gate_map, gate_legend, attention_map, attention_legend, words]
-        given = [image, passage, branch, view, head, opacity]
-        gr.on([button.click, passage.submit], run, given, shown, concurrency_id="model", api_visibility="private")
+        given = [image, passage, branch, view, head, word_branch, opacity, stretch]
+        asked = [gr.on([button.click, passage.submit], run, given, shown, concurrency_id="model", api_visibility="private")]
         with examples_at:
             rows = [[str(ASSETS / "examples" / name), text] for name, text in EXAMPLES]
             examples = gr.Examples(rows, [image, passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private")
-        examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private")
-        gr.on([branch.change, opacity.release], show_gate, [state, branch, opacity], [gate, gate_map, gate_legend], queue=False, api_visibility="private")
+        asked.append(examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private"))
+        for event in asked:
+            event.success(None, js=SHOW_VERDICT, api_visibility="private")
+        gr.on([image.input, passage.input], forget, None, shown, queue=False, api_visibility="private")
+        drawing = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+        redrawn = [opacity.change, stretch.change]
+        gr.on([branch.change, *redrawn], show_gate, [state, branch, opacity, stretch], [gate, gate_map, gate_legend], **drawing)
         gr.on(
-            [view.change, head.release, opacity.release], show_map, [state, view, head, opacity], [attention_map, attention_legend],
-            queue=False, api_visibility="private",
-        )  # fmt: skip
-        word_branch.change(show_attention, [state, word_branch], words, queue=False, api_visibility="private")
+            [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing
+        )
+        view.change(show_head, view, head, **drawing)
+        gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)
+        demo.load(None, js=LIVE_VERDICT, api_visibility="private")
         answer, overlays = gr.JSON(visible=False), gr.Gallery(visible=False)
         gr.Button(visible=False).click(predict, [image, passage], answer, api_name="predict", concurrency_id="model")
         gr.Button(visible=False).click(explain, [image, passage], [answer, overlays], api_name="explain", concurrency_id="model")

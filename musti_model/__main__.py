@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
             prediction = explanation.prediction
         else:
             prediction = pipe(options.picture, options.passage)
+    except OSError as error:
+        print(f"The explanation could not be written to {options.explain}: {error.strerror}.", file=sys.stderr)
+        return 2
     except (InputError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2

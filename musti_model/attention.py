@@ -1,9 +1,11 @@
 """Attention maps of fused attention, recomputed from the projections: the forward pass itself stays untouched.
 
 Fused kernels never hand out their weights. Hooks on the query and key projections keep those, and ``softmax(q k^T / sqrt(d))`` gives the
-very weights that were used. Hooks are removed on error too.
+very weights that were used. Hooks are removed on error too, and keep only what the thread that set them computes: others may run the same
+model meanwhile.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -20,8 +22,13 @@ def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
 
 
 def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
-    handle = module.register_forward_hook(lambda _module, _inputs, output: store.append(output.detach()))
-    stack.callback(handle.remove)
+    asking = threading.get_ident()
+
+    def keep(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        if threading.get_ident() == asking:
+            store.append(output.detach())
+
+    stack.callback(module.register_forward_hook(keep).remove)
 
 
 @contextmanager

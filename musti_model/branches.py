@@ -49,16 +49,14 @@ class ImageBranch(nn.Module):
         self.is_vit = self.is_vit and getattr(self.backbone, "output_fmt", "NCHW") != "NHWC"
         channels = self.backbone.num_features
         if config.axes == "natural":
-            same = self.is_vit and channels == hidden
-            self.projection = nn.Identity() if same else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
+            as_it_is = self.is_vit and channels == hidden and not config.project
+            self.projection = nn.Identity() if as_it_is else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
         elif self.is_vit:
             if channels != hidden:
                 raise ValueError("A ViT with published axes has the text's hidden size.")
         else:
             with torch.no_grad():
-                was_training = self.backbone.training
                 probe = self._feature_map(torch.zeros(1, 3, config.image_size, config.image_size))
-                self.backbone.train(was_training)
             places = probe.shape[2] * probe.shape[3]
             if self.is_swin:
                 self.places_to_grid = nn.Linear(places, text_length)
@@ -73,10 +71,12 @@ class ImageBranch(nn.Module):
 
     def _feature_map(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, C, rows, columns], for backbones whose features are a map."""
-        if not self.backbone.training or images.shape[0] > 1:
+        training = self.backbone.training
+        self.backbone.train(training and images.shape[0] > 1)  # batch statistics of one picture would be meaningless
+        try:
             features = self.backbone.forward_features(images)
-        else:  # batch statistics of one zero picture would be meaningless
-            features = self.backbone.eval().forward_features(images)
+        finally:
+            self.backbone.train(training)
         return features.permute(0, 3, 1, 2) if self.is_swin else features
 
     def forward(self, images: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:

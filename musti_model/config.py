@@ -22,8 +22,8 @@ class ImageBranchConfig:
     name: how outputs call it; backbone, backbone_args: of ``timm.create_model``; image_size: side in px of the square the
     whole picture is resized to; mean, std: per channel, for pixels in 0..1; axes: "natural" (channels become features, places
     become tokens) or "published" (CNN and Swin only: the axes of the published code, REFERENCE flaw: channels or a learned mix
-    become tokens, so a token has no place in the picture); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps
-    timm's.
+    become tokens, so a token has no place in the picture); project: natural axes: learn a projection also for a ViT as wide as the
+    text, whose tokens else enter as they are (as published); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps timm's.
     """
 
     name: str
@@ -33,11 +33,16 @@ class ImageBranchConfig:
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
     axes: str = "natural"
+    project: bool = False
     norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        if not self.name.isidentifier():
+            raise ValueError(f"A branch's name is letters, digits and underscores, not {self.name!r}.")
+        if ":" in self.backbone:
+            raise ValueError(f"backbone is a timm architecture, not an address: {self.backbone!r}.")
         if self.axes not in ("natural", "published"):
             raise ValueError(f'axes is "natural" or "published", not {self.axes!r}.')
 
@@ -149,6 +154,7 @@ def preset(name: str, **changes: Any) -> MustiConfig:
                     "vit_base_patch16_224",
                     {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 6, "num_heads": 4},
                     image_size=96,
+                    project=True,
                 ),
                 ImageBranchConfig(
                     "resnet", "resnet18", {"channels": [32, 64, 128, 192], "output_stride": 16}, image_size=96

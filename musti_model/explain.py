@@ -1,14 +1,15 @@
 """From a forward pass's internals to maps and scores. Pure functions on tensors; one example at a time, no batch axis."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -79,6 +80,22 @@ def class_word_attention(attention: Tensor) -> Tensor:
     return attention[-1].mean(0)[0]
 
 
+class Maps(Mapping[str, np.ndarray]):
+    """Maps by name, float32 [height, width] each, stretched to the picture's frame when asked for; kept as they were made, on their grids."""
+
+    def __init__(self, grids: dict[str, Tensor], width: int, height: int) -> None:
+        self.grids, self.width, self.height = grids, width, height
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return to_frame(self.grids[name], self.width, self.height)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.grids)
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+
 @dataclass(frozen=True)
 class GateWeights:
     """The gate's three scalars: ``LayerNorm(w_image * I + w_text * T + bias + T)``."""
@@ -100,8 +117,8 @@ class Gate:
 class Explanation:
     """What the model did with one pair. Attention and gate shares tell where the model looked and mixed, not why it decided.
 
-    words, word_spans: the words read and their characters in ``passage``; gates: {branch: Gate}, empty without a gate; maps: raw float32
-    [H, W] in the frame of ``image`` ("rollout:<branch>" shares of attention, "gradcam:<branch>" >= 0, "gate:<branch>" 0..1); heads: {ViT
+    words, word_spans: the words read and their characters in ``passage``; gates: {branch: Gate}, empty without a gate; maps: {name: raw
+    float32 [H, W]} in the frame of ``image`` ("rollout:<branch>" shares of attention, "gradcam:<branch>" >= 0, "gate:<branch>" 0..1); heads: {ViT
     branch: [heads, rows, columns]} last-layer class-token attention; word_attention: {branch: aligned with words}; settings: what made it.
     """
 
@@ -112,10 +129,15 @@ class Explanation:
     word_spans: list[tuple[int, int]]
     gates: dict[str, Gate]
     gate_weights: GateWeights | None
-    maps: dict[str, np.ndarray]
+    maps: Maps
     heads: dict[str, np.ndarray]
     word_attention: dict[str, list[float]]
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self, side: int) -> "Explanation":
+        """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was uploaded."""
+        image = self.image.copy() if max(self.image.size) <= side else ImageOps.contain(self.image, (side, side))
+        return replace(self, image=image, maps=Maps(self.maps.grids, *image.size))
 
     def head_map(self, branch: str, head: int) -> np.ndarray:
         """Last-layer attention of one head (from 0), float32 [H, W] in the picture's frame."""

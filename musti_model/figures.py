@@ -9,13 +9,17 @@ from PIL import Image
 COLOURS = "viridis"  # perceptually uniform, readable with colour-blindness
 
 
-def scale_of(values: np.ndarray) -> tuple[float, float]:
+def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
     """The values drawn darkest and brightest: 0 and the largest value, so that a nearly constant map is drawn nearly constant and equal
     colours mean equal parts of the largest value. (0, 1) when nothing is above 0. Raises ValueError for values that are not finite.
+
+    stretch: the smallest value instead of 0, which shows small differences as large ones; only where a reader asks for it.
     """
     if not np.isfinite(values).all():
         raise ValueError("The map holds values that are not numbers.")
     high = float(np.max(values))
+    if stretch and float(np.min(values)) < high:
+        return float(np.min(values)), high
     return (0.0, high) if high > 0 else (0.0, 1.0)
 
 
@@ -76,7 +80,7 @@ def words_html(
         note = f"{label} {value:.3f}"
         parts.append(escape(passage[at:start]))
         parts.append(
-            f'<span class="word" tabindex="0" title="{escape(note)}" aria-label="{escape(passage[start:end])}, {escape(note)}" '
+            f'<span class="word" tabindex="0" data-note="{escape(note)}" aria-label="{escape(passage[start:end])}, {escape(note)}" '
             f'style="background:{matplotlib.colors.to_hex(colour)};color:{ink}">{escape(passage[start:end])}</span>'
         )
         at = end

@@ -5,6 +5,8 @@ B pairs, T text positions (wordpieces, [CLS] and [SEP] included), L the text's f
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,8 @@ class MustiInternals:
     place_weights: {branch: [B, T, N]}, row t says which image tokens (0 the whole, then places in raster order) meet text position
     t; rows of real positions sum to 1; None for a branch whose tokens have no place. grid: {branch: (rows, columns) or None}.
     image_attention: {ViT branch: [B, layers, heads, 1 + places, 1 + places]}, rows sum to 1.
-    text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions.
+    text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions; without a gate the same for every branch.
+    image_vectors: {branch: [B, H]}, the image side of the cosine.
     feature_maps: {CNN branch: [B, C, rows, columns]}, part of the graph when gradients are on.
     """
 
@@ -36,6 +39,7 @@ class MustiInternals:
     grid: dict[str, tuple[int, int] | None]
     image_attention: dict[str, Tensor]
     text_attention: dict[str, Tensor]
+    image_vectors: dict[str, Tensor]
     feature_maps: dict[str, Tensor]
 
 
@@ -96,6 +100,9 @@ class MustiModel(
         bert = BertModel(BertConfig(**config.text, attn_implementation="sdpa"))
         self.text_embedding, self.text_encoder, self.pooler = bert.embeddings, bert.encoder, bert.pooler
         hidden, grid = bert.config.hidden_size, config.text_length
+        taken = [b.name for b in config.branches if hasattr(nn.ModuleDict, b.name)]
+        if taken:
+            raise ValueError(f"A branch cannot be called {taken[0]!r}; choose another name.")
         self.branches = nn.ModuleDict({b.name: ImageBranch(b, hidden, grid) for b in config.branches})
         self.hidden_norm = nn.LayerNorm(hidden)
         self.grid_norm = nn.LayerNorm(grid)
@@ -107,6 +114,17 @@ class MustiModel(
         self.prototypes = nn.Parameter(torch.randn(len(config.objects), hidden)) if config.objects else None
         self.none_logit = nn.Parameter(torch.tensor(5.0))
         self._start_gently()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":
+        """As the mixin's (``revision``, ``token``, ``map_location`` ...), but nothing is left random unseen.
+
+        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False; ValueError for a folder whose config.json has an
+        unknown key, which the mixin would drop.
+        """
+        if Path(source).is_dir():
+            MustiConfig.load(source)
+        return super().from_pretrained(source, strict=strict, **options)
 
     def _start_gently(self) -> None:
         """Gate near zero, image vector = half whole-picture token and half mean, equal votes."""
@@ -179,12 +197,15 @@ class MustiModel(
         attention_mask: Tensor,
         image_attention: dict[str, Tensor] | None = None,
     ) -> MustiOutput:
-        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well."""
+        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well.
+
+        One picture (tokens [1, N, H]) meets B passages, and one passage (input_ids [1, T]) B pictures: the one row stands for all.
+        """
         text = self.text_embedding(input_ids=input_ids)  # [B, T, H]
         width = input_ids.shape[1]
         lengths = attention_mask.sum(1) if self.config.padding == "mask" else torch.full_like(input_ids[:, 0], width)
-        plain = self._pooled(text, attention_mask) if self.config.fusion == "none" else None
-        cosines, spread, gate_image, text_attention = [], {}, {}, {}
+        plain = self._pooled(text, attention_mask, image_attention) if self.config.fusion == "none" else None
+        cosines, spread, gate_image, text_attention, image_vectors = [], {}, {}, {}, {}
         for name, image in encoded.items():
             met, spread[name] = self._meet(image, lengths, width)
             if self.config.fusion == "none":
@@ -192,7 +213,8 @@ class MustiModel(
             else:
                 text_vector, text_attention[name] = self._pooled(self.fuse(text, met), attention_mask, image_attention)
                 gate_image[name] = (self.gate.weight[0, 0] * met).float().norm(dim=-1)
-            cosines.append(F.cosine_similarity(text_vector.float(), self.image_vector(image).float(), dim=-1))
+            image_vectors[name] = self.image_vector(image)
+            cosines.append(F.cosine_similarity(text_vector.float(), image_vectors[name].float(), dim=-1))
         similarities = torch.stack(cosines, dim=1)
         votes, vote_bias = self._vote(similarities)
         internals = None
@@ -205,6 +227,7 @@ class MustiModel(
                 grid={n: i.grid for n, i in encoded.items()},
                 image_attention=image_attention,
                 text_attention=text_attention,
+                image_vectors=image_vectors,
                 feature_maps={n: i.feature_map for n, i in encoded.items() if i.feature_map is not None},
             )
         return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, internals)

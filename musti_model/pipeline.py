@@ -1,9 +1,9 @@
 """MustiPipeline: find weights, choose device and precision; predict, rank, explain."""
 
-import json
+import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from . import explain as maths
 from .branches import ImageTokens
-from .errors import InputError
-from .explain import Explanation, Gate, GateWeights
+from .errors import InputError, WeightsError
+from .explain import Explanation, Gate, GateWeights, Maps
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
@@ -32,7 +32,8 @@ class Prediction:
 
     label: "YES" or "NO"; probability: 0..1, of YES; threshold: YES from here; similarities: {branch: cosine}; votes: {branch: its term in
     the logit} and vote_bias; logit: their sum; notices: sentences for the reader; objects_in_picture: (object, probability), best
-    three; objects_in_passage: (object, word); both empty for weights without a naming head.
+    three; objects_in_passage: (object, word); both empty for weights without a naming head; unsure: such weights read none of their
+    objects in the passage, so that the answer says little.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Prediction:
     notices: list[str] = field(default_factory=list)
     objects_in_picture: list[tuple[str, float]] = field(default_factory=list)
     objects_in_passage: list[tuple[str, str]] = field(default_factory=list)
+    unsure: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The stable public shape: label, probability, threshold, similarities, notices."""
@@ -80,10 +82,8 @@ class MustiPipeline:
             self.autocast = None
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.processor, self.config = processor, model.config
-        self.weights = weights or Weights(Path(), self.config.name, "unsaved")
-        self.name, self.revision = self.weights.name, self.weights.revision
-        card = self.weights.folder / "metrics.json"
-        self.card: dict[str, Any] = json.loads(card.read_text()) if card.is_file() else {}
+        self.weights = weights or Weights(None, self.config.name, "unsaved")
+        self.name, self.revision, self.card = self.weights.name, self.weights.revision, self.weights.card()
 
     @classmethod
     def from_pretrained(
@@ -119,15 +119,16 @@ class MustiPipeline:
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
             with self._inference():
-                encoded = self._encode([open_image(i) for i in images[rows]])
-                result += self._answer(encoded, self.processor.passages(list(passages[rows])))
+                texts = self.processor.passages(list(passages[rows]))
+                encoded = self._encode(open_image(i) for i in images[rows])
+                result += self._answer(encoded, texts, self._read(texts))
         return result
 
     def rank(
         self, images: Picture | Sequence[Picture], passages: str | Sequence[str], batch: int = 16
     ) -> list[tuple[int, Prediction]]:
-        """One picture against passages, or pictures against one passage: (index, Prediction), best first. The one picture is encoded
-        once (the passage meets each picture in the gate, so its encoder runs for every pair).
+        """One picture against passages, or pictures against one passage: (index, Prediction), best first. The one side is encoded once
+        (with a gate, the passage meets each picture before its encoder, which therefore runs for every pair).
 
         Raises: InputError.
         """
@@ -135,22 +136,28 @@ class MustiPipeline:
         if one_image == isinstance(passages, str):
             raise InputError("Rank takes one picture with a list of passages, or a list of pictures with one passage.")
         answers: list[Prediction] = []
-        if one_image:
-            with self._inference():
+        many = list(passages if one_image else images)
+        with self._inference():
+            if one_image:
                 encoded = self._encode([open_image(images)])
-                for start in range(0, len(passages), batch):
-                    texts = self.processor.passages(list(passages[start : start + batch]))
-                    index = torch.zeros(len(texts.texts), dtype=torch.long, device=self.device)
-                    answers += self._answer({n: t.select(index) for n, t in encoded.items()}, texts)
-        else:
-            answers = self.predict(list(images), [passages] * len(images), batch)
+            else:
+                texts = self.processor.passages([passages])
+                read = self._read(texts)
+            for start in range(0, len(many), batch):
+                part = many[start : start + batch]
+                if one_image:
+                    texts = self.processor.passages(part)
+                    read = self._read(texts)
+                else:
+                    encoded = self._encode(open_image(i) for i in part)
+                answers += self._answer(encoded, texts, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
     def explain(self, image: Picture, passage: str) -> Explanation:
         """One pair with gate shares, attention maps and Grad-CAM. Raises InputError."""
         started = time.perf_counter()
-        picture = open_image(image)
         texts = self.processor.passages([passage])
+        picture = open_image(image)
         images = {n: t.to(self.device) for n, t in self.processor.images([picture]).items()}
         ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
         # Gradients on, also inside a caller's no_grad: without them Grad-CAM would silently be nothing.
@@ -164,8 +171,7 @@ class MustiPipeline:
             for (n, m), g in zip(maps, gradients, strict=True)
         }
         with self._inference():
-            encoded = self._encode([picture])
-            prediction = self._prediction(output, 0, texts, *self._naming(encoded, texts))
+            prediction = self._prediction(output, 0, texts, self._seen(inside.image_vectors), self._read(texts))
         settings = self._settings() | {"seconds": round(time.perf_counter() - started, 3)}
         return self._explanation(prediction, picture, texts, output, cams, settings)
 
@@ -179,42 +185,49 @@ class MustiPipeline:
         with torch.inference_mode(), self._autocast():
             yield
 
-    def _encode(self, pictures: list[Image.Image]) -> dict[str, ImageTokens]:
+    def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)
         return self.model.encode_images({n: t.to(self.device) for n, t in images.items()})
 
-    def _answer(self, encoded: dict[str, ImageTokens], texts: Passages) -> list[Prediction]:
+    def _answer(self, encoded: dict[str, ImageTokens], texts: Passages, read: list) -> list[Prediction]:
+        """Pairs row by row; one picture or one passage stands for all rows of the other side."""
         output = self.model.match(encoded, texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
-        seen, read = self._naming(encoded, texts)
-        return [self._prediction(output, row, texts, seen, read) for row in range(len(texts.texts))]
+        seen = self._seen({n: self.model.image_vector(t) for n, t in encoded.items()})
+        return [self._prediction(output, row, texts, seen, read) for row in range(len(output.logits))]
 
-    def _naming(self, encoded: dict[str, ImageTokens], texts: Passages) -> tuple[list, list]:
-        """Objects named by each picture (mean of the branches, best three) and by each passage (word by word, without the picture)."""
-        rows = range(len(texts.texts))
+    def _seen(self, vectors: dict[str, Tensor]) -> list[list[tuple[str, float]]]:
+        """The best three objects named by each picture's vectors, mean of the branches; empty without a naming head."""
         if not self.objects:
-            return [[] for _ in rows], [[] for _ in rows]
-        vectors = [self.model.name_vector(self.model.image_vector(t)).softmax(-1) for t in encoded.values()]
-        seen = torch.stack(vectors).mean(0).float().cpu()
+            return [[] for _ in next(iter(vectors.values()))]
+        named = torch.stack([self.model.name_vector(v).softmax(-1) for v in vectors.values()]).mean(0).float().cpu()
+        best = named.topk(min(3, len(self.objects)))
+        return [
+            [(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)]
+            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def _read(self, texts: Passages) -> list[list[tuple[str, str]]]:
+        """The objects named by each passage, word by word, without the picture; empty without a naming head."""
+        if not self.objects:
+            return [[] for _ in texts.texts]
         named = self.model.name_text(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
         named = named.float().softmax(-1).cpu()
-        pictures, passages = [], []
-        for row in rows:
-            best = seen[row].topk(min(3, len(self.objects)))
-            pictures.append([(self.objects[i], round(float(p), 4)) for p, i in zip(best.values, best.indices, strict=True)])
-            found = []
-            for word in texts.words[row]:
-                probability, index = named[row, list(word.pieces)].mean(0)[:-1].max(-1)
-                if probability >= NAMED:
-                    found.append((self.objects[int(index)], word.text))
-            passages.append(found)
-        return pictures, passages
+        passages = []
+        for row, words in enumerate(texts.words):
+            best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in words]
+            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, words, strict=True) if b.values >= NAMED])
+        return passages
 
     def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
+        if not math.isfinite(logit):
+            raise WeightsError(f"The weights {self.name} give no number for this pair; they are damaged or were trained badly.")
         probability = 1 / (1 + float(np.exp(-logit / self.config.temperature)))
-        notices = list(texts.notices[row])
-        if self.objects and not read[row]:
+        seen, read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
+        notices = list(notices)
+        unsure = bool(self.objects) and not read
+        if unsure:
             notices.append(
                 f"The model found none of the {len(self.objects)} smell objects it knows in this passage, so its answer says little."
             )
@@ -227,8 +240,9 @@ class MustiPipeline:
             vote_bias=float(output.vote_bias),
             logit=logit,
             notices=notices,
-            objects_in_picture=seen[row],
-            objects_in_passage=read[row],
+            objects_in_picture=seen,
+            objects_in_passage=read,
+            unsure=unsure,
         )
 
     def _explanation(
@@ -236,30 +250,29 @@ class MustiPipeline:
         settings: dict[str, Any],
     ) -> Explanation:  # fmt: skip
         inside = output.internals
-        words, size = texts.words[0], picture.size
+        words = texts.words[0]
         pieces = [w.pieces for w in words]
-        gates, maps, heads, word_attention = {}, {}, {}, {}
+        gates, grids, heads, word_attention = {}, {}, {}, {}
         for name, grid in inside.grid.items():
             if inside.gate_image is not None:
                 share = maths.image_share(_first(inside.gate_image[name]), _first(inside.gate_text))
                 patches = None
                 if grid is not None:
                     patches = maths.to_places(share, _first(inside.place_weights[name]), grid)
-                    maps[f"gate:{name}"] = maths.to_frame(patches, *size)
+                    grids[f"gate:{name}"] = patches
                 gates[name] = Gate(maths.to_words(share, pieces), None if patches is None else patches.numpy())
             if name in inside.image_attention:
                 attention = _first(inside.image_attention[name])
-                maps[f"rollout:{name}"] = maths.to_frame(maths.rollout(attention).reshape(grid), *size)
+                grids[f"rollout:{name}"] = maths.rollout(attention).reshape(grid)
                 heads[name] = maths.class_attention(attention).reshape(-1, *grid).numpy()
             if name in cams:
-                maps[f"gradcam:{name}"] = maths.to_frame(cams[name], *size)
-            if inside.text_attention[name] is not None:
-                word_attention[name] = maths.to_words(maths.class_word_attention(_first(inside.text_attention[name])), pieces)
+                grids[f"gradcam:{name}"] = cams[name]
+            word_attention[name] = maths.to_words(maths.class_word_attention(_first(inside.text_attention[name])), pieces)
         gate = self.model.gate
         weights = GateWeights(*gate.weight[0].tolist(), gate.bias.item()) if self.config.fusion == "tsf" else None
         return Explanation(
             prediction=prediction, image=picture, passage=texts.texts[0], words=[w.text for w in words],
-            word_spans=[(w.start, w.end) for w in words], gates=gates, gate_weights=weights, maps=maps, heads=heads,
+            word_spans=[(w.start, w.end) for w in words], gates=gates, gate_weights=weights, maps=Maps(grids, *picture.size), heads=heads,
             word_attention=word_attention, settings=settings,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from .errors import InputError
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 30_000_000
-MAX_CHARACTERS = 20_000
+MAX_CHARACTERS = 1_000_000  # of a passage at all
+READ_CHARACTERS = 20_000  # handed to the tokenizer: more than any text grid holds
+# A word that OCR found broken at a line's end: letter, hyphen (or its old sign), line break, small letter.
+_BROKEN = re.compile(r"(?<=[^\W\d_])[-¬⸗\u2010] *\r?\n *(?=[^\W\d_A-Z])")
 # A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
 
@@ -31,19 +35,31 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture, or one over 50 megapixels or 30 MB.
     """
     if isinstance(source, Image.Image):
-        return _upright_rgb(source)
+        return _decoded(source)
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"A picture is a file name or a PIL image, not {type(source).__name__}.")
     path = Path(source)
-    if not path.is_file():
-        raise InputError(f"There is no picture file {path.name!r}; check the name.")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size if path.is_file() else -1
+    except (OSError, ValueError):  # a name too long for a file, or with a zero in it
+        size = -1
+    if size < 0:
+        raise InputError(f"There is no picture file {path.name[:60]!r}; check the name.")
     if size == 0:
         raise InputError("The picture file is empty; choose another one.")
     if size > MAX_BYTES:
         raise InputError(f"The picture file has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.")
+    return _decoded(path)
+
+
+def _decoded(source: Path | Image.Image) -> Image.Image:
+    """A file or an open picture, upright and RGB; all that Pillow may raise becomes an InputError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
+            if isinstance(source, Image.Image):
+                return _upright_rgb(source)
+            with Image.open(source) as image:
                 return _upright_rgb(image)
         except InputError:
             raise
@@ -89,20 +105,22 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def clean_passage(text: str) -> str:
-    """Unicode-normalised (NFC), control characters turned to spaces, ends stripped.
+    """The passage as it is read and shown: NFC; words broken at a line's end joined; invisible signs (soft hyphens, zero-width spaces)
+    taken out; other control characters but the line break turned to spaces; ends stripped.
 
-    Raises: InputError for something that is not text, is empty, holds no letter, or has over 20,000 characters.
+    Raises: InputError for something that is not text, is empty, holds no letter, or has over a million characters.
     """
     if not isinstance(text, str):
         raise InputError("The passage must be text.")
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text).strip()
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"The passage has {len(text)} characters; the limit is {MAX_CHARACTERS}.")
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = _BROKEN.sub("", unicodedata.normalize("NFC", text)).replace("\r\n", "\n")
+    text = "".join(" " if c != "\n" and unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()
     if not text:
         raise InputError("The passage is empty; paste or type a few sentences.")
     if not any(c.isalpha() for c in text):
         raise InputError("The passage holds no words, only signs or digits; paste a text.")
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(f"The passage has {len(text)} characters; the limit is {MAX_CHARACTERS}.")
     return text
 
 
@@ -133,13 +151,19 @@ class MustiProcessor:
     def __init__(self, config: MustiConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
 
-    def images(self, pictures: list[Image.Image]) -> dict[str, Tensor]:
-        """RGB pictures -> {branch: float32 [B, 3, S, S]}: the whole picture resized to a square, normalised for the branch."""
+    def images(self, pictures: Iterable[Image.Image]) -> dict[str, Tensor]:
+        """RGB pictures -> {branch: float32 [B, 3, S, S]}: the whole picture resized to a square, normalised for the branch.
+
+        Pictures are taken one at a time, so that an iterator need not hold them all in full size.
+        """
+        sizes = {b.image_size for b in self.config.branches}
+        squares: dict[int, list[np.ndarray]] = {s: [] for s in sizes}
+        for picture in pictures:
+            for s in sizes:
+                squares[s].append(np.asarray(picture.resize((s, s), Image.Resampling.BICUBIC), dtype=np.float32) / 255)
         result = {}
         for branch in self.config.branches:
-            side = (branch.image_size, branch.image_size)
-            arrays = [np.asarray(p.resize(side, Image.Resampling.BICUBIC), dtype=np.float32) / 255 for p in pictures]
-            pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack(squares[branch.image_size])).permute(0, 3, 1, 2)
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
             result[branch.name] = (pixels - mean) / std
         return result
@@ -148,7 +172,7 @@ class MustiProcessor:
         """Texts -> token ids, T = ``text_length`` for padding "carry", else the longest of the batch. Raises InputError."""
         texts = [clean_passage(t) for t in texts]
         encoded = self.tokenizer(
-            texts,
+            [t[:READ_CHARACTERS] for t in texts],
             truncation=True,
             max_length=self.config.text_length,
             padding="max_length" if self.config.padding == "carry" else True,

@@ -3,10 +3,12 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import (
@@ -32,9 +34,17 @@ FILES = ["*.json", "*.txt", "model.safetensors"]
 class Weights:
     """A folder of weights, and what to call it: name and revision (commit of the Hub, or a fingerprint of the file)."""
 
-    folder: Path
+    folder: Path | None
     name: str
     revision: str
+
+    def card(self) -> dict[str, Any]:
+        """Measured scores and caveat, from ``metrics.json`` beside the weights; {} when there is none or it makes no sense (others write it)."""
+        try:
+            values = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8")) if self.folder else {}
+        except (OSError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
 
     def load(self) -> tuple[MustiModel, MustiProcessor]:
         """Builds the model and the processor. Raises WeightsError for a folder that is incomplete or corrupt."""
@@ -77,6 +87,8 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
         config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=5, local_files_only=cached)
         commit = Path(config).parent.name
         folder = Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=FILES, local_files_only=cached))
+    except WeightsError:
+        raise
     except GatedRepoError as error:
         raise WeightsError(f"The weights {repo} are gated; accept their terms on the Hub and set HF_TOKEN.") from error
     except RevisionNotFoundError as error:
@@ -87,16 +99,18 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
         raise WeightsError(f"The Hub cannot be reached and {repo} is not in the cache; check the network.") from error
     except EntryNotFoundError as error:
         raise WeightsError(f"{repo} on the Hub holds no config.json; it is not a model of this project.") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the client's HTTP library has errors of its own for a download that breaks off
         raise WeightsError(f"The weights {repo} could not be fetched from the Hub ({type(error).__name__}); try again.") from error
     return folder, repo, folder.name
 
 
 def _reachable(repo: str, revision: str | None) -> bool:
-    """Whether the Hub answers, be it with a refusal; asked once, without the client's retries."""
+    """Whether the Hub answers, be it with a refusal; asked once, without the client's retries. Raises WeightsError for a Hub in trouble."""
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, "config.json", revision=revision), timeout=5)
-    except HfHubHTTPError:
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code >= 500:
+            raise WeightsError(f"The Hub has trouble just now (status {error.response.status_code}); try again later.") from error
         return True  # the download tells what it is
     except Exception:  # no name, no route, no answer in time, offline mode: the client's HTTP library has a class for each
         return False

@@ -99,7 +99,7 @@ def test_words_of_users_are_escaped():
     text = "rose <img src=x onerror=alert(1)> \"q\" ${alert(1)}"
     html = figures.words_html(text, [(0, 4), (5, 9)], [0.1, 0.9], "share")
     assert "<img" not in html and "&lt;img" in html
-    assert 'title="share 0.900"' in html and html.count("tabindex") == 2
+    assert 'data-note="share 0.900"' in html and html.count("tabindex") == 2
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])

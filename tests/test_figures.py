@@ -75,9 +75,9 @@ def test_attacks_stay_text_in_and_between_words(attack):
     html = figures.words_html(passage, [(0, 4), (second, second + len(attack))], [0.1, 0.9], f"share {attack}")
     seen = Seen(html)
     assert seen.tags == {"div", "span"}
-    assert {name for name, _ in seen.attributes} == {"class", "tabindex", "title", "aria-label", "style", "role"}
+    assert {name for name, _ in seen.attributes} == {"class", "tabindex", "data-note", "aria-label", "style", "role"}
     assert seen.text.startswith(passage)  # every character, in order
-    assert ("title", f"share {attack} 0.900") in seen.attributes
+    assert ("data-note", f"share {attack} 0.900") in seen.attributes
     assert "<script" not in html and "<img" not in html
 
 
@@ -85,7 +85,7 @@ def test_words_have_number_focus_and_readable_ink():
     html = figures.words_html("dark bright", [(0, 4), (5, 11)], [0.0, 0.42], "image share")
     attributes = Seen(html).attributes
     assert attributes.count(("tabindex", "0")) == 2
-    assert ("title", "image share 0.420") in attributes and ("aria-label", "bright, image share 0.420") in attributes
+    assert ("data-note", "image share 0.420") in attributes and ("aria-label", "bright, image share 0.420") in attributes
     styles = [v for k, v in attributes if k == "style" and "color" in v and "gradient" not in v]
     assert styles[0].endswith("color:#fff") and styles[1].endswith("color:#000")
 

@@ -54,3 +54,17 @@ def test_published_normalisation_is_the_unweighted_mean():
     plain = FocalLoss(2.0, None)(logits, labels)
     for alpha in (0.1, 0.25, 0.9):
         assert torch.allclose(FocalLoss(2.0, alpha, "published")(logits, labels), plain)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_saturated_logits_have_finite_gradients(gamma):
+    logits = torch.tensor([200.0, -200.0, 20.0, -200.0], requires_grad=True)
+    loss = FocalLoss(gamma)(logits, torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+    assert logits.grad[3] == pytest.approx(-0.25 / 4)  # surely wrong: the slope of plain weighted cross-entropy
+
+
+def test_published_normalisation_needs_a_weight():
+    with pytest.raises(ValueError, match="divides by alpha"):
+        FocalLoss(alpha=0.0, normalization="published")

@@ -33,3 +33,11 @@ def test_scores_by_language():
 
 def test_collapse():
     assert collapsed(np.full(50, 0.41)) and not collapsed(PROBABILITIES)
+
+
+def test_scores_that_are_no_numbers_are_a_collapse():
+    assert collapsed(np.array([0.1, np.nan, 0.9]))
+
+
+def test_f1_macro_counts_both_classes_always():
+    assert f1_macro(np.zeros(4), np.zeros(4)) == 0.5 == scores(np.zeros(4), np.zeros(4), 0.5)["f1_macro"]

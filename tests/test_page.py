@@ -73,11 +73,11 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
     words = page.locator("#gate .word")
     words.first.wait_for()
     assert "nosegay" in words.all_inner_texts()
-    assert words.nth(1).get_attribute("title").startswith("image share 0.")
+    assert words.nth(1).get_attribute("data-note").startswith("image share 0.")
     page.locator("#gate-map img").wait_for()
-    before = words.nth(1).get_attribute("title")
+    before = words.nth(1).get_attribute("data-note")
     page.get_by_label("ResNet", exact=True).first.check()
-    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].title !== old", arg=before)
+    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].dataset.note !== old", arg=before)
     page.get_by_role("tab", name="Overlays").click()
     overlay = page.locator("#attention-map img")
     overlay.wait_for()
@@ -105,9 +105,9 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
 
     monkeypatch.setattr(MustiModel, "forward", refuse)
     page.get_by_role("tab", name="TSF gate").click()
-    before = page.locator("#gate .word").nth(1).get_attribute("title")
+    before = page.locator("#gate .word").nth(1).get_attribute("data-note")
     page.get_by_label("ResNet", exact=True).first.check()
-    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].title !== old", arg=before)
+    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].dataset.note !== old", arg=before)
 
 
 def test_text_of_users_is_never_code(page, flower):

@@ -2,20 +2,26 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from musti_model import InputError, MustiPipeline, WeightsError
+from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
+from tests.conftest import tiny_model
+
+RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +156,14 @@ class Hub(BaseHTTPRequestHandler):
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
-import sys, time
+import contextlib, io, json, sys, time
 from musti_model import __main__ as program
 
 for source in sys.argv[1:]:
     started = time.perf_counter()
-    status = program.main(["x.png", "a rose", "--weights", source])
-    print(status, time.perf_counter() - started)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = program.main(["x.png", "a rose", "--weights", source])
+    print(json.dumps([status, said.getvalue(), time.perf_counter() - started]))
 """
 
 
@@ -164,9 +171,10 @@ def fetch(sources, tmp_path, **environment):
     """[(status, sentence, seconds)] of the command line, in another process: the Hub client reads its settings at import."""
     settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1"} | environment
     done = subprocess.run([sys.executable, "-c", FETCH, *sources], capture_output=True, text=True, env=settings, timeout=120)
-    sentences, results = done.stderr.splitlines(), [line.split() for line in done.stdout.splitlines()]
-    assert len(sentences) == len(results) == len(sources), done.stderr
-    return [(int(status), sentence, float(seconds)) for (status, seconds), sentence in zip(results, sentences)]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(sources), done.stderr
+    assert all(sentence.count("\n") == 1 for _, sentence, _ in results), results
+    return results
 
 
 def test_hub_errors_are_sentences(tmp_path):
@@ -242,3 +250,110 @@ def test_a_passage_without_known_objects_says_so(pipe, pictures, monkeypatch):
         assert sum("none of the 3 smell objects" in n for n in answer.notices) == notices
         assert bool(answer.objects_in_passage) != bool(notices)
     assert len(answer.objects_in_picture) == 3
+
+
+def test_many_threads_share_one_pipeline(pipe, pictures):
+    expected = [pipe.explain(p, TEXT).maps["rollout:vit"] for p in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(i % 3, pool.submit(pipe.explain if i % 2 else pipe.__call__, pictures[i % 3], TEXT)) for i in range(24)]
+    for row, job in jobs:
+        result = job.result()
+        if hasattr(result, "maps"):
+            assert np.allclose(result.maps["rollout:vit"], expected[row], atol=1e-6)
+    assert all(not m._forward_hooks for m in pipe.model.modules())
+
+
+def test_each_side_is_read_once_when_ranking(pipe, pictures, monkeypatch):
+    calls = []
+    for name in ("encode_images", "name_text"):
+        real = getattr(pipe.model, name)
+        monkeypatch.setattr(pipe.model, name, lambda *a, real=real, name=name: calls.append(name) or real(*a))
+    pipe.rank(pictures, TEXT, batch=1)
+    assert calls.count("name_text") == 1
+    calls.clear()
+    pipe.rank(pictures[0], [TEXT] * 3, batch=1)
+    assert calls.count("encode_images") == 1
+
+
+@pytest.mark.parametrize("changes", [{"fusion": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}])
+def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
+    model = tiny_model(**changes)
+    pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
+    assert pipe.card == {} and pipe.revision == "unsaved"
+    single = [pipe(p, TEXT).logit for p in pictures]
+    ranked = dict(pipe.rank(pictures, TEXT))
+    assert [ranked[i].logit for i in range(3)] == pytest.approx(single, abs=1e-4)
+    turned = dict(pipe.rank(pictures[0], [TEXT, "roses"]))
+    assert turned[0].logit == pytest.approx(single[0], abs=1e-4)
+    e = pipe.explain(pictures[0], TEXT)
+    assert all(len(v) == len(e.words) for v in e.word_attention.values()) and set(e.word_attention) == set(e.prediction.similarities)
+    assert bool(e.gates) == (model.config.fusion == "tsf")
+
+
+def test_maps_of_a_large_picture_stay_small_until_drawn(pipe):
+    e = pipe.explain(Image.effect_noise((3000, 1500), 80).convert("RGB"), TEXT)
+    assert e.maps["gate:vit"].shape == (1500, 3000)
+    small = e.fit(600)
+    assert small.image.size == (600, 300) and small.maps["rollout:vit"].shape == (300, 600) == small.head_map("vit", 0).shape
+    assert len(pickle.dumps(small)) < 2_000_000
+    assert e.fit(5000).image.size == (3000, 1500)
+
+
+@pytest.mark.parametrize("content", ["{broken", "[1]", '{"test": 3}', '{"test": {"f1_macro": "<b>", "pairs": {}}}'])
+def test_a_card_that_makes_no_sense_does_not_stop_the_weights(folder, tmp_path, content):
+    copy = damaged(folder, tmp_path, lambda f: (f / "metrics.json").write_text(content))
+    assert isinstance(MustiPipeline.from_pretrained(copy).card, dict)
+
+
+def test_the_model_class_itself_loads_strictly(folder, tmp_path):
+    def drop(copy):
+        state = load_file(copy / "model.safetensors")
+        del state["gate.weight"]
+        save_file(state, copy / "model.safetensors")
+
+    with pytest.raises(RuntimeError, match="gate.weight"):
+        MustiModel.from_pretrained(damaged(folder, tmp_path, drop))
+    config = json.loads((folder / "config.json").read_text()) | {"thresold": 0.9}
+    with pytest.raises(ValueError, match="thresold"):
+        MustiModel.from_pretrained(damaged(folder, tmp_path / "b", lambda f: (f / "config.json").write_text(json.dumps(config))))
+
+
+def test_weights_that_give_no_number_say_so(tokenizer, pictures):
+    model = tiny_model()
+    model.scale.data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="no number"):
+        MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")(pictures[0], TEXT)
+
+
+def test_an_unwritable_folder_is_a_sentence(folder, pictures, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([str(pictures[0]), TEXT, "--weights", str(folder), "--explain", str(tmp_path / "file" / "out")]) == 2
+    assert "could not be written" in capsys.readouterr().err
+
+
+class TroubledHub(Hub):
+    """Breaks off in the middle of a file, or is overloaded."""
+
+    def do_HEAD(self):
+        busy = "busy" in self.path
+        self.send_response(503 if busy else 200)
+        for name, value in {"X-Repo-Commit": COMMIT, "ETag": '"1"', "Content-Length": "0" if busy else "500"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(b"{" * 20)
+        self.close_connection = True
+
+
+def test_a_hub_in_trouble_is_a_sentence(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TroubledHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        broken, busy = fetch(["me/broken", "me/busy"], tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert broken[0] == 2 and "could not be fetched" in broken[1]
+    assert busy[0] == 2 and "status 503" in busy[1] and busy[2] < 10

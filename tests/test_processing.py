@@ -91,7 +91,7 @@ def test_pixel_limit_holds_for_open_pictures():
         open_image(Image.new("1", (10_000, 5_001)))
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "empty"), (" \n\t", "empty"), ("?! 123", "no words"), (None, "must be text"), ("a" * 20_001, "20001")])
+@pytest.mark.parametrize(("text", "words"), [("", "empty"), (" \n\t", "empty"), ("?! 123", "no words"), (None, "must be text"), ("a" * 1_000_001, "1000001")])
 def test_bad_passages(text, words):
     with pytest.raises(InputError, match=words):
         clean_passage(text)
@@ -166,3 +166,44 @@ def test_punctuation_is_read_but_not_counted(processor):
     ]  # fmt: skip
     cut = processor.passages(["roses " + "! " * 60 + "end"])
     assert "its last 1 of 2 words" in cut.notices[0][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a can\u00addle", "a candle"),
+        ("a can\u200bdle", "a candle"),
+        ("\ufeffa can-\ndle", "a candle"),
+        ("a can¬\r\n dle", "a candle"),
+        ("Saint-\nMalo", "Saint-\nMalo"),
+        ("a candle -\nand wax", "a candle -\nand wax"),
+        ("one\r\ntwo\tthree", "one\ntwo three"),
+    ],
+)
+def test_broken_words_are_joined_and_lines_kept(text, read):
+    assert clean_passage(text) == read
+
+
+def test_a_very_long_passage_is_cut_and_counted(processor):
+    batch = processor.passages(["roses " * 10_000])
+    assert batch.input_ids.shape == (1, 32)
+    assert f"its last {10_000 - len(batch.words[0])} of 10000 words" in batch.notices[0][0]
+
+
+def test_what_is_no_picture_is_said(tmp_path):
+    for source in (None, b"x", np.zeros((2, 2, 3))):
+        with pytest.raises(InputError, match="a file name or a PIL image"):
+            open_image(source)
+    with pytest.raises(InputError, match="no picture file"):
+        open_image("x" * 5000)
+
+
+def test_pictures_are_taken_one_at_a_time(processor):
+    taken = []
+
+    def pictures():
+        for colour in ("red", "blue"):
+            taken.append(colour)
+            yield Image.new("RGB", (8, 8), colour)
+
+    assert processor.images(pictures())["vit"].shape[0] == 2 and taken == ["red", "blue"]

@@ -1,5 +1,8 @@
 """The loop on a model small enough to know the answer."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,8 +37,6 @@ SETTINGS = TrainSettings(epochs=6, steps_per_epoch=5, lr=0.05, precision="float3
 
 def test_learns(tmp_path):
     train(net(), batches, step, rising(), SETTINGS, tmp_path)
-    import json
-
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
     assert (tmp_path / "curves.png").stat().st_size > 1000
@@ -84,9 +85,43 @@ def test_collapse_stops_the_run(tmp_path):
         train(net(), batches, step, lambda m: {"score": 0.4, "collapsed": True}, SETTINGS, tmp_path)
 
 
-def test_groups_and_schedule():
+def test_a_collapsed_run_stays_stopped(tmp_path):
+    for _ in range(2):
+        with pytest.raises(CollapseError, match="After epoch 1 "):
+            train(net(), batches, step, lambda m: {"score": 0.4, "collapsed": True}, SETTINGS, tmp_path)
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(CollapseError, match="nan in step 1 of epoch 1"):
+        train(net(), batches, lambda m, b: (step(m, b)[0] * float("nan"), {}), rising(), SETTINGS, tmp_path)
+
+
+def test_a_run_goes_on_only_with_its_own_settings(tmp_path):
+    train(net(), batches, step, rising(), SETTINGS, tmp_path, {"data": "abc"})
+    for settings, record, words in ((replace(SETTINGS, lr=0.1), {"data": "abc"}, "other settings"), (SETTINGS, {"data": "x"}, "other data")):
+        with pytest.raises(ValueError, match=words):
+            train(net(), batches, step, rising(), settings, tmp_path, record)
+    assert json.loads((tmp_path / "run.json").read_text())["versions"]["torch"] == torch.__version__
+
+
+def test_equal_scores_keep_the_first_epoch(tmp_path):
+    seen = []
     model = net()
+    best = train(model, batches, step, lambda m: seen.append(m[0].weight.clone()) or {"score": 1.0}, SETTINGS, tmp_path)
+    assert best["epoch"] == 1 and torch.equal(model[0].weight, seen[0])
+
+
+def test_frozen_parts_keep_their_statistics(tmp_path):
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    train(model, batches, step, rising(), replace(SETTINGS, lr_of={"0.": 0.0}), tmp_path)
+    assert torch.equal(model[0].running_mean, torch.zeros(2)) and torch.equal(model[0].weight, torch.ones(2))
+
+
+def test_groups_and_schedule():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 1))
     groups = parameter_groups(model, TrainSettings(1, 1, lr=0.1, lr_of={"0.": 0.0}))
     assert not model[0].weight.requires_grad
-    assert {(g["lr"], g["weight_decay"]) for g in groups} == {(0.1, 0.01), (0.1, 0.0)}
+    by_decay = {g["weight_decay"]: [tuple(p.shape) for p in g["params"]] for g in groups}
+    assert by_decay == {0.01: [(8, 8)], 0.0: [(8,), (1, 8), (1,)]} and {g["lr"] for g in groups} == {0.1}
     assert schedule(0, 100, 0.1) == pytest.approx(0.1) and schedule(9, 100, 0.1) == 1.0 and schedule(99, 100, 0.1) < 0.01

@@ -15,7 +15,7 @@ class FocalLoss(nn.Module):
         gamma: >= 0, focusing; 0 gives weighted cross-entropy. alpha: 0..1, or None for no weights.
         normalization: "mean" or "published".
 
-    Raises: ValueError for values out of range.
+    Raises: ValueError for values out of range, and for alpha 0 under "published", whose weights would sum to 0.
     """
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = 0.25, normalization: str = "mean") -> None:
@@ -24,14 +24,17 @@ class FocalLoss(nn.Module):
             raise ValueError("gamma is at least 0 and alpha is between 0 and 1.")
         if normalization not in ("mean", "published"):
             raise ValueError('normalization is "mean" or "published".')
+        if normalization == "published" and alpha == 0:
+            raise ValueError("The published normalisation divides by alpha; it cannot be 0.")
         self.gamma, self.alpha, self.normalization = gamma, alpha, normalization
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits [B], labels [B] in {0, 1} -> scalar."""
         labels = labels.to(logits.dtype)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        p_t = torch.exp(-cross_entropy)
-        loss = (1 - p_t) ** self.gamma * cross_entropy
+        # 1 - p_t, exact near 0; the floor keeps the gradient of a broken power (gamma < 1) finite there.
+        wrong = (-torch.expm1(-cross_entropy)).clamp(min=1e-12)
+        loss = wrong**self.gamma * cross_entropy
         if self.normalization == "published":
             weight = torch.full_like(loss, 1.0 if self.alpha is None else self.alpha)
             return (weight * loss).sum() / weight.sum()

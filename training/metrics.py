@@ -10,7 +10,7 @@ COLLAPSE_SPREAD = 1e-3  # standard deviation of probabilities under which a mode
 
 def f1_macro(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> float:
     """Mean of the F1 of NO and of YES over all pairs (MUSTI's metric). labels, probabilities: [N]."""
-    return float(f1_score(labels, probabilities >= threshold, average="macro", zero_division=0))
+    return float(f1_score(labels, probabilities >= threshold, average="macro", labels=[0, 1], zero_division=0))
 
 
 def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -47,5 +47,6 @@ def scores(
 
 
 def collapsed(probabilities: np.ndarray) -> bool:
-    """True when all probabilities are practically alike (REFERENCE: a published notebook shows one P for every pair)."""
-    return bool(np.std(probabilities) < COLLAPSE_SPREAD)
+    """True when all probabilities are practically alike, as in a published notebook of MMM2024 that shows one P for every pair, or when one
+    is no number."""
+    return not np.isfinite(probabilities).all() or bool(np.std(probabilities) < COLLAPSE_SPREAD)

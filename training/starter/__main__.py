@@ -12,45 +12,76 @@ import math
 import platform
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
+from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
-from musti_model.config import MustiConfig, preset
+from musti_model.config import ImageBranchConfig, MustiConfig, preset
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 
 from ..losses import FocalLoss
+from ..memory import keep_freed_memory
 from ..metrics import best_threshold, scores
-from ..train import TrainSettings, draw_curves, train
+from ..train import TrainSettings, draw_curves, save_atomically, train
 from .baselines import baselines, naming_probabilities
 from .card import write_card
 from .lexicon import LANGUAGES, Lexicon
-from .match import Objective, backbone_features, batches, evaluate_pairs, pair_logits
+from .match import Batch, Objective, backbone_features, batches, evaluate_pairs, pair_logits
 from .pairs import balanced_pairs
 from .passages import PassageMill, load_passages
 from .pictures import Pictures, load_pictures
 from .pretrain_images import ImageSchedule, NamingNet, pretrain
+from .reading import reading_scores
 from .tokenizer import load_tokenizer, train_tokenizer
 
 VIEWS = 2  # random views of each picture whose features are kept
 
 
-def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path) -> dict[str, NamingNet]:
-    """Both backbones; the ResNet teaches the ViT. A first, rough training, then a short one on milder views."""
+def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path, start: Path | None = None) -> dict[str, NamingNet]:
+    """Both backbones; the ResNet teaches the ViT. A rough training on strongly varied views, then two on milder ones.
+
+    start: folder of finished starter weights; their backbones go into the last training, and the first two are left out.
+    """
     vit, resnet = config.branches
     sets = {"train": pictures["train"], "dev": pictures["dev"], "work": work}
     r = {"arch": resnet.backbone, "kwargs": dict(resnet.backbone_args)}
     v = {"arch": vit.backbone, "kwargs": dict(vit.backbone_args)}
-    teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
-    student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
-    mild = ImageSchedule(epochs=8, lr=1e-3, strength=0.4, smoothing=0.05, seed=1)
-    teacher = pretrain("resnet-polish", **r, schedule=mild, start=teacher, **sets)
-    mild = ImageSchedule(epochs=3, lr=7e-4, strength=0.5, smoothing=0.05, seed=1)
-    student = pretrain("vit-polish", **v, schedule=mild, teacher=teacher, start=student, **sets)
+    mild = {"strength": 0.5, "smoothing": 0.05}
+    if start:
+        teacher, student = (backbone_of(start, b, len(config.objects)) for b in (resnet, vit))
+    else:
+        teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
+        student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
+        teacher = pretrain("resnet-polish", **r, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=1, **mild), start=teacher, **sets)
+        student = pretrain(
+            "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
+        )
+    teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=14, lr=2e-3, seed=2, **mild), start=teacher, **sets)
+    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
     return {vit.name: student, resnet.name: teacher}
+
+
+def backbone_of(folder: Path, branch: ImageBranchConfig, n_objects: int) -> NamingNet:
+    """The image backbone of finished weights, with new heads. Raises FileNotFoundError, RuntimeError for one of another shape."""
+    net = NamingNet(timm.create_model(branch.backbone, num_classes=0, **branch.backbone_args), n_objects)
+    prefix = f"branches.{branch.name}.backbone."
+    state = load_file(folder / "model.safetensors")
+    net.backbone.load_state_dict({k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)})
+    return net
+
+
+def _kept(path: Path, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
+    """What ``make`` gives, made once and read back after that."""
+    if not path.exists():
+        save_atomically(make(), path)
+    return torch.load(path, weights_only=True, mmap=True)
 
 
 class Workshop:
@@ -68,16 +99,21 @@ class Workshop:
             length = model.config.text_length
             train_tokenizer(texts, forms, model.config.text["vocab_size"], length).save_pretrained(work / "tokenizer")
         self.tokenizer = load_tokenizer(work / "tokenizer")
-        self.views = backbone_features(model, pictures["train"], VIEWS, seed=7)
-        self.features = {s: backbone_features(model, pictures[s], 0, 0)[0] for s in ("dev", "test")}
+        self.views = _kept(work / "features-train.pt", lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
+        self.features = {
+            s: _kept(work / f"features-{s}.pt", lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
+        }
         self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
 
-    def epoch(self, size: int, steps: int, seed: int):
-        """epoch -> that epoch's batches."""
-        train_pictures = self.pictures["train"]
-        return lambda epoch: batches(
-            self.mill, self.tokenizer, train_pictures, size, steps, seed * 1000 + epoch, VIEWS
-        )
+    def epoch(self, size: int, steps: int, seed: int, drills: int = 0):
+        """epoch -> that epoch's batches; the first ``drills`` epochs have short texts, dense with names, four times as many a batch."""
+
+        def make(epoch: int) -> Iterator[Batch]:
+            drill = epoch < drills
+            many = size * 4 if drill else size
+            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill)
+
+        return make
 
     def dev(self, model: MustiModel) -> dict:
         """Score on every third dev pair: quick, for choosing the best epoch."""
@@ -87,15 +123,17 @@ class Workshop:
         return {k: result[k] for k in ("score", "auc", "threshold", "collapsed")}
 
 
-def words_stage(model: MustiModel, shop: Workshop, folder: Path) -> None:
-    """The text and the projections learn the object prototypes; no pairs yet. All weights of the last epoch are kept."""
-    settings = TrainSettings(epochs=6, steps_per_epoch=120, lr=1.5e-3, lr_of={"branches.vit.backbone": 0, "branches.resnet.backbone": 0})
-    log = folder / "log.jsonl"
+def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 24) -> None:
+    """The text and the projections learn the object prototypes; no pairs yet. The epoch that reads the dev passages best is kept."""
+    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
+    settings = TrainSettings(epochs=epochs, steps_per_epoch=100, lr=2e-3, lr_of=frozen)
 
-    def later_is_better(_: MustiModel) -> dict:  # there are no pairs yet to choose an epoch by
-        return {"score": float(len(log.read_text().splitlines()) if log.exists() else 0)}
+    def reads(model: MustiModel) -> dict:
+        result = reading_scores(model, shop.tokenizer, shop.passages["dev"])
+        return {"score": result.pop("f1"), **result}
 
-    train(model, shop.epoch(64, settings.steps_per_epoch, 1), Objective(shop.views, None), later_is_better, settings, folder)
+    data = shop.epoch(64, settings.steps_per_epoch, seed=1, drills=epochs // 3)
+    train(model, data, Objective(shop.views, None), reads, settings, folder)
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
@@ -144,7 +182,7 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
         "gate": {"w_image": model.gate.weight[0, 0].item(), "w_text": model.gate.weight[0, 1].item(), "bias": model.gate.bias.item()},
         "training_seconds_recorded": round(seconds),
         "match_epochs_done": len((work / "match" / "log.jsonl").read_text().splitlines()),
-        "match_epochs_planned": json.loads((work / "match" / "settings.json").read_text())["epochs"],
+        "match_epochs_planned": json.loads((work / "match" / "run.json").read_text())["settings"]["epochs"],
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -175,14 +213,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
     parser.add_argument("--match-epochs", type=int, default=8)
     parser.add_argument("--finish", action="store_true", help="train no further: finish with the best epoch so far")
+    parser.add_argument("--backbones", type=Path, help="folder of starter weights whose image backbones are trained on (an hour less)")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.manual_seed(0)
     started = time.time()
     pictures = load_pictures(options.data, options.work)
     model = MustiModel(preset("starter", objects=pictures["train"].objects))
-    for name, net in images_stage(model.config, pictures, options.work).items():
-        state = net.backbone.state_dict()
-        model.branches[name].backbone.load_state_dict(state)
+    for name, net in images_stage(model.config, pictures, options.work, options.backbones).items():
+        model.branches[name].backbone.load_state_dict(net.backbone.state_dict())
     shop = Workshop(options.data, options.work, pictures, model)
     if options.finish:
         model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True)["model"])

@@ -9,8 +9,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 FOLDER = Path(__file__).parents[1] / "lexicon"
 LANGUAGES = ("en", "de", "fr", "it", "sl")
+RARE = 0.25  # weight of an old spelling or a kind ("mastiff" for dog) beside a plain name, when a name is drawn
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 # A form that is often another word counts as a name only after one of these.
 DETERMINERS = {
@@ -25,12 +28,13 @@ _ELISION = re.compile(r"^(?:[ldcjmtsnLDCJMTSN]|qu|dell|all|nell|sull|dall|un|Del
 
 @dataclass(frozen=True)
 class Name:
-    """One name of an object: its inflected forms by tag."""
+    """One name of an object: its inflected forms by tag. rare: an old spelling or one kind of the object, drawn less often."""
 
     object: str
     forms: dict[str, str]
     gender: str = ""
     ambiguous: bool = False
+    rare: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class Lexicon:
         table = json.loads((folder / f"{language}.json").read_text(encoding="utf-8"))
         self.language = language
         self.names = {
-            o: [Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False)) for n in table.get(o, [])]
+            o: [
+                Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False), n.get("old", False) or n.get("kind", False))
+                for n in table.get(o, [])
+            ]
             for o in objects
         }
         self._determiners = set(DETERMINERS[language].split())
@@ -99,13 +106,23 @@ class Lexicon:
             i += 1
         return found
 
-    def replacement(self, mention: Mention, target: str, rng) -> str | None:
+    def replacement(self, mention: Mention, target: str, rng: np.random.Generator) -> str | None:
         """A form of ``target`` in the inflection of ``mention`` (same gender preferred), or None where there is none."""
-        fitting = [(n, n.forms[mention.tag]) for n in self.names.get(target, []) if mention.tag in n.forms]
-        if not fitting:
-            fitting = [(n, next(iter(n.forms.values()))) for n in self.names.get(target, []) if n.forms]
-        if not fitting:
-            return None
-        same = [pair for pair in fitting if pair[0].gender == mention.gender]
-        pool = same if same and rng.random() < 0.5 else fitting
-        return pool[int(rng.integers(len(pool)))][1]
+        names = self.names.get(target, [])
+        fitting = [n for n in names if mention.tag in n.forms]
+        same = [n for n in fitting if n.gender == mention.gender]
+        name = _draw_name(same if same and rng.random() < 0.5 else fitting or names, rng)
+        return None if name is None else name.forms.get(mention.tag) or next(iter(name.forms.values()))
+
+    def any_form(self, target: str, rng: np.random.Generator) -> str | None:
+        """Any inflected form of any name of ``target``, or None where there is none."""
+        name = _draw_name(self.names.get(target, []), rng)
+        return None if name is None else list(name.forms.values())[int(rng.integers(len(name.forms)))]
+
+
+def _draw_name(names: list[Name], rng: np.random.Generator) -> Name | None:
+    names = [n for n in names if n.forms]
+    if not names:
+        return None
+    weights = np.array([RARE if n.rare else 1.0 for n in names])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]

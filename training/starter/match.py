@@ -79,15 +79,19 @@ def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, .
 
 def batches(
     mill: PassageMill, tokenizer: PreTrainedTokenizerFast, pictures: Pictures, size: int, steps: int, seed: int, views: int,
-    no_per_yes: int = 2,
+    drill: bool = False, no_per_yes: int = 2,
 ) -> Iterator[Batch]:
-    """Training batches: each passage stands in one YES and ``no_per_yes`` NO pairs, and so does each picture."""
+    """Training batches: each passage stands in one YES and ``no_per_yes`` NO pairs, and so does each picture.
+
+    drill: a few words a passage, dense with names, instead of passages as people wrote them.
+    """
     rng = np.random.default_rng(seed)
     objects = pictures.objects
     by_object = [np.flatnonzero(pictures.labels == k) for k in range(len(objects))]
     for _ in range(steps):
-        high = int(rng.choice([15, 30, 45, 60, 90, 120]))  # like lengths together: little padding
-        drawn = [mill.draw(rng, max(6, high * 2 // 3), high) for _ in range(size)]
+        high = int(rng.choice([8, 16] if drill else [15, 30, 45, 60, 90, 120]))  # like lengths together: little padding
+        draw = mill.drill if drill else mill.draw
+        drawn = [draw(rng, max(4, high * 2 // 3), high) for _ in range(size)]
         passages = [p for p, _ in drawn]
         shown = np.array([objects.index(o) for _, o in drawn])
         enc = tokenizer(

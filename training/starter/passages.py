@@ -84,7 +84,12 @@ def swap(passage: Passage, mention: Mention, target: str, lexicon: Lexicon, rng:
     old = passage.text[mention.start : mention.end]
     if old[:1].isupper() and rng.random() < 0.7:
         form = form[:1].upper() + form[1:]
-    shift = len(form) - len(old)
+    return _rename(passage, mention, target, form)
+
+
+def _rename(passage: Passage, mention: Mention, target: str, form: str) -> Passage:
+    """``form``, a name of ``target``, put in the place of one mention; all offsets follow."""
+    shift = len(form) - (mention.end - mention.start)
     text = passage.text[: mention.start] + form + passage.text[mention.end :]
     moved = []
     for m in passage.mentions:
@@ -124,6 +129,20 @@ def wear(passage: Passage, rng: np.random.Generator, rate: float) -> Passage:
     return replace(passage, text="".join(out), mentions=tuple(m for m in mentions if m.end > m.start))
 
 
+def sprinkle(passage: Passage, targets: list[str], lexicon: Lexicon, rng: np.random.Generator) -> Passage:
+    """A passage in which random words that name nothing give way to names of ``targets``: no sentence, but many names in few words."""
+    taken = [(m.start, m.end) for m in passage.mentions]
+    free = [w for w in WORD.finditer(passage.text) if not any(w.start() < e and w.end() > s for s, e in taken)]
+    chosen = sorted(rng.choice(len(free), size=min(len(targets), len(free)), replace=False)) if free else []
+    spots = [Mention(free[i].start(), free[i].end(), "", "", "") for i in chosen]
+    for spot, target in reversed(list(zip(spots, targets))):
+        form = lexicon.any_form(target, rng)
+        if form is not None:
+            at = replace(passage, mentions=(*passage.mentions, spot))
+            passage = _rename(at, spot, target, form)
+    return passage
+
+
 class PassageMill:
     """Endless training passages: a passage, a name in it swapped or kept, a window around it, wear."""
 
@@ -134,6 +153,21 @@ class PassageMill:
         counts = {language: languages.count(language) for language in set(languages)}
         weights = np.array([1 / np.sqrt(counts[p.language]) * (2 if p.origin == "musti" else 1) for p in self.naming])
         self.weights = np.cumsum(weights / weights.sum())
+        self.by_language = {language: [p for p in passages if p.language == language] for language in counts}
+
+    def drill(self, rng: np.random.Generator, low: int, high: int) -> tuple[Passage, str]:
+        """A few words in one language with one to three names of random objects among them, and one of these objects."""
+        language = list(self.by_language)[int(rng.integers(len(self.by_language)))]
+        while True:
+            passages = self.by_language[language]
+            passage = window(passages[int(rng.integers(len(passages)))], rng, None, low, high)
+            targets = [self.objects[int(k)] for k in rng.integers(len(self.objects), size=int(rng.integers(1, 4)))]
+            passage = sprinkle(passage, targets, self.lexicons[language], rng)
+            if rng.random() < 0.3:
+                passage = wear(passage, rng, float(rng.uniform(0.003, 0.04)))
+            named = [t for t in targets if t in passage.named]
+            if named:
+                return passage, named[0]
 
     def draw(self, rng: np.random.Generator, low: int = 8, high: int = 120) -> tuple[Passage, str]:
         """A training passage of ``low`` to ``high`` words and the object it was made to name."""
