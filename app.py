@@ -206,7 +206,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         explanation = explain_pair(image, passage)
         p = explanation.prediction
         return (
-            explanation, verdict_html(p), votes_html(p, pipe.config.temperature), *show_gate(explanation, branch, opacity, stretch),
+            (image, passage), explanation, verdict_html(p), votes_html(p, pipe.config.temperature), *show_gate(explanation, branch, opacity, stretch),
             *show_map(explanation, view, head, opacity, stretch), show_attention(explanation, word_branch, stretch),
         )  # fmt: skip
 
@@ -229,9 +229,11 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def show_attention(explanation: Explanation | None, branch: str, stretch: bool) -> str:
         return "" if explanation is None else attention_html(explanation, branch, stretch)
 
-    def forget() -> tuple:
-        """An answer must not stand beside a picture or a passage that it is not about."""
-        return None, "<p>Press “Compare” for the answer.</p>", "", "", None, "", None, "", ""
+    def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
+        """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
+        if question == (image, passage):
+            return (gr.skip(),) * len(shown)
+        return None, None, "<p>Press “Compare” for the answer.</p>", "", "", None, "", None, "", ""
 
     def predict(image: str, passage: str) -> dict:
         """Whether a picture and a passage evoke the same smell.
@@ -262,6 +264,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         )
         gr.HTML(weights_banner(pipe, problem))
         state = gr.State(None, time_to_live=LIFETIME)
+        question = gr.State(None, time_to_live=LIFETIME)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 image = SafeImage(
@@ -310,7 +313,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                         False, label="Stretch colours", elem_id="stretch",
                         info="From the smallest to the largest value: small differences look large.",
                     )  # fmt: skip
-        shown = [state, verdict, votes, gate, gate_map, gate_legend, attention_map, attention_legend, words]
+        shown = [question, state, verdict, votes, gate, gate_map, gate_legend, attention_map, attention_legend, words]
         given = [image, passage, branch, view, head, word_branch, opacity, stretch]
         asked = [gr.on([button.click, passage.submit], run, given, shown, concurrency_id="model", api_visibility="private")]
         with examples_at:
@@ -319,13 +322,13 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         asked.append(examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private"))
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
-        gr.on([image.input, passage.input], forget, None, shown, queue=False, api_visibility="private")
         drawing = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
         redrawn = [opacity.change, stretch.change]
         gr.on([branch.change, *redrawn], show_gate, [state, branch, opacity, stretch], [gate, gate_map, gate_legend], **drawing)
         gr.on(
             [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing
         )
+        gr.on([image.change, passage.change], forget, [question, image, passage], shown, **drawing)
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)
         demo.load(None, js=LIVE_VERDICT, api_visibility="private")
