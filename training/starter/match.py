@@ -115,10 +115,13 @@ def batches(
 
 class Objective:
     """The loss of both stages: naming (wordpieces, [CLS], picture vectors, all toward the same object prototypes), and, in stage "match",
-    focal loss on pairs. Naming stays on during matching so that the text goes on to be read word by word."""
+    focal loss on pairs. Naming stays on during matching so that the text goes on to be read word by word.
 
-    def __init__(self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0) -> None:
-        self.features, self.focal, self.naming = features, focal, naming
+    none: weight of the wordpieces that name nothing, which are nearly all; naming: of the naming losses beside the focal loss.
+    """
+
+    def __init__(self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0, none: float = 0.1) -> None:
+        self.features, self.focal, self.naming, self.none = features, focal, naming, none
 
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
@@ -126,7 +129,7 @@ class Objective:
         states = model.plain_states(batch.input_ids, batch.attention_mask)
         logits = model.name_states(states)
         weight = torch.ones(known + 1)
-        weight[known] = 0.1  # nearly all wordpieces name nothing
+        weight[known] = self.none
         pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
         target = batch.named / batch.named.sum(1, keepdim=True)
         whole = F.cross_entropy(model.name_vector(model.pooler(states)), target)

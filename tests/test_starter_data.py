@@ -1,0 +1,114 @@
+"""The starter's raw material: names found and swapped, offsets that hold, pairs without a shortcut, the text side's score."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import tiny_model
+from training.starter.lexicon import LANGUAGES, Lexicon
+from training.starter.pairs import balanced_pairs
+from training.starter.passages import Passage, PassageMill, sprinkle, swap, wear, window
+from training.starter.pictures import Pictures, split_of
+from training.starter.reading import reading_scores
+
+OBJECTS = ("candle", "dog", "fish", "flower", "house")
+TEXTS = {
+    "en": "She blew out the candle, and the old dogs slept by the fire of the great house till morning came.",
+    "de": "Die Kerze war niedergebrannt, und der Hund lag müde vor dem alten Haus an der Straße im Regen.",
+    "fr": "Elle souffla la chandelle ; les chiens dormaient près de la maison au bord de la rivière.",
+    "it": "La candela era consumata e i cani dormivano nella casa vicino al fiume con il pesce.",
+    "sl": "Sveča je dogorela, psi so spali pred hišo in v vodi je bila riba.",
+}
+
+
+@pytest.fixture(scope="module")
+def lexicons():
+    return {language: Lexicon(language, OBJECTS) for language in LANGUAGES}
+
+
+def passage(lexicons, language: str) -> Passage:
+    return Passage(TEXTS[language], language, tuple(lexicons[language].find(TEXTS[language])), "musti")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_names_are_found_inflected(lexicons, language):
+    assert {"candle", "dog", "house"} <= passage(lexicons, language).named
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_offsets_hold_through_swaps_windows_and_wear(lexicons, language):
+    rng = np.random.default_rng(0)
+    p = passage(lexicons, language)
+    first = p.mentions[0]
+    swapped = swap(p, first, "fish", lexicons[language], rng)
+    assert "fish" in swapped.named and first.object not in swapped.named - {m.object for m in p.mentions[1:]}
+    for q in (swapped, sprinkle(p, ["flower", "fish"], lexicons[language], rng), window(p, rng, p.mentions[1], 4, 8)):
+        for m in q.mentions:
+            hit = lexicons[language].find(q.text[m.start : m.end])
+            assert [h.object for h in hit] == [m.object], q.text[m.start : m.end]
+    worn = wear(p, rng, 0.2)
+    assert worn.text != p.text
+    assert all(0 <= m.start < m.end <= len(worn.text) for m in worn.mentions)
+
+
+def test_sprinkled_names_stand_in_for_words_that_name_nothing(lexicons):
+    p = passage(lexicons, "en")
+    q = sprinkle(p, ["flower"] * 3, lexicons["en"], np.random.default_rng(1))
+    assert len(q.mentions) == len(p.mentions) + 3 and p.named < q.named
+    assert len(q.text.split()) >= len(p.text.split())
+
+
+def test_rare_names_are_drawn_less_often(lexicons):
+    rng = np.random.default_rng(0)
+    rare = {f for n in lexicons["en"].names["dog"] if n.rare for f in n.forms.values()}
+    drawn = [lexicons["en"].any_form("dog", rng) for _ in range(2000)]
+    names = lexicons["en"].names["dog"]
+    expected = 0.25 * sum(n.rare for n in names) / sum(0.25 if n.rare else 1 for n in names)
+    assert np.mean([d in rare for d in drawn]) == pytest.approx(expected, abs=0.05)
+    assert lexicons["en"].any_form("no such object", rng) is None
+
+
+def test_the_mill_names_what_it_promises(lexicons):
+    mill = PassageMill([passage(lexicons, language) for language in LANGUAGES], lexicons, OBJECTS)
+    rng = np.random.default_rng(0)
+    for draw in (mill.drill, mill.draw):
+        made = [draw(rng, 4, 12) for _ in range(40)]
+        assert all(target in p.named for p, target in made)
+        assert {target for _, target in made} == set(OBJECTS)
+
+
+def test_each_side_alone_says_nothing(lexicons):
+    """Every passage, every picture and every object stands in three times as many NO pairs as YES pairs."""
+    texts = [f"Number {i}: the {name} of the old town was known to all." for i in range(12) for name in OBJECTS[:4]]
+    passages = [Passage(t, "en", tuple(lexicons["en"].find(t)), "musti") for t in texts]
+    labels = np.arange(80) % 4
+    pictures = Pictures(np.zeros((80, 1)), labels, np.array(["x"] * 80), np.arange(80).astype(str), OBJECTS[:4])
+    pairs = balanced_pairs(pictures, passages, seed=0)
+    yes = [p for p in pairs if p.label]
+    assert len(yes) > 40 and all(OBJECTS[labels[p.picture]] in passages[p.passage].named for p in yes)
+    assert all(OBJECTS[labels[p.picture]] not in passages[p.passage].touched for p in pairs if not p.label)
+    for side in ("picture", "passage", "object"):
+        count = [Counter(getattr(p, side) for p in pairs if p.label == label) for label in (0, 1)]
+        assert count[0] == Counter({k: 3 * n for k, n in count[1].items()})
+
+
+def test_the_split_depends_on_the_name_alone():
+    names = [f"dog/{i}.jpg" for i in range(4000)]
+    parts = [split_of(n) for n in names]
+    assert parts == [split_of(n) for n in names]
+    assert np.mean([p == "dev" for p in parts]) == pytest.approx(0.07, abs=0.02)
+
+
+def test_reading_scores_by_hand(lexicons, tokenizer):
+    """Prototypes that make every word name "dog": every dog is read right, everything else wrong."""
+    model = tiny_model(objects=OBJECTS)
+    model.prototypes.data = torch.zeros(5, 32)
+    text = "dogs " * 3
+    dogs = Passage(text, "en", tuple(lexicons["en"].find(text)), "musti")
+    text = "roses candle"
+    other = Passage(text, "en", tuple(lexicons["en"].find(text)), "musti")
+    model.name_vector = lambda states: torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0]).expand(*states.shape[:-1], 5)
+    result = reading_scores(model, tokenizer, [dogs, other])
+    assert result["recall"] == 3 / 5 and result["precision"] == 1 / 2  # a rose is a flower

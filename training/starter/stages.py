@@ -1,0 +1,135 @@
+"""The training stages of the starter: images, words, match; and what the last two share."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musti_model.config import ImageBranchConfig, MustiConfig
+from musti_model.model import MustiModel
+
+from ..losses import FocalLoss
+from ..train import TrainSettings, save_atomically, train
+from .lexicon import LANGUAGES, Lexicon
+from .match import Batch, Objective, backbone_features, batches, evaluate_pairs
+from .pairs import balanced_pairs
+from .passages import PassageMill, load_passages
+from .pictures import Pictures
+from .pretrain_images import ImageSchedule, NamingNet, pretrain
+from .reading import reading_scores
+from .tokenizer import load_tokenizer, train_tokenizer
+
+VIEWS = 2  # random views of each picture whose features are kept
+
+
+def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path, start: Path | None = None) -> dict[str, NamingNet]:
+    """Both backbones; the ResNet teaches the ViT. A rough training on strongly varied views, then two on milder ones.
+
+    start: folder of finished starter weights; their backbones go into the last training, and the first two are left out.
+    """
+    vit, resnet = config.branches
+    sets = {"train": pictures["train"], "dev": pictures["dev"], "work": work}
+    r = {"arch": resnet.backbone, "kwargs": dict(resnet.backbone_args)}
+    v = {"arch": vit.backbone, "kwargs": dict(vit.backbone_args)}
+    mild = {"strength": 0.5, "smoothing": 0.05}
+    if start:
+        teacher, student = (backbone_of(start, b, len(config.objects)) for b in (resnet, vit))
+    else:
+        teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
+        student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
+        teacher = pretrain("resnet-polish", **r, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=1, **mild), start=teacher, **sets)
+        student = pretrain(
+            "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
+        )
+    teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=14, lr=2e-3, seed=2, **mild), start=teacher, **sets)
+    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
+    return {vit.name: student, resnet.name: teacher}
+
+
+def backbone_of(folder: Path, branch: ImageBranchConfig, n_objects: int) -> NamingNet:
+    """The image backbone of finished weights, with new heads. Raises FileNotFoundError, RuntimeError for one of another shape."""
+    net = NamingNet(timm.create_model(branch.backbone, num_classes=0, **branch.backbone_args), n_objects)
+    prefix = f"branches.{branch.name}.backbone."
+    state = load_file(folder / "model.safetensors")
+    net.backbone.load_state_dict({k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)})
+    return net
+
+
+def _kept(path: Path, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
+    """What ``make`` gives, made once and read back after that."""
+    if not path.exists():
+        save_atomically(make(), path)
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+class Workshop:
+    """What the later stages share: pictures, passages, pairs, tokenizer, kept features."""
+
+    def __init__(self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel) -> None:
+        objects = model.config.objects
+        self.pictures = pictures
+        self.lexicons = {language: Lexicon(language, objects) for language in LANGUAGES}
+        self.passages = load_passages(data, self.lexicons)
+        self.pairs = {s: balanced_pairs(pictures[s], self.passages[s], seed=0) for s in ("train", "dev", "test")}
+        if not (work / "tokenizer").exists():
+            texts = [p.text for p in self.passages["train"]]
+            forms = [f for lexicon in self.lexicons.values() for f in lexicon.forms()]
+            length = model.config.text_length
+            train_tokenizer(texts, forms, model.config.text["vocab_size"], length).save_pretrained(work / "tokenizer")
+        self.tokenizer = load_tokenizer(work / "tokenizer")
+        self.views = _kept(work / "features-train.pt", lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
+        self.features = {
+            s: _kept(work / f"features-{s}.pt", lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
+        }
+        self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
+        self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
+
+    def _fingerprint(self) -> str:
+        """Of all pictures' names, passages and pairs, split by split: equal for equal material."""
+        parts = [[list(p.names), [t.text for t in self.passages[s]], [str(q) for q in self.pairs[s]]] for s, p in self.pictures.items()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def epoch(self, size: int, steps: int, seed: int, drills: int = 0):
+        """epoch -> that epoch's batches; the first ``drills`` epochs have short texts, dense with names, four times as many a batch."""
+
+        def make(epoch: int) -> Iterator[Batch]:
+            drill = epoch < drills
+            many = size * 4 if drill else size
+            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill)
+
+        return make
+
+    def dev(self, model: MustiModel) -> dict:
+        """Score on every third dev pair: quick, for choosing the best epoch."""
+        result = evaluate_pairs(
+            model, self.tokenizer, self.features["dev"], self.passages["dev"], self.pairs["dev"][::3]
+        )
+        return {k: result[k] for k in ("score", "auc", "threshold", "collapsed")}
+
+
+def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 24) -> None:
+    """The text and the projections learn the object prototypes; no pairs yet. The epoch that reads the dev passages best is kept."""
+    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
+    settings = TrainSettings(epochs=epochs, steps_per_epoch=100, lr=2e-3, lr_of=frozen)
+
+    def reads(model: MustiModel) -> dict:
+        result = reading_scores(model, shop.tokenizer, shop.passages["dev"])
+        return {"score": result.pop("f1"), **result}
+
+    data = shop.epoch(64, settings.steps_per_epoch, seed=1, drills=epochs // 3)
+    train(model, data, Objective(shop.views, None), reads, settings, folder, shop.record)
+
+
+def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
+    """The whole model on pairs with the focal loss; the frozen backbones' features are kept ones."""
+    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
+    settings = TrainSettings(
+        epochs=epochs, steps_per_epoch=100, lr=6e-4, lr_of={**frozen, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}, patience=5
+    )
+    objective = Objective(shop.views, FocalLoss(gamma=2.0, alpha=0.5), naming=0.5, none=0.5)
+    train(model, shop.epoch(32, settings.steps_per_epoch, 2), objective, shop.dev, settings, folder, shop.record)
