@@ -103,6 +103,11 @@ class MustiConfig:
         if self.text_length < 3 or self.text_length > self.text.get("max_position_embeddings", 512):
             raise ValueError("text_length must be at least 3 and at most max_position_embeddings.")
 
+    @property
+    def tokenizer_padding(self) -> str:
+        """How a tokenizer pads a batch: to the whole text grid where padding takes part, else to the longest passage."""
+        return "max_length" if self.padding == "carry" else "longest"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as saved in config.json."""
         return asdict(self)

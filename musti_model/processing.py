@@ -175,7 +175,7 @@ class MustiProcessor:
             [t[:READ_CHARACTERS] for t in texts],
             truncation=True,
             max_length=self.config.text_length,
-            padding="max_length" if self.config.padding == "carry" else True,
+            padding=self.config.tokenizer_padding,
             return_offsets_mapping=True,
             return_tensors="pt",
         )

@@ -79,11 +79,11 @@ def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, .
 
 def batches(
     mill: PassageMill, tokenizer: PreTrainedTokenizerFast, pictures: Pictures, size: int, steps: int, seed: int, views: int,
-    drill: bool = False, no_per_yes: int = 2,
+    drill: bool = False, padding: str = "longest", no_per_yes: int = 2,
 ) -> Iterator[Batch]:
     """Training batches: each passage stands in one YES and ``no_per_yes`` NO pairs, and so does each picture.
 
-    drill: a few words a passage, dense with names, instead of passages as people wrote them.
+    drill: a few words a passage, dense with names, instead of passages as people wrote them. padding: as ``MustiConfig.tokenizer_padding``.
     """
     rng = np.random.default_rng(seed)
     objects = pictures.objects
@@ -95,7 +95,7 @@ def batches(
         passages = [p for p, _ in drawn]
         shown = np.array([objects.index(o) for _, o in drawn])
         enc = tokenizer(
-            [p.text for p in passages], truncation=True, padding=True, return_offsets_mapping=True, return_tensors="pt"
+            [p.text for p in passages], truncation=True, padding=padding, return_offsets_mapping=True, return_tensors="pt"
         )
         named = torch.zeros(size, len(objects))
         touched = np.zeros((size, len(objects)), dtype=bool)
@@ -164,10 +164,8 @@ def pair_logits(
     similarities = np.zeros((len(pairs), len(model.branches)))
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        padding = "max_length" if model.config.padding == "carry" else True
-        enc = tokenizer(
-            [passages[pairs[i].passage].text for i in rows], truncation=True, padding=padding, return_tensors="pt"
-        )
+        texts = [passages[pairs[i].passage].text for i in rows]
+        enc = tokenizer(texts, truncation=True, padding=model.config.tokenizer_padding, return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16):
             encoded = tokens_of(model, features, torch.tensor([pairs[i].picture for i in rows]))
             output = model.match(encoded, enc["input_ids"], enc["attention_mask"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path,
     v = {"arch": vit.backbone, "kwargs": dict(vit.backbone_args)}
     mild = {"strength": 0.5, "smoothing": 0.05}
     if start:
+        for log in start.glob("log-images-*.jsonl"):  # the record goes on
+            shutil.copy(log, work / log.name.removeprefix("log-images-"))
         teacher, student = (backbone_of(start, b, len(config.objects)) for b in (resnet, vit))
     else:
         teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
@@ -46,8 +49,8 @@ def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path,
         student = pretrain(
             "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
         )
-    teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=14, lr=2e-3, seed=2, **mild), start=teacher, **sets)
-    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
+    teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=10, lr=2e-3, seed=2, **mild), start=teacher, **sets)
+    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=6, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
     return {vit.name: student, resnet.name: teacher}
 
 
@@ -60,8 +63,11 @@ def backbone_of(folder: Path, branch: ImageBranchConfig, n_objects: int) -> Nami
     return net
 
 
-def _kept(path: Path, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
-    """What ``make`` gives, made once and read back after that."""
+def _kept(model: MustiModel, work: Path, split: str, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
+    """Features of one split that ``make`` gives, made once for these backbones and read back after that."""
+    weights = [p for b in model.branches.values() for p in b.backbone.state_dict().values()]
+    digest = hashlib.sha256(b"".join(p.numpy().tobytes() for p in weights)).hexdigest()[:10]
+    path = work / f"features-{split}-{digest}.pt"
     if not path.exists():
         save_atomically(make(), path)
     return torch.load(path, weights_only=True, mmap=True)
@@ -72,7 +78,7 @@ class Workshop:
 
     def __init__(self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel) -> None:
         objects = model.config.objects
-        self.pictures = pictures
+        self.pictures, self.padding = pictures, model.config.tokenizer_padding
         self.lexicons = {language: Lexicon(language, objects) for language in LANGUAGES}
         self.passages = load_passages(data, self.lexicons)
         self.pairs = {s: balanced_pairs(pictures[s], self.passages[s], seed=0) for s in ("train", "dev", "test")}
@@ -82,9 +88,9 @@ class Workshop:
             length = model.config.text_length
             train_tokenizer(texts, forms, model.config.text["vocab_size"], length).save_pretrained(work / "tokenizer")
         self.tokenizer = load_tokenizer(work / "tokenizer")
-        self.views = _kept(work / "features-train.pt", lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
+        self.views = _kept(model, work, "train", lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
         self.features = {
-            s: _kept(work / f"features-{s}.pt", lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
+            s: _kept(model, work, s, lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
         }
         self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
         self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
@@ -100,7 +106,7 @@ class Workshop:
         def make(epoch: int) -> Iterator[Batch]:
             drill = epoch < drills
             many = size * 4 if drill else size
-            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill)
+            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill, self.padding)
 
         return make
 
@@ -112,17 +118,17 @@ class Workshop:
         return {k: result[k] for k in ("score", "auc", "threshold", "collapsed")}
 
 
-def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 24) -> None:
+def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 18) -> None:
     """The text and the projections learn the object prototypes; no pairs yet. The epoch that reads the dev passages best is kept."""
     frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
     settings = TrainSettings(epochs=epochs, steps_per_epoch=100, lr=2e-3, lr_of=frozen)
 
     def reads(model: MustiModel) -> dict:
         result = reading_scores(model, shop.tokenizer, shop.passages["dev"])
-        return {"score": result.pop("f1"), **result}
+        return {"score": result["average_precision"], **result}
 
     data = shop.epoch(64, settings.steps_per_epoch, seed=1, drills=epochs // 3)
-    train(model, data, Objective(shop.views, None), reads, settings, folder, shop.record)
+    train(model, data, Objective(shop.views, None, none=0.3), reads, settings, folder, shop.record)
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
