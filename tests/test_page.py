@@ -1,8 +1,12 @@
 """The page in a real browser: answer, explanations, errors, hostile text, no outside request."""
 
+import importlib.util
 import json
 import os
+import pickle
 import shutil
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,3 +287,35 @@ def test_endpoints(url, tmp_path, monkeypatch):
     assert {"rollout:vit", "gradcam:resnet"} <= {o["caption"] for o in overlays}
     assert Image.open(overlays[0]["image"]).size == (60, 40)
     assert json.dumps(answer)
+
+
+def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
+    """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text, results are pickled."""
+    import gradio as gr
+
+    def lend(duration):
+        def mark(function):
+            def borrowed(*arguments):
+                try:
+                    return pickle.loads(pickle.dumps(function(*arguments)))
+                except gr.Error:
+                    raise
+                except Exception as error:
+                    raise gr.Error(type(error).__name__) from error
+
+            return borrowed
+
+        return mark
+
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=lend))
+    spec = importlib.util.spec_from_file_location("app_on_a_space", Path(__file__).parents[1] / "app.py")
+    app = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, app)
+    spec.loader.exec_module(app)
+    model = tiny_model()
+    handlers = {f.name: f.fn for f in app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")).fns.values()}
+    assert set(handlers["predict"](str(flower), PASSAGE)) == {"label", "probability", "threshold", "similarities", "notices"}
+    for name in ("predict", "explain"):
+        with pytest.raises(gr.Error, match="passage is empty"):
+            handlers[name](str(flower), "")
+    assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"

@@ -61,8 +61,6 @@ def test_weights_are_small_and_described(pipe):
     assert (STARTER / "model.safetensors").stat().st_size < 10_000_000
     assert pipe.card["test"]["f1_macro"] > pipe.card["baselines"]["always NO"]["f1_macro"] + 0.2
     assert set(pipe.card["test"]["languages"]) == {"de", "en", "fr", "it", "sl"}
-    for side in ("picture only", "text only"):
-        assert abs(pipe.card["baselines"][side]["auc"] - 0.5) < 0.1
     card = (STARTER / "README.md").read_text()
     assert f"{pipe.card['test']['f1_macro']:.3f}" in card and "not the published MUSTI model" in card
 

@@ -50,7 +50,7 @@ def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path,
             "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
         )
     teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=10, lr=2e-3, seed=2, **mild), start=teacher, **sets)
-    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=6, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
+    student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=4, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
     return {vit.name: student, resnet.name: teacher}
 
 
