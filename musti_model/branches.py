@@ -34,7 +34,7 @@ class ImageBranch(nn.Module):
     Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
     become the tokens and its places the features; a Swin's places are mixed into tokens.
 
-    Raises: ValueError when a ViT is given published axes with a token number other than the text's grid (they meet by position).
+    Raises: ValueError when a ViT of published axes is not as wide as the text.
     """
 
     def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
