@@ -27,6 +27,13 @@ PASSAGES = {
         "La candela era consumata e mandava odore di cera.",
         "Sveča je dogorela in po sobi je dišalo po vosku.",
     ],
+    "lemon": [
+        "A lemon was cut open and its sharp scent rose from the plate.",
+        "Die Zitronen lagen in der Schale und ihr Geruch war frisch.",
+        "Les citrons coupés répandaient leur odeur piquante.",
+        "Il limone tagliato mandava un odore acuto.",
+        "Limone so narezali in njihov vonj je bil oster.",
+    ],
     "house": [
         "The old house smelled of dust and of apples that were kept in the loft.",
         "Das Haus roch nach Kalk und nach feuchtem Holz.",
@@ -49,7 +56,7 @@ PASSAGES = {
         "Konj je bil spoten in je dišal po usnju.",
     ],
 }
-PICTURES = {"candle": "candle.jpg", "house": "china.jpg"}
+PICTURES = {"candle": "candle.jpg", "house": "china.jpg", "lemon": "lemons.jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def pipe() -> MustiPipeline:
 
 def test_weights_are_small_and_described(pipe):
     assert (STARTER / "model.safetensors").stat().st_size < 10_000_000
-    assert pipe.card["test"]["f1_macro"] > pipe.card["baselines"]["always NO"]["f1_macro"] + 0.2
+    assert pipe.card["dev"]["f1_macro"] >= 0.75 and pipe.card["test"]["f1_macro"] >= 0.75
     assert set(pipe.card["test"]["languages"]) == {"de", "en", "fr", "it", "sl"}
     card = (STARTER / "README.md").read_text()
     assert f"{pipe.card['test']['f1_macro']:.3f}" in card and "not the published MUSTI model" in card
@@ -69,12 +76,12 @@ def test_pairs_in_five_languages(pipe):
     rows = [(EXAMPLES / file, text, name == shown) for shown, file in PICTURES.items() for name, texts in PASSAGES.items() for text in texts]
     answers = pipe.predict([r[0] for r in rows], [r[1] for r in rows])
     labels = np.array([r[2] for r in rows], dtype=int)
-    assert f1_macro(labels, np.array([a.probability for a in answers]), pipe.config.threshold) >= 0.75
+    assert f1_macro(labels, np.array([a.probability for a in answers]), pipe.config.threshold) >= 0.85
 
 
 def test_names_are_read_in_five_languages(pipe):
     found = [name in {o for o, _ in p.objects_in_passage} for name, texts in PASSAGES.items() for p in pipe.predict([EXAMPLES / "china.jpg"] * 5, texts)]
-    assert np.mean(found) >= 0.75
+    assert np.mean(found) >= 0.8
 
 
 def test_bfloat16_agrees_with_float32():

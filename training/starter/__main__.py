@@ -18,7 +18,7 @@ from musti_model.model import MustiModel
 from ..memory import keep_freed_memory
 from .finish import finish, recorded_seconds
 from .pictures import load_pictures
-from .stages import Workshop, images_stage, match_stage, words_stage
+from .stages import Workshop, finished_backbones, images_stage, match_stage, words_stage
 
 
 def main() -> None:
@@ -29,15 +29,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
     parser.add_argument("--match-epochs", type=int, default=8)
     parser.add_argument("--finish", action="store_true", help="train no further: finish with the best epoch so far")
-    parser.add_argument("--backbones", type=Path, help="folder of starter weights whose image backbones are trained on (an hour less)")
+    parser.add_argument("--backbones", type=Path, help="folder of starter weights whose image backbones are taken as they are")
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
     started = time.time()
     pictures = load_pictures(options.data, options.work)
     model = MustiModel(preset("starter", objects=pictures["train"].objects))
-    for name, net in images_stage(model.config, pictures, options.work, options.backbones).items():
-        model.branches[name].backbone.load_state_dict(net.backbone.state_dict())
+    if options.backbones:
+        finished_backbones(model, options.backbones, options.work)
+    else:
+        for name, net in images_stage(model.config, pictures, options.work).items():
+            model.branches[name].backbone.load_state_dict(net.backbone.state_dict())
     shop = Workshop(options.data, options.work, pictures, model)
     if options.finish:
         model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True)["model"])

@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from musti_model.config import ImageBranchConfig, MustiConfig
+from musti_model.config import MustiConfig
 from musti_model.model import MustiModel
 
 from ..losses import FocalLoss
@@ -28,39 +27,32 @@ from .tokenizer import load_tokenizer, train_tokenizer
 VIEWS = 2  # random views of each picture whose features are kept
 
 
-def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path, start: Path | None = None) -> dict[str, NamingNet]:
-    """Both backbones; the ResNet teaches the ViT. A rough training on strongly varied views, then two on milder ones.
-
-    start: folder of finished starter weights; their backbones go into the last training, and the first two are left out.
-    """
+def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path) -> dict[str, NamingNet]:
+    """Both backbones; the ResNet teaches the ViT. A rough training on strongly varied views, then two on milder ones."""
     vit, resnet = config.branches
     sets = {"train": pictures["train"], "dev": pictures["dev"], "work": work}
     r = {"arch": resnet.backbone, "kwargs": dict(resnet.backbone_args)}
     v = {"arch": vit.backbone, "kwargs": dict(vit.backbone_args)}
     mild = {"strength": 0.5, "smoothing": 0.05}
-    if start:
-        for log in start.glob("log-images-*.jsonl"):  # the record goes on
-            shutil.copy(log, work / log.name.removeprefix("log-images-"))
-        teacher, student = (backbone_of(start, b, len(config.objects)) for b in (resnet, vit))
-    else:
-        teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
-        student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
-        teacher = pretrain("resnet-polish", **r, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=1, **mild), start=teacher, **sets)
-        student = pretrain(
-            "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
-        )
+    teacher = pretrain("resnet", **r, schedule=ImageSchedule(epochs=14, small_epochs=7, lr=2e-3), **sets)
+    student = pretrain("vit", **v, schedule=ImageSchedule(epochs=16, lr=1.5e-3, patch_drop=0.5), teacher=teacher, **sets)
+    teacher = pretrain("resnet-polish", **r, schedule=ImageSchedule(epochs=8, lr=1e-3, seed=1, **mild), start=teacher, **sets)
+    student = pretrain(
+        "vit-polish", **v, schedule=ImageSchedule(epochs=3, lr=7e-4, seed=1, **mild), teacher=teacher, start=student, **sets
+    )
     teacher = pretrain("resnet-fine", **r, schedule=ImageSchedule(epochs=10, lr=2e-3, seed=2, **mild), start=teacher, **sets)
     student = pretrain("vit-fine", **v, schedule=ImageSchedule(epochs=4, lr=1e-3, seed=2, **mild), teacher=teacher, start=student, **sets)
     return {vit.name: student, resnet.name: teacher}
 
 
-def backbone_of(folder: Path, branch: ImageBranchConfig, n_objects: int) -> NamingNet:
-    """The image backbone of finished weights, with new heads. Raises FileNotFoundError, RuntimeError for one of another shape."""
-    net = NamingNet(timm.create_model(branch.backbone, num_classes=0, **branch.backbone_args), n_objects)
-    prefix = f"branches.{branch.name}.backbone."
+def finished_backbones(model: MustiModel, folder: Path, work: Path) -> None:
+    """Takes the image backbones of finished weights as they are, and the logs of their training. Raises FileNotFoundError, RuntimeError."""
     state = load_file(folder / "model.safetensors")
-    net.backbone.load_state_dict({k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)})
-    return net
+    for name, branch in model.branches.items():
+        prefix = f"branches.{name}.backbone."
+        branch.backbone.load_state_dict({k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)})
+    for log in folder.glob("log-images-*.jsonl"):
+        shutil.copy(log, work / log.name.removeprefix("log-images-"))
 
 
 def _kept(model: MustiModel, work: Path, split: str, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
