@@ -10,8 +10,8 @@ BIN = .venv/bin
 	$(BIN)/pip install -r requirements.txt
 	touch $@
 
-.venv/test-ready: .venv/demo-ready requirements-test.txt
-	$(BIN)/pip install -r requirements-test.txt
+.venv/test-ready: .venv/demo-ready requirements-test.txt requirements-train.txt
+	$(BIN)/pip install -r requirements-test.txt requirements-train.txt
 	touch $@
 
 demo: .venv/demo-ready

@@ -15,9 +15,9 @@ import torch
 from musti_model.config import MustiConfig, preset
 from musti_model.model import MustiModel
 
+from ..loop import TrainSettings, skipping, train
 from ..losses import FocalLoss
 from ..memory import keep_freed_memory
-from ..train import TrainSettings, train
 from .match import Objective
 from .pictures import load_pictures, object_names
 from .stages import Workshop
@@ -47,7 +47,7 @@ def measure(name: str, config: MustiConfig, options: argparse.Namespace) -> dict
     settings = TrainSettings(options.epochs, steps_per_epoch=100, lr=6e-4, lr_of={**frozen, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2})
     objective = Objective(shop.views, FocalLoss(gamma=2.0, alpha=0.5), naming=0.5, none=0.5)
     folder = options.work / "choices" / "".join(c if c.isalnum() else "-" for c in name)
-    return train(model, shop.epoch(16, settings.steps_per_epoch, seed=3), objective, shop.dev, settings, folder, shop.record)
+    return train(model, skipping(shop.epoch(16, settings.steps_per_epoch, seed=3)), objective, shop.dev, settings, folder, shop.record)
 
 
 def main() -> None:

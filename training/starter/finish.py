@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 
+from ..loop import draw_curves
 from ..metrics import best_threshold, scores
-from ..train import draw_curves
 from .baselines import baselines, naming_probabilities
 from .card import write_card
 from .match import pair_logits

@@ -13,8 +13,8 @@ from torch import Tensor
 from musti_model.config import MustiConfig
 from musti_model.model import MustiModel
 
+from ..loop import TrainSettings, save_atomically, skipping, train
 from ..losses import FocalLoss
-from ..train import TrainSettings, save_atomically, train
 from .lexicon import LANGUAGES, Lexicon
 from .match import Batch, Objective, backbone_features, batches, evaluate_pairs
 from .pairs import balanced_pairs
@@ -120,7 +120,7 @@ def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 1
         return {"score": result["average_precision"], **result}
 
     data = shop.epoch(64, settings.steps_per_epoch, seed=1, drills=epochs // 3)
-    train(model, data, Objective(shop.views, None, none=0.3), reads, settings, folder, shop.record)
+    train(model, skipping(data), Objective(shop.views, None, none=0.3), reads, settings, folder, shop.record)
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
@@ -130,4 +130,4 @@ def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 1
         epochs=epochs, steps_per_epoch=100, lr=6e-4, lr_of={**frozen, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}, patience=5
     )
     objective = Objective(shop.views, FocalLoss(gamma=2.0, alpha=0.5), naming=0.5, none=0.5)
-    train(model, shop.epoch(32, settings.steps_per_epoch, 2), objective, shop.dev, settings, folder, shop.record)
+    train(model, skipping(shop.epoch(32, settings.steps_per_epoch, 2)), objective, shop.dev, settings, folder, shop.record)
