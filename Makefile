@@ -11,7 +11,7 @@ BIN = .venv/bin
 	touch $@
 
 .venv/test-ready: .venv/demo-ready requirements-test.txt requirements-train.txt
-	$(BIN)/pip install -r requirements-test.txt requirements-train.txt
+	$(BIN)/pip install -r requirements-test.txt
 	touch $@
 
 demo: .venv/demo-ready
