@@ -3,10 +3,12 @@
 Importing this module starts and downloads nothing; ``python app.py`` does.
 """
 
+import logging
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones home; must be set before gradio is imported
 
+from collections import Counter
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -33,12 +35,14 @@ from musti_model.weights import STARTER
 ASSETS = Path(__file__).parent / "assets"
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
+CLOSE = 0.05  # distance from the threshold within which an answer is called close
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
 LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
 LIVE_VERDICT = """() => document.querySelector("#verdict").setAttribute("aria-live", "polite")"""
+WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
     ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],
@@ -96,15 +100,17 @@ def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
 
 def verdict_html(prediction: Prediction) -> str:
     """The answer in words, the probability against the threshold, the notices."""
-    yes = prediction.label == "YES"
+    yes, p, t = prediction.label == "YES", prediction.probability, prediction.threshold
     title = "YES: the same smell" if yes else "NO: not the same smell"
+    if abs(p - t) < CLOSE:
+        title = "Rather YES, but only just" if yes else "Rather NO, but only just"
     if prediction.unsure:
         title = "The model cannot tell"
-    p, t = prediction.probability, prediction.threshold
     side = "above" if yes else "below"
     notices = "".join(f'<div class="notice">{escape(n)}</div>' for n in prediction.notices)
     seen = ", ".join(f"{escape(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
-    read = ", ".join(f"{escape(w)} → {escape(n)}" for n, w in prediction.objects_in_passage)
+    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
+    read = ", ".join(f"{escape(w)} → {escape(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
     naming = f"<p>In the picture it would see: {seen}.<br>In the passage it reads: {read or 'none of its objects'}.</p>" if seen else ""
     return (
         f'<div class="verdict"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
@@ -137,8 +143,15 @@ def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
         f"<p>w_image = {g.w_image:+.4f}, w_text = {g.w_text:+.4f}, bias = {g.bias:+.4f}: the gate passes on "
         "LayerNorm(w_image · I + w_text · T + bias + T). <em>How to read it:</em> the brighter a word, the larger the picture's part in what the "
         "text encoder gets at that place; it shows where picture and text were mixed, not that the word decided the answer.</p>"
-        + coloured_words(explanation, values, "image share", stretch)
+        + coloured_words(explanation, values, "image share", stretch) + ("" if stretch else alike(values))
     )
+
+
+def alike(values: list[float]) -> str:
+    """What to do when all colours look the same."""
+    if not values or min(values) < 0.7 * max(values):
+        return ""
+    return "<p>The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.</p>"
 
 
 def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
@@ -192,6 +205,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             return function(image, passage)
         except (InputError, WeightsError) as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:  # no memory left on the device, say: the log tells more than the page should
+            logging.getLogger(__name__).exception("a pair could not be answered")
+            raise gr.Error("This pair could not be answered; try a smaller picture or another one.", print_exception=False) from error
 
     # Errors become sentences inside: a borrowed GPU hands on no other exception than gr.Error, and nothing large.
     @on_gpu
@@ -212,11 +228,11 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
 
     def show_gate(explanation: Explanation | None, branch: str, opacity: float, stretch: bool) -> tuple:
         if explanation is None:
-            return "", None, ""
+            return WAITING, None, ""
         return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
 
     def show_map(explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
-        return (None, "") if explanation is None else map_figure(explanation, view, head, opacity, stretch)
+        return (None, WAITING) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
 
     def show_head(view: str | None) -> dict:
         kind, _, branch = (view or "").partition(":")
@@ -227,13 +243,13 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return pipe.model.branches[branch].backbone.blocks[-1].attn.num_heads
 
     def show_attention(explanation: Explanation | None, branch: str, stretch: bool) -> str:
-        return "" if explanation is None else attention_html(explanation, branch, stretch)
+        return WAITING if explanation is None else attention_html(explanation, branch, stretch)
 
     def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
         if question == (image, passage):
             return (gr.skip(),) * len(shown)
-        return None, None, "<p>Press “Compare” for the answer.</p>", "", "", None, "", None, "", ""
+        return None, None, WAITING, "", "", None, "", None, "", ""
 
     def predict(image: str, passage: str) -> dict:
         """Whether a picture and a passage evoke the same smell.
@@ -322,6 +338,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         asked.append(examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private"))
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
+            # The picture or the passage may have changed while the model was at work.
+            event.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
         drawing = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
         redrawn = [opacity.change, stretch.change]
         gr.on([branch.change, *redrawn], show_gate, [state, branch, opacity, stretch], [gate, gate_map, gate_legend], **drawing)
@@ -332,7 +350,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)
         demo.load(None, js=LIVE_VERDICT, api_visibility="private")
-        answer, overlays = gr.JSON(visible=False), gr.Gallery(visible=False)
+        answer, overlays = gr.JSON(visible=False, label="answer"), gr.Gallery(visible=False, label="overlays")
         gr.Button(visible=False).click(predict, [image, passage], answer, api_name="predict", concurrency_id="model")
         gr.Button(visible=False).click(explain, [image, passage], [answer, overlays], api_name="explain", concurrency_id="model")
     return demo.queue(max_size=20, default_concurrency_limit=1)

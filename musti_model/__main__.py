@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps(prediction.to_json(), ensure_ascii=False))
     else:
-        print(f"{prediction.label}  probability {prediction.probability:.3f}, threshold {prediction.threshold:.3f}")
+        label = f"cannot tell ({prediction.label}?)" if prediction.unsure else prediction.label
+        print(f"{label}  probability {prediction.probability:.3f}, threshold {prediction.threshold:.3f}")
         for name, value in prediction.similarities.items():
             print(f"  {name}: cosine {value:+.3f}")
         for notice in prediction.notices:

@@ -36,15 +36,13 @@ def vit_attention(vits: dict[str, nn.Module]) -> Iterator[dict[str, Callable[[],
     """Captures the attention of timm ViTs while the block runs.
 
     Yields {name: function}; after the forward pass each function returns [B, layers, heads, N, N] with N = 1 + places (registers are
-    dropped and rows renormalised). Raises NotImplementedError for ViTs that change queries and keys after the projection.
+    dropped and rows renormalised; without a class token row 0 is the mean of the places' rows).
     """
     with ExitStack() as stack:
         getters = {}
         for name, vit in vits.items():
             store: list[Tensor] = []
             for block in vit.blocks:
-                if not isinstance(block.attn.q_norm, nn.Identity) or getattr(vit, "rope", None) is not None:
-                    raise NotImplementedError("Attention maps are made for plain ViTs: no q/k norm, no rotary positions.")
                 _keep(stack, block.attn.qkv, store)
             getters[name] = lambda vit=vit, store=store: _vit_maps(vit, store)
         yield getters
@@ -57,6 +55,8 @@ def _vit_maps(vit: nn.Module, store: list[Tensor]) -> Tensor:
         q, k, _ = qkv.view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         maps.append(_weights(q, k, block.attn.scale))
     weights = torch.stack(maps, dim=1)
+    if vit.num_prefix_tokens == 0:  # no class token: the whole picture is the mean of the places, and reads what they read
+        return nn.functional.pad(torch.cat([weights.mean(-2, keepdim=True), weights], dim=-2), (1, 0))
     extra = vit.num_prefix_tokens - 1
     if extra:
         keep = [0, *range(1 + extra, weights.shape[-1])]

@@ -28,13 +28,22 @@ class ImageTokens:
         return ImageTokens(self.tokens[index], self.grid, feature_map)
 
 
+def _is_plain(vit: nn.Module) -> bool:
+    """Whether queries and keys are used as they leave the projection, so that attention can be recomputed from it."""
+    blocks = getattr(vit, "blocks", [])
+    attentions = [getattr(b, "attn", None) for b in blocks]
+    plain = all(hasattr(a, "qkv") and isinstance(getattr(a, "q_norm", None), nn.Identity) for a in attentions)
+    return bool(attentions) and plain and getattr(vit, "rope", None) is None and hasattr(vit.patch_embed, "grid_size")
+
+
 class ImageBranch(nn.Module):
     """A backbone and its projection to the hidden size.
 
     Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
     become the tokens and its places the features; a Swin's places are mixed into tokens.
 
-    Raises: ValueError when a ViT of published axes is not as wide as the text.
+    Raises: ValueError for a ViT that is not plain (its attention could not be shown), and for a ViT or Swin of published axes that is not as
+    wide as the text.
     """
 
     def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
@@ -47,6 +56,8 @@ class ImageBranch(nn.Module):
                     module.eps = config.norm_eps
         self.is_vit = hasattr(self.backbone, "num_prefix_tokens") and hasattr(self.backbone, "patch_embed")
         self.is_vit = self.is_vit and getattr(self.backbone, "output_fmt", "NCHW") != "NHWC"
+        if self.is_vit and not _is_plain(self.backbone):
+            raise ValueError(f"{config.backbone} is not a plain ViT (q/k norm, rotary positions or another attention); choose a plain one.")
         channels = self.backbone.num_features
         if config.axes == "natural":
             as_it_is = self.is_vit and channels == hidden and not config.project
@@ -58,6 +69,8 @@ class ImageBranch(nn.Module):
             with torch.no_grad():
                 probe = self._feature_map(torch.zeros(1, 3, config.image_size, config.image_size))
             places = probe.shape[2] * probe.shape[3]
+            if self.is_swin and channels != hidden:
+                raise ValueError("A Swin with published axes has the text's hidden size.")
             if self.is_swin:
                 self.places_to_grid = nn.Linear(places, text_length)
             else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ class Explanation:
 
     def fit(self, side: int) -> "Explanation":
         """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was uploaded."""
-        image = self.image.copy() if max(self.image.size) <= side else ImageOps.contain(self.image, (side, side))
+        shrink = min(1.0, side / max(self.image.size))
+        image = self.image.resize([max(1, round(n * shrink)) for n in self.image.size]) if shrink < 1 else self.image.copy()
         return replace(self, image=image, maps=Maps(self.maps.grids, *image.size))
 
     def head_map(self, branch: str, head: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from .processing import MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
 
 Picture = str | Path | Image.Image
+SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 
 
@@ -231,6 +232,8 @@ class MustiPipeline:
             notices.append(
                 f"The model found none of the {len(self.objects)} smell objects it knows in this passage, so its answer says little."
             )
+        if seen and seen[0][1] < SEEN:
+            notices.append(f"The model is not sure what the picture shows: its best guess, {seen[0][0]}, has {seen[0][1]:.0%}.")
         return Prediction(
             label="YES" if probability >= self.config.threshold else "NO",
             probability=probability,

@@ -23,6 +23,7 @@ MAX_CHARACTERS = 1_000_000  # of a passage at all
 READ_CHARACTERS = 20_000  # handed to the tokenizer: more than any text grid holds
 # A word that OCR found broken at a line's end: letter, hyphen (or its old sign), line break, small letter.
 _BROKEN = re.compile(r"(?<=[^\W\d_])[-¬⸗\u2010] *\r?\n *(?=[^\W\d_A-Z])")
+_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "ſt", 0xFB06: "st"}
 # A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
 
@@ -105,7 +106,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def clean_passage(text: str) -> str:
-    """The passage as it is read and shown: NFC; words broken at a line's end joined; invisible signs (soft hyphens, zero-width spaces)
+    """The passage as it is read and shown: NFC; printers' ligatures (ﬁ) spelled out; words broken at a line's end joined; invisible signs (soft hyphens, zero-width spaces)
     taken out; other control characters but the line break turned to spaces; ends stripped.
 
     Raises: InputError for something that is not text, is empty, holds no letter, or has over a million characters.
@@ -115,7 +116,7 @@ def clean_passage(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"The passage has {len(text)} characters; the limit is {MAX_CHARACTERS}.")
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    text = _BROKEN.sub("", unicodedata.normalize("NFC", text)).replace("\r\n", "\n")
+    text = _BROKEN.sub("", unicodedata.normalize("NFC", text).translate(_LIGATURES)).replace("\r\n", "\n")
     text = "".join(" " if c != "\n" and unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()
     if not text:
         raise InputError("The passage is empty; paste or type a few sentences.")
@@ -156,14 +157,18 @@ class MustiProcessor:
 
         Pictures are taken one at a time, so that an iterator need not hold them all in full size.
         """
+        return self.normalised([self.squares(p) for p in pictures])
+
+    def squares(self, picture: Image.Image) -> dict[int, np.ndarray]:
+        """One RGB picture -> {S: uint8 [S, S, 3]}, a square for each size that a branch asks for."""
         sizes = {b.image_size for b in self.config.branches}
-        squares: dict[int, list[np.ndarray]] = {s: [] for s in sizes}
-        for picture in pictures:
-            for s in sizes:
-                squares[s].append(np.asarray(picture.resize((s, s), Image.Resampling.BICUBIC), dtype=np.float32) / 255)
+        return {s: np.asarray(picture.resize((s, s), Image.Resampling.BICUBIC)) for s in sizes}
+
+    def normalised(self, squares: list[dict[int, np.ndarray]]) -> dict[str, Tensor]:
+        """Pictures as ``squares`` gives them -> {branch: float32 [B, 3, S, S]}."""
         result = {}
         for branch in self.config.branches:
-            pixels = torch.from_numpy(np.stack(squares[branch.image_size])).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack([s[branch.image_size] for s in squares])).permute(0, 3, 1, 2).float() / 255
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
             result[branch.name] = (pixels - mean) / std
         return result

@@ -269,3 +269,39 @@ def test_one_row_stands_for_all(fusion):
         one_image = model({n: t[:1] for n, t in images.items()}, ids, mask).logits
         expected = model({n: t[:1].expand(3, -1, -1, -1) for n, t in images.items()}, ids, mask).logits
     assert torch.allclose(one_text, pairs, atol=1e-5) and torch.allclose(one_image, expected, atol=1e-5)
+
+
+def test_a_vit_without_a_class_token():
+    """The whole picture is the mean of the places, and reads what they read."""
+    args = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "class_token": False, "global_pool": "avg"}
+    model = tiny_model(branches=(ImageBranchConfig("vit", "vit_base_patch16_224", args, image_size=32),))
+    images, ids, mask = inputs(sizes={"vit": 32})
+    maps = model(images, ids, mask, return_internals=True).internals.image_attention["vit"]
+    assert maps.shape[-2:] == (17, 17)
+    assert torch.allclose(maps[..., 0, 1:], maps[..., 1:, 1:].mean(-2), atol=1e-6) and maps[..., 0].abs().max() == 0
+    assert torch.allclose(maps.sum(-1), torch.ones_like(maps[..., 0]), atol=1e-5)
+
+
+def test_a_swin_of_published_axes_is_a_mix_of_its_places():
+    """REFERENCE: last hidden state transposed -> Linear over the places -> LayerNorm over the grid -> transposed."""
+    args = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    branch = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", args, image_size=32, axes="published")
+    model = tiny_model(branches=(branch,), padding="carry")
+    image = torch.randn(2, 3, 32, 32)
+    states = model.branches["swin"].backbone.forward_features(image)  # [B, rows, columns, C]
+    places = states.flatten(1, 2).transpose(1, 2)
+    by_hand = model.grid_norm(model.branches["swin"].places_to_grid(places)).transpose(1, 2)
+    assert torch.allclose(model.encode_images({"swin": image})["swin"].tokens, by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("branch", "words"),
+    [
+        (ImageBranchConfig("vit", "vit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2, "qk_norm": True}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "beit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
+        (ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", {"embed_dim": 8}, axes="published"), "hidden size"),
+    ],
+)
+def test_backbones_that_could_not_be_explained_are_refused(branch, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_model(branches=(branch,), padding="carry")

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor
+import app
+from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor, Prediction
 from tests.conftest import tiny_config, tiny_model
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -154,6 +156,49 @@ def test_an_answer_does_not_outlive_its_question(page, flower):
     assert page.locator("#verdict h2").count() == 0 and page.locator("#votes table").count() == 0
 
 
+def test_a_late_answer_does_not_stand_beside_another_question(page, flower, monkeypatch):
+    """The passage changes while the model is at work."""
+    real = MustiPipeline.explain
+
+    def slow(self, image, passage):
+        time.sleep(1.5)
+        return real(self, image, passage)
+
+    monkeypatch.setattr(MustiPipeline, "explain", slow)
+    ask(page, flower, PASSAGE)
+    page.wait_for_timeout(300)
+    page.get_by_label("Passage").fill("A stinking herring lay on the quay.")
+    page.wait_for_timeout(2500)
+    page.get_by_text("Press “Compare”").first.wait_for()
+    assert page.locator("#verdict h2").count() == 0 and page.locator("#votes table").count() == 0
+
+
+def test_a_picture_as_thin_as_a_thread(page, tmp_path):
+    path = tmp_path / "thread.png"
+    Image.new("RGB", (1, 3000), "red").save(path)
+    ask(page, path, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+
+
+def test_an_unforeseen_error_reads_as_one_sentence(page, flower, monkeypatch):
+    monkeypatch.setattr(MustiPipeline, "explain", lambda *_: 1 / 0)
+    ask(page, flower, PASSAGE)
+    page.get_by_text("This pair could not be answered").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"), [(0.49, "Rather NO, but only just"), (0.51, "Rather YES, but only just"), (0.9, "YES: the same smell")]
+)
+def test_a_close_answer_is_called_close(probability, words):
+    p = Prediction("YES" if probability >= 0.5 else "NO", probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1)
+    assert words in app.verdict_html(p)
+
+
+def test_a_word_read_often_is_listed_once():
+    p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9)], [("flower", "rose")] * 40 + [("dog", "hound")])
+    assert "rose → flower (×40), hound → dog." in app.verdict_html(p)
+
+
 def test_text_of_users_is_never_code(page, flower):
     ask(page, flower, "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.")
     page.locator("#verdict h2").wait_for()
@@ -192,7 +237,7 @@ def test_bad_input_reads_as_one_sentence(page, flower, tmp_path, content, passag
 
 def test_an_unknown_smell_is_not_a_confident_no(page, flower):
     ask(page, flower, "Chapter the second, in which nothing at all is decided and everything is postponed.")
-    page.locator("#verdict .notice").wait_for()
+    page.locator("#verdict .notice").first.wait_for()
     assert "cannot tell" in page.locator("#verdict h2").inner_text()
 
 

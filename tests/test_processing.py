@@ -207,3 +207,8 @@ def test_pictures_are_taken_one_at_a_time(processor):
             yield Image.new("RGB", (8, 8), colour)
 
     assert processor.images(pictures())["vit"].shape[0] == 2 and taken == ["red", "blue"]
+
+
+def test_printers_ligatures_are_spelled_out():
+    """OCR leaves them in; the tokenizer does not know them."""
+    assert clean_passage("The \ufb01sh and the \ufb02owers, a di\ufb03cult a\ufb00air") == "The fish and the flowers, a difficult affair"

@@ -1,8 +1,10 @@
-"""Scores: MUSTI's F1-macro, per language, the decision threshold, collapse."""
+"""Scores: MUSTI's F1-macro, per language, with intervals; the decision threshold, calibration, collapse."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score, roc_auc_score
 
 COLLAPSE_SPREAD = 1e-3  # standard deviation of probabilities under which a model answers everything alike
@@ -50,3 +52,61 @@ def collapsed(probabilities: np.ndarray) -> bool:
     """True when all probabilities are practically alike, as in a published notebook of MMM2024 that shows one P for every pair, or when one
     is no number."""
     return not np.isfinite(probabilities).all() or bool(np.std(probabilities) < COLLAPSE_SPREAD)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logits [N] -> probabilities, without overflow."""
+    return np.exp(-np.logaddexp(0, -np.asarray(logits, dtype=np.float64)))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017). logits, labels: [N]."""
+
+    def loss(log_t: float) -> float:
+        z = logits / math.exp(log_t)
+        return float(np.mean(np.logaddexp(0, z) - labels * z))
+
+    return float(math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean probability, share of YES, number of pairs) of each bin of equal width that holds a pair."""
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    rows = [place == b for b in range(bins)]
+    return [(float(probabilities[r].mean()), float(labels[r].mean()), int(r.sum())) for r in rows if r.any()]
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between probability and share of YES over the bins, weighted by their pairs (Naeini et al. 2015). 0..1."""
+    return sum(n * abs(p - share) for p, share, n in reliability(labels, probabilities, bins)) / len(labels)
+
+
+def resampled_f1(
+    labels: np.ndarray, guesses: Sequence[np.ndarray], groups: Sequence[int] | None = None, draws: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """F1-macro of each system on the same bootstrap samples.
+
+    Args:
+        labels: 0/1 [N]. guesses: 0/1 [N] of each system. groups: [N]; pairs that share a picture or a passage are not independent, so whole
+            groups are drawn; None draws pairs.
+
+    Returns: [systems, draws].
+    """
+    labels = np.asarray(labels, dtype=int)
+    index = np.unique(np.arange(len(labels)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    count = index.max() + 1
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)  # [draws, groups]
+    result = []
+    for guess in guesses:
+        cells = np.zeros((count, 4))
+        np.add.at(cells, (index, 2 * labels + np.asarray(guess, dtype=int)), 1)
+        tn, fp, fn, tp = (weights @ cells).T
+        no, yes = (2 * a / np.maximum(2 * a + fp + fn, 1) for a in (tn, tp))
+        result.append((no + yes) / 2)
+    return np.stack(result)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> list[float]:
+    """The middle ``level`` of bootstrap values: [low, high]."""
+    side = (1 - level) / 2
+    return [float(v) for v in np.quantile(values, [side, 1 - side])]

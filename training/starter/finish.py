@@ -1,36 +1,25 @@
 """What is done once training is over: temperature, threshold, scores, baselines, and the folder of weights."""
 
 import dataclasses
+import hashlib
 import json
-import math
 import platform
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 
 from ..loop import draw_curves
-from ..metrics import best_threshold, scores
+from ..metrics import best_threshold, fit_temperature, scores
 from .baselines import baselines, naming_probabilities
 from .card import write_card
 from .match import pair_logits
 from .reading import reading_scores
 from .stages import Workshop
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017)."""
-
-    def loss(log_t: float) -> float:
-        z = logits / math.exp(log_t)
-        return float(np.mean(np.logaddexp(0, z) - labels * z))
-
-    return float(math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
 
 
 def calibrate_reading(model: MustiModel, shop: Workshop) -> dict:
@@ -59,7 +48,8 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
     languages = {s: [shop.passages[s][p.passage].language for p in shop.pairs[s]] for s in run}
     metrics = {s: scores(labels[s], probabilities[s], threshold, languages[s]) for s in run}
     art = [i for i, p in enumerate(shop.pairs["test"]) if shop.pictures["test"].sources[p.picture] == "pacs-art"]
-    metrics["test_paintings"] = scores(labels["test"][art], probabilities["test"][art], threshold)
+    if art:
+        metrics["test_paintings"] = scores(labels["test"][art], probabilities["test"][art], threshold)
     naming = {s: naming_probabilities(model, f) for s, f in {"train": shop.views[0], **shop.features}.items()}
     metrics["reading"] = metrics_of_reading
     metrics["picture_top1_test"] = float((naming["test"].argmax(1) == shop.pictures["test"].labels).mean())
@@ -69,8 +59,9 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
     model.config = dataclasses.replace(model.config, threshold=threshold, temperature=temperature)
     model._hub_mixin_config = model.config.to_dict()
     metrics |= {
-        "caveat": "A small model trained on proxy pairs (photographs and paintings of 52 objects with passages that name them); "
-        "not the published MUSTI model.",
+        "caveat": f"A small model trained on proxy pairs (photographs and paintings of {len(model.config.objects)} objects with passages that "
+        "name them); not the published MUSTI model.",
+        "picture_sources": {str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True))},
         "gate": {"w_image": model.gate.weight[0, 0].item(), "w_text": model.gate.weight[0, 1].item(), "bias": model.gate.bias.item()},
         "training_seconds_recorded": round(seconds),
         "match_epochs_done": len((work / "match" / "log.jsonl").read_text().splitlines()),
@@ -80,6 +71,7 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
     out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(out)  # stored in half precision: under 10 MB; loaded as float32
     MustiProcessor(model.config, shop.tokenizer).save_pretrained(out)
+    metrics["weights"] = "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     for stage in ("words", "match"):
         shutil.copy(work / stage / "log.jsonl", out / f"log-{stage}.jsonl")

@@ -117,28 +117,19 @@ class Objective:
     """The loss of both stages: naming (wordpieces, [CLS], picture vectors, all toward the same object prototypes), and, in stage "match",
     focal loss on pairs. Naming stays on during matching so that the text goes on to be read word by word.
 
-    none: weight of the wordpieces that name nothing, which are nearly all; naming: of the naming losses beside the focal loss.
+    none: weight of the wordpieces that name nothing, which are nearly all; naming: of the naming losses beside the focal loss, 0 leaves them
+    out; branches: weight of the focal loss on each branch's own logit.
     """
 
-    def __init__(self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0, none: float = 0.1) -> None:
-        self.features, self.focal, self.naming, self.none = features, focal, naming, none
+    def __init__(
+        self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0, none: float = 0.1, branches: float = 0.5
+    ) -> None:
+        self.features, self.focal, self.naming, self.none, self.branches = features, focal, naming, none, branches
 
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
-        known = len(model.config.objects)
-        states = model.plain_states(batch.input_ids, batch.attention_mask)
-        logits = model.name_states(states)
-        weight = torch.ones(known + 1)
-        weight[known] = self.none
-        pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
-        target = batch.named / batch.named.sum(1, keepdim=True)
-        whole = F.cross_entropy(model.name_vector(model.pooler(states)), target)
         encoded = tokens_of(model, self.features[batch.view], batch.pictures)
-        picture = sum(
-            F.cross_entropy(model.name_vector(model.image_vector(t)), batch.objects) for t in encoded.values()
-        ) / len(encoded)
-        loss = self.naming * (pieces + whole + picture)
-        parts = {"pieces": pieces.item(), "cls": whole.item(), "picture": picture.item()}
+        loss, parts = self._names(model, batch, encoded) if self.naming else (0.0, {})
         if self.focal is not None:
             rows, columns, labels = batch.pairs.T
             chosen = {n: t.select(columns) for n, t in encoded.items()}
@@ -147,8 +138,24 @@ class Objective:
             # Each branch is also held to the answer by itself, or the better one would let the other starve.
             alone = model.scale * output.similarities + model.bias
             each = sum(self.focal(z, labels.float()) for z in alone.T) / alone.shape[1]
-            loss = loss + 10 * (focal + 0.5 * each)
+            loss = loss + 10 * (focal + self.branches * each)
             parts["focal"] = focal.item()
+        return loss, parts
+
+    def _names(self, model: MustiModel, batch: Batch, encoded: dict[str, ImageTokens]) -> tuple[Tensor, dict[str, float]]:
+        known = len(model.config.objects)
+        states = model.plain_states(batch.input_ids, batch.attention_mask)
+        logits = model.name_states(states)
+        weight = torch.ones(known + 1)
+        weight[known] = self.none
+        pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
+        target = batch.named / batch.named.sum(1, keepdim=True)
+        whole = F.cross_entropy(model.name_vector(model.pooler(states)), target)
+        picture = sum(
+            F.cross_entropy(model.name_vector(model.image_vector(t)), batch.objects) for t in encoded.values()
+        ) / len(encoded)
+        loss = self.naming * (pieces + whole + picture)
+        parts = {"pieces": pieces.item(), "cls": whole.item(), "picture": picture.item()}
         return loss, parts
 
 

@@ -50,7 +50,8 @@ def _documents(data: Path) -> list[tuple[str, str, str]]:
 
 
 def load_passages(data: Path, lexicons: dict[str, Lexicon]) -> dict[str, list[Passage]]:
-    """All passages by split. MUSTI texts are kept whole; a text that begins alike goes to the same split."""
+    """All passages by split. MUSTI texts are kept whole; a text that begins alike goes to the same split, and a passage of dev or
+    test half of whose words in a row are also in train is left out."""
     splits: dict[str, list[Passage]] = {"train": [], "dev": [], "test": []}
     for text, language, origin in _documents(data):
         if language not in lexicons or len(WORD.findall(text)) < 8:
@@ -58,7 +59,22 @@ def load_passages(data: Path, lexicons: dict[str, Lexicon]) -> dict[str, list[Pa
         mentions = tuple(lexicons[language].find(text))
         key = "".join(text.lower().split())[:60]
         splits[split_of(key, dev=0.12, test=0.12)].append(Passage(text, language, mentions, origin))
+    known = {s for p in splits["train"] for s in _shingles(p.text)}
+    for split in ("dev", "test"):
+        splits[split] = [p for p in splits[split] if not _mostly(p.text, known)]
     return splits
+
+
+def _shingles(text: str, size: int = 8) -> set[str]:
+    """All runs of ``size`` words, folded."""
+    words = [w.group().lower() for w in WORD.finditer(text)]
+    return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def _mostly(text: str, known: set[str]) -> bool:
+    """Whether half of the passage's runs of words are known: the same text again, begun a few words earlier or later."""
+    own = _shingles(text)
+    return bool(own) and len(own & known) >= len(own) / 2
 
 
 def window(passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int = 8, high: int = 160) -> Passage:

@@ -5,6 +5,7 @@ Layout of the raw material: ``DATA/images/<object>.zip``; the folder inside a zi
 
 import hashlib
 import io
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,22 +73,29 @@ def load_pictures(data: Path, work: Path) -> dict[str, Pictures]:
         data: the raw material (see the module's docstring).
         work: folder for the cache (about 1.5 GB for 38,000 pictures).
 
-    Returns: {"train", "dev", "test"} -> Pictures. The split goes by picture (hash of its name).
+    Returns: {"train", "dev", "test"} -> Pictures. The split goes by picture (hash of its name); pictures of dev and test that
+        are also in train are left out.
+
+    Raises: ValueError when ``work`` was made from other pictures.
     """
     objects = object_names(data)
-    for split in SPLITS:
-        if not (work / f"pictures-{split}.npz").exists():
-            break
-    else:
+    listing = {p.name: p.stat().st_size for p in sorted((data / "images").glob("*.zip"))}
+    kept = work / "pictures.json"
+    if kept.exists() and json.loads(kept.read_text()) != listing:
+        raise ValueError(f"{work} was made from other pictures than {data / 'images'}; choose another work folder, or remove this one.")
+    if kept.exists():
         return {split: _load_split(work, split, objects) for split in SPLITS}
     rows = _read_all(data, objects)
     splits = np.array([split_of(name) for name in rows["names"]])
+    digests = np.array([hashlib.sha256(p.tobytes()).hexdigest() for p in rows["pixels"]])
+    splits[(splits != "train") & np.isin(digests, digests[splits == "train"])] = "twice"  # the same picture again: left out
     work.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         keep = np.flatnonzero(splits == split)
         np.save(work / f"pixels-{split}.npy", np.stack([rows["pixels"][i] for i in keep]))
         columns = {k: np.array([rows[k][i] for i in keep]) for k in ("labels", "sources", "names")}
         np.savez(work / f"pictures-{split}.npz", **columns)
+    kept.write_text(json.dumps(listing) + "\n")
     return {split: _load_split(work, split, objects) for split in SPLITS}
 
 

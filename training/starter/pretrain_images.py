@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,8 @@ def pretrain(
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if state["schedule"] != asdict(schedule):
+            raise ValueError(f"{checkpoint} was trained on another schedule; remove it, or choose another work folder.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
@@ -116,6 +118,7 @@ def pretrain(
         size = schedule.small_size if epoch < schedule.small_epochs and not hasattr(net.backbone, "blocks") else schedule.size
         if hasattr(net.backbone, "patch_drop") and epoch >= schedule.epochs * 0.7:
             net.backbone.patch_drop = torch.nn.Identity()  # the last epochs see every patch
+        torch.manual_seed(1000 * schedule.seed + epoch)  # patch drop and dropout of this epoch, resumed or not
         rng = np.random.default_rng((schedule.seed, epoch))
         generator = torch.Generator().manual_seed(1000 * schedule.seed + epoch)
         order = rng.choice(len(train), size=steps * schedule.batch, p=weights)
@@ -140,7 +143,7 @@ def pretrain(
         with open(work / f"{name}.jsonl", "a") as log:
             log.write(json.dumps(row) + "\n")
         state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-        torch.save(state | {"epoch": epoch + 1}, checkpoint.with_suffix(".tmp"))
+        torch.save(state | {"epoch": epoch + 1, "schedule": asdict(schedule)}, checkpoint.with_suffix(".tmp"))
         checkpoint.with_suffix(".tmp").replace(checkpoint)
         print(json.dumps({name: row}), flush=True)
     return net.eval()

@@ -55,10 +55,13 @@ def finished_backbones(model: MustiModel, folder: Path, work: Path) -> None:
         shutil.copy(log, work / log.name.removeprefix("log-images-"))
 
 
-def _kept(model: MustiModel, work: Path, split: str, make: Callable[[], list[dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
-    """Features of one split that ``make`` gives, made once for these backbones and read back after that."""
+def _kept(
+    model: MustiModel, work: Path, split: str, pictures: Pictures, make: Callable[[], list[dict[str, Tensor]]]
+) -> list[dict[str, Tensor]]:
+    """Features of one split that ``make`` gives, made once for these backbones and pictures and read back after that."""
     weights = [p for b in model.branches.values() for p in b.backbone.state_dict().values()]
-    digest = hashlib.sha256(b"".join(p.numpy().tobytes() for p in weights)).hexdigest()[:10]
+    names = "\n".join(pictures.names.tolist()).encode()
+    digest = hashlib.sha256(names + b"".join(p.numpy().tobytes() for p in weights)).hexdigest()[:10]
     path = work / f"features-{split}-{digest}.pt"
     if not path.exists():
         save_atomically(make(), path)
@@ -80,9 +83,9 @@ class Workshop:
             length = model.config.text_length
             train_tokenizer(texts, forms, model.config.text["vocab_size"], length).save_pretrained(work / "tokenizer")
         self.tokenizer = load_tokenizer(work / "tokenizer")
-        self.views = _kept(model, work, "train", lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
+        self.views = _kept(model, work, "train", pictures["train"], lambda: backbone_features(model, pictures["train"], VIEWS, seed=7))
         self.features = {
-            s: _kept(model, work, s, lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
+            s: _kept(model, work, s, pictures[s], lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
         }
         self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
         self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
@@ -92,13 +95,14 @@ class Workshop:
         parts = [[list(p.names), [t.text for t in self.passages[s]], [str(q) for q in self.pairs[s]]] for s, p in self.pictures.items()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def epoch(self, size: int, steps: int, seed: int, drills: int = 0):
+    def epoch(self, size: int, steps: int, seed: int, drills: int = 0, padding: str | None = None):
         """epoch -> that epoch's batches; the first ``drills`` epochs have short texts, dense with names, four times as many a batch."""
+        padding = padding or self.padding
 
         def make(epoch: int) -> Iterator[Batch]:
             drill = epoch < drills
             many = size * 4 if drill else size
-            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill, self.padding)
+            return batches(self.mill, self.tokenizer, self.pictures["train"], many, steps, seed * 1000 + epoch, VIEWS, drill, padding)
 
         return make
 
@@ -110,24 +114,29 @@ class Workshop:
         return {k: result[k] for k in ("score", "auc", "threshold", "collapsed")}
 
 
-def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 18) -> None:
+FROZEN = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
+
+
+def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 18, steps: int = 100) -> None:
     """The text and the projections learn the object prototypes; no pairs yet. The epoch that reads the dev passages best is kept."""
-    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
-    settings = TrainSettings(epochs=epochs, steps_per_epoch=100, lr=2e-3, lr_of=frozen)
+    settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=2e-3, lr_of=FROZEN)
+    batch, drills, none = 64, epochs // 3, 0.3
 
     def reads(model: MustiModel) -> dict:
         result = reading_scores(model, shop.tokenizer, shop.passages["dev"])
         return {"score": result["average_precision"], **result}
 
-    data = shop.epoch(64, settings.steps_per_epoch, seed=1, drills=epochs // 3)
-    train(model, skipping(data), Objective(shop.views, None, none=0.3), reads, settings, folder, shop.record)
+    record = shop.record | {"objective": {"batch": batch, "drills": drills, "none": none}}
+    data = skipping(shop.epoch(batch, steps, seed=1, drills=drills))
+    train(model, data, Objective(shop.views, None, none=none), reads, settings, folder, record)
 
 
-def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 10) -> None:
+def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 8, steps: int = 100) -> None:
     """The whole model on pairs with the focal loss; the frozen backbones' features are kept ones."""
-    frozen = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
     settings = TrainSettings(
-        epochs=epochs, steps_per_epoch=100, lr=6e-4, lr_of={**frozen, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}, patience=5
+        epochs=epochs, steps_per_epoch=steps, lr=6e-4, lr_of={**FROZEN, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}, patience=5
     )
-    objective = Objective(shop.views, FocalLoss(gamma=2.0, alpha=0.5), naming=0.5, none=0.5)
-    train(model, skipping(shop.epoch(32, settings.steps_per_epoch, 2)), objective, shop.dev, settings, folder, shop.record)
+    batch, focal, naming, none = 32, {"gamma": 2.0, "alpha": 0.5}, 0.5, 0.5
+    record = shop.record | {"objective": {"batch": batch, "focal": focal, "naming": naming, "none": none}}
+    objective = Objective(shop.views, FocalLoss(**focal), naming, none)
+    train(model, skipping(shop.epoch(batch, steps, 2)), objective, shop.dev, settings, folder, record)

@@ -1,0 +1,266 @@
+"""The MUSTI file format: records -> pairs, one at a time, with the bad ones named."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musti_model.errors import InputError
+
+LABELS = {"YES": 1, "NO": 0}
+LANGUAGES = {  # a tag: how files write it out
+    "en": ("eng", "english"),
+    "de": ("deu", "ger", "german", "deutsch"),
+    "fr": ("fra", "fre", "french", "français", "francais"),
+    "it": ("ita", "italian", "italiano"),
+    "sl": ("slv", "slo", "slovene", "slovenian", "slovenščina", "slovenscina", "slovensko", "slovenski"),
+    "nl": ("nld", "dut", "dutch", "nederlands"),
+}
+UNKNOWN_LANGUAGE = "und"  # the tag of BCP 47 for "undetermined"
+CHUNK = 1 << 16  # characters read at a time
+# A value that a chunk's end cut in two is found wrong at most this far before the end ("-Infinity", a pair of \u escapes), unless it is a string.
+_CUT = 16
+_TAGS = {name: tag for tag, names in LANGUAGES.items() for name in (tag, *names)}
+_INVISIBLE = "\ufeff\u200b\u200e\u200f"  # byte order mark, zero-width space, direction marks
+
+
+@dataclass(frozen=True)
+class MustiPair:
+    """A picture and a passage.
+
+    image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
+    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed.
+    """
+
+    id: str
+    image: str
+    language: str
+    text: str
+    label: int | None = None
+    objects: tuple[str, ...] = ()
+    title: str = ""
+    record: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that is no pair. id: "" when it has none; position: in the file, from 1; reason: a few words; record: as it was read."""
+
+    id: str
+    position: int
+    reason: str
+    record: Any = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"id {self.id}: {self.reason}" if self.id else f"record {self.position}: {self.reason}"
+
+
+def read_pairs(path: str | Path) -> tuple[list[MustiPair], list[BadRecord]]:
+    """All pairs of a MUSTI file in their order, and the records that are none.
+
+    Raises: InputError as ``iter_records`` does.
+    """
+    pairs: list[MustiPair] = []
+    bad: list[BadRecord] = []
+    for item in parse_records(iter_records(path)):
+        (pairs if isinstance(item, MustiPair) else bad).append(item)
+    return pairs, bad
+
+
+def parse_records(records: Iterable[Any]) -> Iterator[MustiPair | BadRecord]:
+    """A pair, or what is wrong, for each record, in order. The second record with an id is bad: results are kept by id."""
+    seen: set[str] = set()
+    for position, record in enumerate(records, start=1):
+        item = parse_record(record, position)
+        if isinstance(item, MustiPair):
+            if item.id in seen:
+                item = BadRecord(item.id, position, "its id was used before", record)
+            seen.add(item.id)
+        yield item
+
+
+def parse_record(record: Any, position: int) -> MustiPair | BadRecord:
+    """One record of the file. position: from 1."""
+    if not isinstance(record, dict):
+        return BadRecord("", position, "it is not an object with fields", record)
+    name = _id(record.get("id"))
+    image, text = record.get("image"), record.get("text")
+    label = _label(record.get("subtask1_label"))
+    if not name:
+        reason = "it has no id"
+    elif not isinstance(text, str) or not text.strip():
+        reason = "it has no text"
+    elif not isinstance(image, str) or not bare_address(image):
+        reason = "it has no image"
+    elif label == "bad":
+        reason = f"its subtask1_label is {str(record['subtask1_label'])[:40]!r}, neither YES nor NO"
+    else:
+        objects = _objects(record.get("subtask2_labels"))
+        return MustiPair(name, bare_address(image), language_tag(record.get("language")), text, label, objects, _title(record.get("title")), record)
+    return BadRecord(name, position, reason, record)
+
+
+def language_tag(value: Any) -> str:
+    """A language as files write it ("en", "en-GB", "slv", "Slovene", nothing) -> its tag ("en", "sl", "und"); an unknown one in small letters."""
+    if not isinstance(value, str) or value.strip().casefold() in ("", "nan", "none"):
+        return UNKNOWN_LANGUAGE
+    name = value.strip().casefold()
+    return _TAGS.get(name) or _TAGS.get(name.replace("_", "-").split("-")[0]) or name
+
+
+def fingerprint(pairs: Iterable[MustiPair]) -> str:
+    """16 hex digits of the ids, texts, images and labels, whatever their order."""
+    rows = sorted(json.dumps([p.id, p.text, p.image, p.label]) for p in pairs)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _id(value: Any) -> str:
+    """Ids are numbers in some files and text in others: 7, 7.0 and " 7" are one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return ""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else "" if math.isnan(value) else str(value)
+    return str(value).strip()
+
+
+def _label(value: Any) -> int | str | None:
+    """1, 0, None for no label, or "bad"."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        return "bad"
+    word = value.strip().upper()
+    return None if word in ("", "NAN", "NONE", "NULL") else LABELS.get(word, "bad")
+
+
+def _objects(value: Any) -> tuple[str, ...]:
+    """A list of names, or names in one string with commas; anything else is none."""
+    names = value.replace(";", ",").split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(n.strip() for n in names if isinstance(n, str) and n.strip())
+
+
+def _title(value: Any) -> str:
+    return value.strip() if isinstance(value, str) and value.strip() != "nan" else ""
+
+
+def bare_address(address: str) -> str:
+    """Without the white space and invisible signs that stick to the ends of copied addresses."""
+    while address != (shorter := address.strip().strip(_INVISIBLE)):
+        address = shorter
+    return address
+
+
+def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
+    """The records of a MUSTI file, ``{"pairs": [...]}`` or a bare list, one at a time: no more than a record and a chunk is held.
+
+    Args:
+        chunk: characters read at a time, at least 1.
+
+    Raises: InputError for a file that is missing, unreadable, not UTF-8, not JSON (also further on, after records), or holds no list of pairs.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from _records(_Json(file, chunk), path.name)
+    except OSError as error:
+        raise InputError(f"The MUSTI file {path} cannot be read ({error.strerror or error}); check the name.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The MUSTI file {path.name} is not UTF-8 text; save it as UTF-8 JSON.") from error
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The MUSTI file {path.name} is not JSON ({error}); fetch or export it again.") from error
+
+
+def _records(json_text: "_Json", name: str) -> Iterator[Any]:
+    """Walks the outermost list or object by hand and decodes what lies in it whole."""
+    found = False
+    if json_text.skip("["):
+        found = True
+        yield from json_text.items()
+    elif json_text.skip("{"):
+        while not json_text.skip("}"):
+            key = json_text.value()
+            json_text.expect(":")
+            if key == "pairs" and json_text.skip("["):
+                found = True
+                yield from json_text.items()
+            else:
+                json_text.value()
+            if not json_text.skip(","):
+                json_text.expect("}")
+                break
+    else:
+        json_text.value()
+    if json_text.peek():
+        raise json_text.error("something follows the end")
+    if not found:
+        raise InputError(f'The MUSTI file {name} holds no list of pairs; it is {{"pairs": [...]}} or a list.')
+
+
+class _Json:
+    """A JSON text read in chunks: a buffer, the place in it, and what was let go before it."""
+
+    def __init__(self, file: Any, chunk: int) -> None:
+        self._file, self._chunk = file, chunk
+        self._buffer, self._at, self._gone, self._ended = "", 0, 0, False
+        self._decoder = json.JSONDecoder()
+
+    def error(self, words: str) -> ValueError:
+        return ValueError(f"{words} at character {self._gone + self._at + 1}")
+
+    def _grow(self) -> None:
+        """Reads on. What is read doubles while one value needs more, so that a long value is not decoded once a chunk."""
+        kept = self._buffer[self._at :]
+        more = self._file.read(max(self._chunk, len(kept)))
+        self._gone += self._at
+        self._buffer, self._at, self._ended = kept + more, 0, not more
+
+    def peek(self) -> str:
+        """The next character that is no white space, "" at the end."""
+        while True:
+            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._buffer) or self._ended:
+                return self._buffer[self._at : self._at + 1]
+            self._grow()
+
+    def skip(self, sign: str) -> bool:
+        if self.peek() != sign:
+            return False
+        self._at += 1
+        return True
+
+    def expect(self, sign: str) -> None:
+        if not self.skip(sign):
+            raise self.error(f"{sign} is missing")
+
+    def items(self) -> Iterator[Any]:
+        """The rest of a list whose bracket was read."""
+        if self.skip("]"):
+            return
+        while True:
+            yield self.value()
+            if not self.skip(","):
+                self.expect("]")
+                return
+
+    def value(self) -> Any:
+        first = self.peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._buffer) - _CUT
+                if self._ended or not cut:
+                    self._at = error.pos
+                    raise self.error(error.msg) from error
+            else:
+                # A number may go on in the next chunk; what has an end sign may not.
+                if first in '{["' or self._ended or end < len(self._buffer) - _CUT:
+                    self._at = end
+                    return value
+            self._grow()

@@ -1,0 +1,232 @@
+"""One interface to every system: pairs -> batch -> logits, and a folder of weights that can be loaded again."""
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
+
+from musti_model.model import MustiModel
+from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.weights import STARTER, find_weights
+
+from .data import MustiPair
+from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
+from .loop import Step
+from .systems import LossSettings, System
+
+MULTILINGUAL = "bert-base-multilingual-cased"
+KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory
+
+
+class Pictures:
+    """Pictures of pairs as squares of the model's size, decoded once while there is room."""
+
+    def __init__(self, processor: MustiProcessor, root: Path) -> None:
+        self.processor, self.root, self.bytes = processor, root, 0
+        self.kept: OrderedDict[str, dict[int, np.ndarray]] = OrderedDict()
+
+    def __call__(self, name: str) -> dict[int, np.ndarray]:
+        if name not in self.kept:
+            self.kept[name] = self.processor.squares(open_image(self.root / name))
+            self.bytes += sum(a.nbytes for a in self.kept[name].values())
+            while self.bytes > KEPT_BYTES and len(self.kept) > 1:
+                self.bytes -= sum(a.nbytes for a in self.kept.popitem(last=False)[1].values())
+        return self.kept[name]
+
+
+class MustiLearner:
+    """A MustiModel with its processor."""
+
+    kind = "musti"
+
+    def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path) -> None:
+        self.model, self.processor = model, processor
+        self.pictures = Pictures(processor, root)
+
+    def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
+        """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}. Raises InputError."""
+        texts = self.processor.passages([p.text for p in pairs])
+        images = self.processor.normalised([self.pictures(p.image) for p in pairs])
+        return {"images": images, "input_ids": texts.input_ids, "attention_mask": texts.attention_mask, "labels": labels_of(pairs)}
+
+    def logits(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """-> logits [B], and each branch's own [B, branches] where there are several."""
+        output = model(batch["images"], batch["input_ids"], batch["attention_mask"])
+        alone = model.scale * output.similarities + model.bias if output.similarities.shape[1] > 1 else None
+        return output.logits, alone
+
+    def save(self, folder: Path, threshold: float, temperature: float) -> None:
+        """A folder that ``MustiPipeline`` loads."""
+        config = replace(self.model.config, threshold=threshold, temperature=temperature)
+        self.model.config, self.model._hub_mixin_config = config, config.to_dict()
+        self.model.save_pretrained(folder)
+        MustiProcessor(config, self.processor.tokenizer).save_pretrained(folder)
+
+
+class DetectorLearner:
+    """DetectorBert with its tokenizer and the names found so far."""
+
+    kind = "detector"
+
+    def __init__(self, model: DetectorBert, tokenizer: PreTrainedTokenizerBase, book: NameBook, root: Path) -> None:
+        self.model, self.tokenizer, self.book, self.root = model, tokenizer, book, root
+
+    def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
+        """{"input_ids", "attention_mask", "token_type_ids" [B, T], "labels" [B]}; the names are read as a first sentence."""
+        names = [self.book(p.image, lambda p=p: open_image(self.root / p.image)) for p in pairs]
+        first = [", ".join(n) + "." if n else "." for n in names]
+        encoded = self.tokenizer(
+            first, [clean_passage(p.text) for p in pairs], truncation="only_second", max_length=self.model.config.text_length,
+            padding="longest", return_token_type_ids=True, return_tensors="pt",
+        )  # fmt: skip
+        return {k: encoded[k] for k in ("input_ids", "attention_mask", "token_type_ids")} | {"labels": labels_of(pairs)}
+
+    def logits(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, None]:
+        """-> logits [B]."""
+        return model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]), None
+
+    def save(self, folder: Path, threshold: float, temperature: float) -> None:
+        """A folder that ``load_learner`` loads; the page runs MustiModels only."""
+        self.model.config = replace(self.model.config, threshold=threshold, temperature=temperature)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(self.model.config.to_dict(), indent=1) + "\n")
+        self.tokenizer.save_pretrained(folder)
+        if self.book.path and self.book.path.exists() and self.book.path.parent != folder:
+            shutil.copy(self.book.path, folder / "names.json")
+
+
+Learner = MustiLearner | DetectorLearner
+
+
+def labels_of(pairs: Sequence[MustiPair]) -> Tensor:
+    """float32 [B]; a pair without a label counts as NO."""
+    return torch.tensor([float(p.label or 0) for p in pairs])
+
+
+def loss_step(learner: Learner, settings: LossSettings) -> Step:
+    """The step of the training loop: the loss on the logits, and on each branch's own by ``settings.branches``."""
+    criterion = settings.make()
+
+    def step(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        batch = to_device(batch, next(model.parameters()).device)
+        logits, alone = learner.logits(model, batch)
+        loss = criterion(logits.float(), batch["labels"])
+        if alone is None or not settings.branches:
+            return loss, {}
+        each = sum(criterion(z.float(), batch["labels"]) for z in alone.T) / alone.shape[1]
+        return loss + settings.branches * each, {"pairs": loss.item(), "branches": each.item()}
+
+    return step
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Tensors in nested dictionaries, moved."""
+    if isinstance(batch, dict):
+        return {k: to_device(v, device) for k, v in batch.items()}
+    return batch.to(device, non_blocking=True)
+
+
+@torch.inference_mode()
+def pair_logits(learner: Learner, pairs: Sequence[MustiPair], size: int = 32, precision: str = "float32") -> np.ndarray:
+    """Logits [N], before temperature; pairs of like length share a batch."""
+    learner.model.eval()
+    device = next(learner.model.parameters()).device
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].text))
+    logits = np.zeros(len(pairs))
+    for start in tqdm(range(0, len(pairs), size), desc="scoring", mininterval=5, leave=False):
+        rows = order[start : start + size]
+        batch = to_device(learner.batch([pairs[i] for i in rows]), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits[rows] = learner.logits(learner.model, batch)[0].float().cpu().numpy()
+    return logits
+
+
+class PairBatches:
+    """Batches for the training loop: an epoch's order depends on seed and epoch alone; each process takes its share of every batch."""
+
+    def __init__(self, learner: Learner, pairs: Sequence[MustiPair], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if size % world:
+            raise ValueError(f"A batch of {size} cannot be shared by {world} processes; choose a multiple of {world}.")
+        self.learner, self.pairs, self.size, self.seed, self.rank, self.world = learner, pairs, size, seed, rank, world
+
+    def __call__(self, epoch: int, first: int):
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
+        for number in range(first, len(order) // self.size):
+            rows = order[number * self.size : (number + 1) * self.size][self.rank :: self.world]
+            yield self.learner.batch([self.pairs[i] for i in rows])
+
+
+# Building ---------------------------------------------------------------------------------------------------------------------------
+
+
+def build(system: System, root: Path, start: str | None = None, names: Path | None = None) -> tuple[Learner, str]:
+    """A system's learner and one sentence on where its weights come from.
+
+    Args:
+        root: folder of the pictures. start: "pretrained", "random" or weights (folder, Hub id, "starter"); None: as the system says.
+        names: file that keeps what the detector found.
+
+    Raises: WeightsError, OSError when weights or tokenizer cannot be had.
+    """
+    start = start or system.start
+    if isinstance(system.model, DetectorConfig):
+        model: Any = DetectorBert(system.model)
+        book = NameBook(lambda: load_namer(system.model.detector, system.model.confidence), names)
+    else:
+        model = MustiModel(system.model)
+    if start == "pretrained":
+        tokenizer, said = _pretrained(model), "Backbones and BERT start from their published weights, everything else anew."
+    elif start == "random":
+        tokenizer, said = AutoTokenizer.from_pretrained(MULTILINGUAL), "All weights start anew."
+    else:
+        tokenizer, said = _from_weights(model, start)
+    if isinstance(system.model, DetectorConfig):
+        return DetectorLearner(model, tokenizer, book, root), said
+    return MustiLearner(model, MustiProcessor(system.model, tokenizer), root), said
+
+
+def _pretrained(model: nn.Module) -> PreTrainedTokenizerBase:
+    for branch in getattr(model, "branches", {}).values():
+        made = timm.create_model(branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args)
+        branch.backbone.load_state_dict(made.state_dict())
+    bert = BertModel.from_pretrained(MULTILINGUAL)
+    for ours, theirs in ((model.text_embedding, bert.embeddings), (model.text_encoder, bert.encoder), (model.pooler, bert.pooler)):
+        ours.load_state_dict(theirs.state_dict())
+    return AutoTokenizer.from_pretrained(MULTILINGUAL)
+
+
+def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase, str]:
+    """Takes every tensor of the same name and shape; says how many."""
+    weights = find_weights(STARTER if start == "starter" else start)
+    given, own = load_file(weights.folder / "model.safetensors"), model.state_dict()
+    taken = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(taken, strict=False)
+    new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
+    said = f"{len(taken)} of {len(own)} tensors start from {weights.name}" + (f"; new: {', '.join(new)}." if new else ".")
+    return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True), said
+
+
+def load_learner(folder: Path, root: Path) -> Learner:
+    """From a folder that ``save`` wrote. Raises WeightsError, OSError, ValueError."""
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "detector" not in values:
+        model, processor = find_weights(folder).load()
+        return MustiLearner(model, processor, root)
+    config = DetectorConfig(**values)
+    model = DetectorBert(config)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    book = NameBook(lambda: load_namer(config.detector, config.confidence), folder / "names.json")
+    return DetectorLearner(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), book, root)
+

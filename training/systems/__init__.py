@@ -1,0 +1,152 @@
+"""Every system of the paper, and ours, as a configuration: ``*.toml`` in this folder, one table a system.
+
+A table may extend another one; what it says itself counts. ``training.train``, ``evaluate``, ``predict`` and ``compare`` take any of them.
+"""
+
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from musti_model.config import ImageBranchConfig, MustiConfig, preset
+
+from ..detector import DetectorConfig
+from ..loop import TrainSettings
+from ..losses import FocalLoss
+
+FOLDER = Path(__file__).parent
+# Branches of the starter's size by the kind of the branch they stand for. There is no small Swin among the embedded weights: it starts anew.
+SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 32, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """kind: "focal" or "entropy" (binary cross-entropy: focal with gamma 0 and no alpha); gamma, alpha, normalization: of FocalLoss;
+    branches: weight of the same loss on each branch's own logit, so that the better branch does not let the other one starve."""
+
+    kind: str = "focal"
+    gamma: float = 2.0
+    alpha: float | None = 0.5
+    normalization: str = "mean"
+    branches: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("focal", "entropy"):
+            raise ValueError(f"A loss is focal or entropy, not {self.kind!r}.")
+        if self.branches < 0:
+            raise ValueError("The weight of the branches' own loss is at least 0.")
+        self.make()
+
+    def make(self) -> FocalLoss:
+        """The loss function of (logits, labels)."""
+        return FocalLoss(0.0, None) if self.kind == "entropy" else FocalLoss(self.gamma, self.alpha, self.normalization)
+
+
+@dataclass(frozen=True)
+class System:
+    """One system: name; about: a sentence; model: what is built; loss; train: fields of TrainSettings except steps_per_epoch; batch: pairs
+    a step, all processes together; threshold: "dev" (chosen on development pairs) or a number; start: where weights come from, "pretrained"
+    (timm and transformers), "random", or a folder of weights."""
+
+    name: str
+    about: str
+    model: MustiConfig | DetectorConfig
+    loss: LossSettings
+    train: dict[str, Any]
+    batch: int
+    threshold: str | float
+    start: str
+
+    def settings(self, pairs: int, seed: int) -> TrainSettings:
+        """For a training set of ``pairs``; the last, smaller batch of an epoch is left out. Raises ValueError for less than one batch."""
+        accumulate = self.train.get("accumulate", 1)
+        return TrainSettings(steps_per_epoch=pairs // (self.batch * accumulate), seed=seed, **self.train)
+
+
+def _tables() -> dict[str, dict[str, Any]]:
+    return {n: t for path in sorted(FOLDER.glob("*.toml")) for n, t in tomllib.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def system_names() -> list[str]:
+    """All systems."""
+    return [n for n, t in _tables().items() if not t.get("abstract")]
+
+
+def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = None) -> System:
+    """A system by name.
+
+    Args:
+        size: "base" (as described) or "starter": the same system with the starter's backbones and text encoder, for two CPU cores.
+        changes: {"loss.alpha": .3, "train.lr": 1e-4, "batch": 8 ...}, counting before the file.
+
+    Raises: ValueError for an unknown name, key or value.
+    """
+    tables = _tables()
+    if name not in tables or tables[name].get("abstract"):
+        raise ValueError(f"There is no system {name!r}; there are {', '.join(n for n in tables if not tables[n].get('abstract'))}.")
+    if size not in ("base", "starter"):
+        raise ValueError(f"size is base or starter, not {size!r}.")
+    table = _extended(tables, name)
+    for key, value in (changes or {}).items():
+        part, _, inner = key.rpartition(".")
+        (table.setdefault(part, {}) if part else table)[inner] = value
+    unknown = set(table) - {f.name for f in fields(System)} - {"kind"}
+    if unknown:
+        raise ValueError(f"A system does not know {', '.join(sorted(unknown))}.")
+    train, known = table["train"], {f.name for f in fields(TrainSettings)} - {"steps_per_epoch", "seed"}
+    if set(train) - known:
+        raise ValueError(f"train does not know {', '.join(sorted(set(train) - known))}.")
+    if set(table["loss"]) - {f.name for f in fields(LossSettings)}:
+        raise ValueError(f"loss does not know {', '.join(sorted(set(table['loss']) - {f.name for f in fields(LossSettings)}))}.")
+    make = _detector if table["kind"] == "detector" else _musti
+    return System(
+        name=name, about=table["about"], model=make(name, table["model"], size), loss=LossSettings(**_nullable(table["loss"])), train=train,
+        batch=table["batch"], threshold=table["threshold"], start=table["start"],
+    )  # fmt: skip
+
+
+def _extended(tables: dict[str, dict], name: str) -> dict[str, Any]:
+    """The table with all that it extends, key by key; in [model] a list of branches replaces the older one."""
+    table = {k: v for k, v in tables[name].items() if k not in ("extends", "abstract")}
+    if "extends" not in tables[name]:
+        return table
+    base = _extended(tables, tables[name]["extends"])
+    return base | {k: base.get(k, {}) | v if isinstance(v, dict) else v for k, v in table.items()}
+
+
+def _nullable(table: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: alpha = "none"."""
+    return {k: None if v == "none" else v for k, v in table.items()}
+
+
+def _musti(name: str, table: dict[str, Any], size: str) -> MustiConfig:
+    changes = dict(table)
+    base = preset(changes.pop("preset"))
+    chosen = changes.pop("branches", [b.name for b in base.branches])
+    named = {b.name: b for b in base.branches}
+    branches = [named[b] if isinstance(b, str) else ImageBranchConfig(**b) for b in chosen]
+    config = MustiConfig.from_dict({**base.to_dict(), "branches": tuple(branches), "name": name, **changes})
+    return config if size == "base" else at_starter_size(config)
+
+
+def _detector(name: str, table: dict[str, Any], size: str) -> DetectorConfig:
+    config = DetectorConfig(name=name, **table)
+    if size == "base":
+        return config
+    small = preset("starter")
+    return replace(config, text=small.text, text_length=small.text_length)
+
+
+def at_starter_size(config: MustiConfig) -> MustiConfig:
+    """The same architecture with the starter's backbones, text encoder and text grid."""
+    small = preset("starter")
+    vit, resnet = small.branches
+    branches = []
+    for b in config.branches:
+        if b.backbone.startswith("swin"):
+            like = ImageBranchConfig(b.name, "swin_tiny_patch4_window7_224", SMALL_SWIN, image_size=96)
+        else:
+            like = vit if b.backbone.startswith("vit") else resnet
+        project = like.project and b.axes == "natural"
+        branches.append(replace(like, name=b.name, axes=b.axes, project=project, norm_eps=b.norm_eps))
+    return replace(config, branches=tuple(branches), text=small.text, text_length=small.text_length)
