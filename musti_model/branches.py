@@ -84,12 +84,14 @@ class ImageBranch(nn.Module):
 
     def _feature_map(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, C, rows, columns], for backbones whose features are a map."""
-        training = self.backbone.training
-        self.backbone.train(training and images.shape[0] > 1)  # batch statistics of one picture would be meaningless
+        learning = [m for m in self.backbone.modules() if m.training] if images.shape[0] == 1 else []
+        for module in learning:  # batch statistics of one picture would be meaningless
+            module.training = False
         try:
             features = self.backbone.forward_features(images)
         finally:
-            self.backbone.train(training)
+            for module in learning:
+                module.training = True
         return features.permute(0, 3, 1, 2) if self.is_swin else features
 
     def forward(self, images: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:

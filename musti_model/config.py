@@ -23,7 +23,7 @@ class ImageBranchConfig:
     whole picture is resized to; mean, std: per channel, for pixels in 0..1; axes: "natural" (channels become features, places
     become tokens) or "published" (CNN and Swin only: the axes of the published code, REFERENCE flaw: channels or a learned mix
     become tokens, so a token has no place in the picture); project: natural axes: learn a projection also for a ViT as wide as the
-    text, whose tokens else enter as they are (as published); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps timm's.
+    text, whose tokens else enter as they are (as published); resample: "bicubic" or "bilinear" (as published); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps timm's.
     """
 
     name: str
@@ -35,6 +35,7 @@ class ImageBranchConfig:
     axes: str = "natural"
     project: bool = False
     norm_eps: float | None = None
+    resample: str = "bicubic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
@@ -43,6 +44,8 @@ class ImageBranchConfig:
             raise ValueError(f"A branch's name is letters, digits and underscores, not {self.name!r}.")
         if ":" in self.backbone:
             raise ValueError(f"backbone is a timm architecture, not an address: {self.backbone!r}.")
+        if self.resample not in ("bicubic", "bilinear"):
+            raise ValueError(f'resample is "bicubic" or "bilinear", not {self.resample!r}.')
         if self.axes not in ("natural", "published"):
             raise ValueError(f'axes is "natural" or "published", not {self.axes!r}.')
 
@@ -135,9 +138,9 @@ BERT_MULTILINGUAL = {
 _VIT = ImageBranchConfig("vit", "vit_base_patch16_224.orig_in21k")
 _RESNET34 = ImageBranchConfig("resnet", "resnet34.a1_in1k", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _PUBLISHED = {"padding": "carry", "logit": "published", "text": BERT_MULTILINGUAL}
-_PUBLISHED_VIT = ImageBranchConfig("vit", "vit_base_patch16_224.orig_in21k", norm_eps=1e-12)
-_PUBLISHED_RESNET = ImageBranchConfig("resnet", "resnet50.a1_in1k", axes="published")
-_PUBLISHED_SWIN = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224.ms_in1k", axes="published", norm_eps=1e-5)
+_PUBLISHED_VIT = ImageBranchConfig("vit", "vit_base_patch16_224.orig_in21k", norm_eps=1e-12, resample="bilinear")
+_PUBLISHED_RESNET = ImageBranchConfig("resnet", "resnet50.a1_in1k", axes="published", resample="bilinear")
+_PUBLISHED_SWIN = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224.ms_in1k", axes="published", norm_eps=1e-5, resample="bilinear")
 
 
 def preset(name: str, **changes: Any) -> MustiConfig:

@@ -159,16 +159,16 @@ class MustiProcessor:
         """
         return self.normalised([self.squares(p) for p in pictures])
 
-    def squares(self, picture: Image.Image) -> dict[int, np.ndarray]:
-        """One RGB picture -> {S: uint8 [S, S, 3]}, a square for each size that a branch asks for."""
-        sizes = {b.image_size for b in self.config.branches}
-        return {s: np.asarray(picture.resize((s, s), Image.Resampling.BICUBIC)) for s in sizes}
+    def squares(self, picture: Image.Image) -> dict[tuple[int, str], np.ndarray]:
+        """One RGB picture -> {(S, resampling): uint8 [S, S, 3]}, a square for each size and resampling that a branch asks for."""
+        kinds = {(b.image_size, b.resample) for b in self.config.branches}
+        return {(s, how): np.asarray(picture.resize((s, s), Image.Resampling[how.upper()])) for s, how in kinds}
 
-    def normalised(self, squares: list[dict[int, np.ndarray]]) -> dict[str, Tensor]:
+    def normalised(self, squares: list[dict[tuple[int, str], np.ndarray]]) -> dict[str, Tensor]:
         """Pictures as ``squares`` gives them -> {branch: float32 [B, 3, S, S]}."""
         result = {}
         for branch in self.config.branches:
-            pixels = torch.from_numpy(np.stack([s[branch.image_size] for s in squares])).permute(0, 3, 1, 2).float() / 255
+            pixels = torch.from_numpy(np.stack([s[branch.image_size, branch.resample] for s in squares])).permute(0, 3, 1, 2).float() / 255
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
             result[branch.name] = (pixels - mean) / std
         return result
@@ -221,8 +221,8 @@ class MustiProcessor:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        branches = {b.name: {"size": b.image_size, "mean": b.mean, "std": b.std} for b in self.config.branches}
-        settings = {"branches": branches, "resize": "whole picture to a square, bicubic", "text_length": self.config.text_length}
+        branches = {b.name: {"size": b.image_size, "resample": b.resample, "mean": b.mean, "std": b.std} for b in self.config.branches}
+        settings = {"branches": branches, "resize": "whole picture to a square", "text_length": self.config.text_length}
         (folder / "processor.json").write_text(json.dumps(settings, indent=1) + "\n")
 
     @classmethod

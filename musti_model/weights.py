@@ -83,7 +83,7 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
     """-> folder, name, commit."""
     try:
         # One small file first: with no network only the cache is asked, which fails at once, not after half a minute of retries.
-        cached = not _reachable(repo, revision)
+        cached = not reachable(repo, revision)
         config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=5, local_files_only=cached)
         commit = Path(config).parent.name
         folder = Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=FILES, local_files_only=cached))
@@ -104,7 +104,7 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
     return folder, repo, folder.name
 
 
-def _reachable(repo: str, revision: str | None) -> bool:
+def reachable(repo: str, revision: str | None) -> bool:
     """Whether the Hub answers, be it with a refusal; asked once, without the client's retries. Raises WeightsError for a Hub in trouble."""
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, "config.json", revision=revision), timeout=5)

@@ -251,6 +251,11 @@ def test_one_picture_in_training_leaves_the_mode_alone():
     model = tiny_model().train()
     model.encode_images(inputs(1)[0])
     assert model.branches["resnet"].backbone.training
+    frozen = model.branches["resnet"].backbone.bn1.eval()  # one part in eval stays in eval, with one picture or two
+    for count in (1, 2):
+        before = frozen.running_mean.clone()
+        model.encode_images(inputs(count)[0])
+        assert not frozen.training and torch.equal(frozen.running_mean, before)
 
 
 @pytest.mark.parametrize(("name", "backbone", "words"), [("a.b", "resnet18", "letters"), ("type", "resnet18", "cannot be called"), ("a", "hf-hub:x/y", "address")])

@@ -45,7 +45,7 @@ def template(tmp_path_factory, tokenizer):
     for name in ("curves.png", "evaluation/calibration.png", "evaluation/curves.png"):
         Image.new("RGB", (4, 4), "red").save(folder / name)
     run = {
-        "system": "tiny", "seed": 3, "settings": {"lr": 0.001, "lr_of": {"gate": 0.01}, "pairs": f"{folder}/pairs.json"}, "model": {},
+        "system": "tiny", "seed": 3, "settings": {"lr": 0.001, "lr_of": {"gate": 0.01}, "pairs": f"{folder}/pairs.json"}, "model": {}, "loss": {"gamma": 2.0},
         "data": "sha256:da7a", "split": "sha256:5917", "versions": {"torch": "2.14"}, "command": f"train --out {folder} --seed 3",
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))
@@ -124,7 +124,7 @@ def test_the_card_holds_the_evaluation(run):
     text = card.text
     assert "| **test** (held out) | 0.731 | 0.681 to 0.781 | 0.900 | 0.600 | 0.810 | 0.040 | 80 | 25% |" in text
     assert "| test, sl | 0.700 | 0.650 to 0.750 | 0.900 | 0.600 | – |" in text  # an AUC that is no number
-    for words in ("| lr_of.gate | 0.01 |", "| seed | 3 |", "0.410", "1.700", "(figures/curves.png)", f'from_pretrained("{REPO}@', "MMM2024"):
+    for words in ("| lr_of.gate | 0.01 |", "| seed | 3 |", "| loss.gamma | 2.0 |", "0.410", "1.700", "(figures/curves.png)", f'from_pretrained("{REPO}@', "MMM2024"):
         assert words in text, words
 
 

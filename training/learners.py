@@ -34,9 +34,9 @@ class Pictures:
 
     def __init__(self, processor: MustiProcessor, root: Path) -> None:
         self.processor, self.root, self.bytes = processor, root, 0
-        self.kept: OrderedDict[str, dict[int, np.ndarray]] = OrderedDict()
+        self.kept: OrderedDict[str, dict[tuple[int, str], np.ndarray]] = OrderedDict()
 
-    def __call__(self, name: str) -> dict[int, np.ndarray]:
+    def __call__(self, name: str) -> dict[tuple[int, str], np.ndarray]:
         if name not in self.kept:
             self.kept[name] = self.processor.squares(open_image(self.root / name))
             self.bytes += sum(a.nbytes for a in self.kept[name].values())
@@ -139,13 +139,15 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 @torch.inference_mode()
-def pair_logits(learner: Learner, pairs: Sequence[MustiPair], size: int = 32, precision: str = "float32") -> np.ndarray:
+def pair_logits(
+    learner: Learner, pairs: Sequence[MustiPair], size: int = 32, precision: str = "float32", quiet: bool = False
+) -> np.ndarray:
     """Logits [N], before temperature; pairs of like length share a batch."""
     learner.model.eval()
     device = next(learner.model.parameters()).device
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].text))
     logits = np.zeros(len(pairs))
-    for start in tqdm(range(0, len(pairs), size), desc="scoring", mininterval=5, leave=False):
+    for start in tqdm(range(0, len(pairs), size), desc="scoring", mininterval=5, leave=False, disable=quiet):
         rows = order[start : start + size]
         batch = to_device(learner.batch([pairs[i] for i in rows]), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

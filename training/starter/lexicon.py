@@ -62,14 +62,24 @@ class Lexicon:
 
     def __init__(self, language: str, objects: tuple[str, ...], folder: Path = FOLDER) -> None:
         table = json.loads((folder / f"{language}.json").read_text(encoding="utf-8"))
-        self.language = language
-        self.names = {
+        names = {
             o: [
                 Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False), n.get("old", False) or n.get("kind", False))
                 for n in table.get(o, [])
             ]
             for o in objects
         }
+        self._fill(language, names)
+
+    @classmethod
+    def of(cls, language: str, names: dict[str, list[Name]]) -> "Lexicon":
+        """From names by object, instead of this project's tables."""
+        lexicon = cls.__new__(cls)
+        lexicon._fill(language, names)
+        return lexicon
+
+    def _fill(self, language: str, names: dict[str, list[Name]]) -> None:
+        self.language, self.names = language, names
         self._determiners = set(DETERMINERS[language].split())
         self._forms: dict[str, tuple[Name, str]] = {}
         for names in self.names.values():

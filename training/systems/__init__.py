@@ -16,7 +16,7 @@ from ..losses import FocalLoss
 
 FOLDER = Path(__file__).parent
 # Branches of the starter's size by the kind of the branch they stand for. There is no small Swin among the embedded weights: it starts anew.
-SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 32, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
+SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
 
 
 @dataclass(frozen=True)
@@ -148,5 +148,5 @@ def at_starter_size(config: MustiConfig) -> MustiConfig:
         else:
             like = vit if b.backbone.startswith("vit") else resnet
         project = like.project and b.axes == "natural"
-        branches.append(replace(like, name=b.name, axes=b.axes, project=project, norm_eps=b.norm_eps))
+        branches.append(replace(like, name=b.name, axes=b.axes, project=project, norm_eps=b.norm_eps, resample=b.resample))
     return replace(config, branches=tuple(branches), text=small.text, text_length=small.text_length)
