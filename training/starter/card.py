@@ -44,6 +44,7 @@ Every picture, passage and object stands in three times as many NO pairs as YES 
 | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
+Expected calibration error on test {metrics["test"]["ece"]:.3f} ({metrics["test"]["ece_before"]:.3f} before the temperature).
 Of the names in test passages {metrics["reading"]["recall"]:.0%} are read right ({reading}). The picture side names
 {metrics["picture_top1_test"]:.0%} of the test pictures right, of {len(config.objects)} objects. The picture classifier with a perfect word list uses the very list that labelled the pairs; it shows what the picture side alone limits.
 

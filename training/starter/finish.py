@@ -14,7 +14,7 @@ from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 
 from ..loop import draw_curves
-from ..metrics import best_threshold, fit_temperature, scores
+from ..metrics import best_threshold, expected_calibration_error, fit_temperature, scores, sigmoid
 from .baselines import baselines, naming_probabilities
 from .card import write_card
 from .match import pair_logits
@@ -43,10 +43,13 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path, seconds: fl
     }
     labels = {s: np.array([p.label for p in shop.pairs[s]]) for s in run}
     temperature = fit_temperature(run["dev"], labels["dev"])
-    probabilities = {s: 1 / (1 + np.exp(-run[s] / temperature)) for s in run}
+    probabilities = {s: sigmoid(run[s] / temperature) for s in run}
     threshold = best_threshold(labels["dev"], probabilities["dev"])
     languages = {s: [shop.passages[s][p.passage].language for p in shop.pairs[s]] for s in run}
     metrics = {s: scores(labels[s], probabilities[s], threshold, languages[s]) for s in run}
+    for split, z in run.items():
+        metrics[split]["ece"] = expected_calibration_error(labels[split], probabilities[split])
+        metrics[split]["ece_before"] = expected_calibration_error(labels[split], sigmoid(z))
     art = [i for i, p in enumerate(shop.pairs["test"]) if shop.pictures["test"].sources[p.picture] == "pacs-art"]
     if art:
         metrics["test_paintings"] = scores(labels["test"][art], probabilities["test"][art], threshold)
