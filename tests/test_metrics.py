@@ -80,4 +80,4 @@ def test_bootstrap_draws_whole_groups():
     together = resampled_f1(np.tile(labels, 30), [np.tile(guess, 30)], np.repeat(np.arange(30), 6), 400)
     assert together.std() < 1e-9  # equal groups: nothing varies
     low, high = interval(apart[0])
-    assert low < whole < high and interval(np.arange(101.0), 0.9) == [5.0, 95.0]
+    assert low < whole < high and interval(np.arange(101.0), 0.9) == pytest.approx([5.0, 95.0])
