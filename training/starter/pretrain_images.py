@@ -68,7 +68,7 @@ def top1(net: NamingNet, pictures: Pictures, size: int, batch: int = 256) -> flo
     net.eval()
     hits = 0
     for start in range(0, len(pictures), batch):
-        x = plain_view(torch.from_numpy(np.ascontiguousarray(pictures.pixels[start : start + batch])), size)
+        x = plain_view(torch.from_numpy(np.array(pictures.pixels[start : start + batch])), size)
         with torch.autocast("cpu", torch.bfloat16):
             a, b = net((x - 0.5) / 0.5)
         guess = (a.float().log_softmax(1) + b.float().log_softmax(1)).argmax(1)
