@@ -14,6 +14,7 @@ import torch
 from tests.conftest import tiny_model
 from training import loop
 from training.loop import CollapseError, TrainSettings, parameter_groups, schedule, skipping, train
+from training.memory import recompute_activations
 
 
 @skipping
@@ -208,6 +209,33 @@ def test_wrong_settings_are_refused():
     for change in ({"optimizer": "sgd"}, {"select": "f1"}, {"steps_per_epoch": 0}):
         with pytest.raises(ValueError, match="is one of|at least 1"):
             replace(SETTINGS, **change)
+
+
+def test_recomputed_layers_give_the_same_gradients():
+    """Dropout included; and every layer runs twice, or nothing would be saved."""
+    gradients, runs = [], []
+    for again in (False, True):
+        model = tiny_model()
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        if again:
+            recompute_activations(model)
+        count = []
+        hooks = [m.register_forward_hook(lambda *_, count=count: count.append(1)) for m in (model.text_encoder.layer[0].attention, model.branches["vit"].backbone.blocks[0].attn)]
+        images = {"vit": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), "resnet": torch.ones(2, 3, 64, 64)}
+        ids = torch.arange(24).view(2, 12)
+        torch.manual_seed(5)
+        model(images, ids, torch.ones_like(ids)).logits.sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        runs.append(len(count))
+        for hook in hooks:
+            hook.remove()
+    assert gradients[0].keys() == gradients[1].keys() and runs[1] == 2 * runs[0]
+    assert all(torch.allclose(gradients[0][n], gradients[1][n], atol=1e-6) for n in gradients[0])
+    with pytest.raises(ValueError, match="batch_norm"):
+        replace(SETTINGS, recompute=True)
 
 
 # Runs in processes of their own -------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .memory import recompute_activations
+
 Step = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
 Batches = Callable[[int, int], Iterable[Any]]
 DISK_WAIT = 30.0  # seconds between tries when the disk is full
@@ -52,7 +54,7 @@ class TrainSettings:
     better one before stopping, 0 = never.
 
     batch_norm: "train", or "frozen" (kept statistics: small batches, and the same result for any number of processes); precision:
-    "bf16" (autocast) or "float32"; checkpoint_steps: steps between checkpoints, 0 = at the end of each epoch.
+    "bf16" (autocast) or "float32"; recompute: gradient checkpointing, less memory for more arithmetic; checkpoint_steps: steps between checkpoints, 0 = at the end of each epoch.
     """
 
     epochs: int
@@ -71,6 +73,7 @@ class TrainSettings:
     select: str = "score"
     batch_norm: str = "train"
     precision: str = "bf16"
+    recompute: bool = False
     checkpoint_steps: int = 0
     seed: int = 0
 
@@ -80,6 +83,8 @@ class TrainSettings:
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise ValueError(f"{key} is one of {', '.join(values)}, not {getattr(self, key)!r}.")
+        if self.recompute and self.batch_norm == "train":
+            raise ValueError('recompute would count every batch twice in batch statistics; set batch_norm = "frozen".')
         if min(self.epochs, self.steps_per_epoch, self.accumulate) < 1:
             raise ValueError("epochs, steps_per_epoch and accumulate are at least 1; is there enough data for one batch?")
 
@@ -181,6 +186,8 @@ class _Run:
         self.rank = accelerator.process_index if accelerator else 0
         self.many = bool(accelerator) and accelerator.num_processes > 1
         self.device = next(model.parameters()).device
+        if settings.recompute:
+            recompute_activations(model)
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             _describe(folder / "run.json", {"settings": asdict(settings), **record}, accelerator.num_processes if accelerator else 1)
