@@ -41,9 +41,10 @@ def main() -> None:
     else:
         for name, net in images_stage(model.config, pictures, options.work).items():
             model.branches[name].backbone.load_state_dict(net.backbone.state_dict())
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     shop = Workshop(options.data, options.work, pictures, model)
     if options.finish:
-        model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True)["model"])
+        model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True, map_location="cpu")["model"])
     else:
         words_stage(model, shop, options.work / "words")
         match_stage(model, shop, options.work / "match", options.match_epochs)

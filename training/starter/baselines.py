@@ -21,7 +21,7 @@ def naming_probabilities(model: MustiModel, features: dict[str, torch.Tensor]) -
     for start in range(0, count, 512):
         encoded = tokens_of(model, features, torch.arange(start, min(start + 512, count)))
         parts.append(torch.stack([model.name_vector(model.image_vector(t)).softmax(-1) for t in encoded.values()]).mean(0))
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def _score(labels: np.ndarray, probabilities: np.ndarray, dev_labels: np.ndarray, dev: np.ndarray) -> dict:

@@ -1,7 +1,7 @@
 """Stages "words" and "match": the text learns what names mean, then the whole model learns to match, on frozen backbones' features."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -37,10 +37,16 @@ class Batch:
     pairs: Tensor
     view: int
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
 
 @torch.inference_mode()
 def backbone_features(model: MustiModel, pictures: Pictures, views: int, seed: int) -> list[dict[str, Tensor]]:
     """Features of every picture by view and branch, bfloat16. views = 0: one plain view; else that many random ones."""
+    device = next(model.parameters()).device
     model.eval()
     result = []
     for view in range(max(1, views)):
@@ -50,17 +56,19 @@ def backbone_features(model: MustiModel, pictures: Pictures, views: int, seed: i
             pixels = torch.from_numpy(np.array(pictures.pixels[start : start + 256]))
             size = next(iter(model.branches.values())).config.image_size
             x = random_view(pixels, size, generator, 0.4) if views else plain_view(pixels, size)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 for name, branch in model.branches.items():
-                    store[name].append(branch.features((x - 0.5) / 0.5).bfloat16())
+                    store[name].append(branch.features((x.to(device) - 0.5) / 0.5).bfloat16().cpu())
         result.append({n: torch.cat(parts) for n, parts in store.items()})
     return result
 
 
 def tokens_of(model: MustiModel, features: dict[str, Tensor], rows: Tensor) -> dict[str, ImageTokens]:
     """Kept features -> image tokens, as ``encode_images`` would make them."""
+    device = next(model.parameters()).device
+    rows = rows.cpu()
     return {
-        n: branch.to_tokens(features[n][rows].float(), model.hidden_norm, model.grid_norm)
+        n: branch.to_tokens(features[n][rows].to(device).float(), model.hidden_norm, model.grid_norm)
         for n, branch in model.branches.items()
     }
 
@@ -128,6 +136,7 @@ class Objective:
 
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
+        batch = batch.to(next(model.parameters()).device)
         encoded = tokens_of(model, self.features[batch.view], batch.pictures)
         loss, parts = self._names(model, batch, encoded) if self.naming else (0.0, {})
         if self.focal is not None:
@@ -146,7 +155,7 @@ class Objective:
         known = len(model.config.objects)
         states = model.plain_states(batch.input_ids, batch.attention_mask)
         logits = model.name_states(states)
-        weight = torch.ones(known + 1)
+        weight = torch.ones(known + 1, device=logits.device)
         weight[known] = self.none
         pieces = F.cross_entropy(logits.flatten(0, 1), batch.piece_labels.flatten(), weight, ignore_index=IGNORE)
         target = batch.named / batch.named.sum(1, keepdim=True)
@@ -165,6 +174,7 @@ def pair_logits(
     pairs: list[Pair], batch: int = 96,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits [N] and similarities [N, branches] of pairs, shortest passages first, each batch cut to its longest."""
+    device = next(model.parameters()).device
     model.eval()
     order = sorted(range(len(pairs)), key=lambda i: len(passages[pairs[i].passage].text))
     logits = np.zeros(len(pairs))
@@ -172,11 +182,11 @@ def pair_logits(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         texts = [passages[pairs[i].passage].text for i in rows]
-        enc = tokenizer(texts, truncation=True, padding=model.config.tokenizer_padding, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
+        enc = tokenizer(texts, truncation=True, padding=model.config.tokenizer_padding, return_tensors="pt").to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             encoded = tokens_of(model, features, torch.tensor([pairs[i].picture for i in rows]))
             output = model.match(encoded, enc["input_ids"], enc["attention_mask"])
-        logits[rows], similarities[rows] = output.logits.float().numpy(), output.similarities.numpy()
+        logits[rows], similarities[rows] = output.logits.float().cpu().numpy(), output.similarities.cpu().numpy()
     return logits, similarities
 
 

@@ -65,14 +65,15 @@ def sampling_weights(pictures: Pictures) -> np.ndarray:
 @torch.inference_mode()
 def top1(net: NamingNet, pictures: Pictures, size: int, batch: int = 256) -> float:
     """Share of the pictures whose object gets the highest logit (both heads added)."""
+    device = next(net.parameters()).device
     net.eval()
     hits = 0
     for start in range(0, len(pictures), batch):
         x = plain_view(torch.from_numpy(np.array(pictures.pixels[start : start + batch])), size)
-        with torch.autocast("cpu", torch.bfloat16):
-            a, b = net((x - 0.5) / 0.5)
+        with torch.autocast(device.type, torch.bfloat16):
+            a, b = net((x.to(device) - 0.5) / 0.5)
         guess = (a.float().log_softmax(1) + b.float().log_softmax(1)).argmax(1)
-        hits += int((guess.numpy() == pictures.labels[start : start + batch]).sum())
+        hits += int((guess.cpu().numpy() == pictures.labels[start : start + batch]).sum())
     return hits / len(pictures)
 
 
@@ -93,7 +94,8 @@ def pretrain(
     net = NamingNet(timm.create_model(arch, num_classes=0, **kwargs, **extra), len(train.objects))
     if start is not None:
         net.load_state_dict(start.state_dict())
-    net = net.to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.to(device, memory_format=torch.channels_last)
     decay = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -105,7 +107,7 @@ def pretrain(
     checkpoint = work / f"{name}.pt"
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
         if state["schedule"] != asdict(schedule):
             raise ValueError(f"{checkpoint} was trained on another schedule; remove it, or choose another work folder.")
         net.load_state_dict(state["net"])
@@ -128,8 +130,8 @@ def pretrain(
         for step in bar:
             rows = order[step * schedule.batch : (step + 1) * schedule.batch]
             x = random_view(torch.from_numpy(train.pixels[rows]), size, generator, schedule.strength)
-            x = ((x - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
-            y = torch.from_numpy(train.labels[rows])
+            x = ((x.to(device) - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+            y = torch.from_numpy(train.labels[rows]).to(device)
             loss = _loss(net, x, y, teacher, schedule.smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -150,11 +152,11 @@ def pretrain(
 
 
 def _loss(net: NamingNet, x: torch.Tensor, y: torch.Tensor, teacher: NamingNet | None, smoothing: float) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         logits = net(x)
     loss = sum(F.cross_entropy(z.float(), y, label_smoothing=smoothing) for z in logits) / 2
     if teacher is not None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16):
             a, b = teacher(x)
         target = ((a.float() + b.float()) / 2).softmax(1)
         loss = loss / 2 + sum(F.cross_entropy(z.float(), target) for z in logits) / 4

@@ -18,6 +18,7 @@ def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerFast, passag
     "average_precision": of ranking all (passage, object) by the object's most probable wordpiece, doubtful ones left out; "precision",
     "f1": of the objects that some wordpiece most probably names; "languages": {tag: recall}}. All 0..1.
     """
+    device = next(model.parameters()).device
     model.eval()
     objects = model.config.objects
     order = sorted(range(len(passages)), key=lambda i: len(passages[i].text))
@@ -29,9 +30,9 @@ def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerFast, passag
             [p.text for p in rows], truncation=True, padding=model.config.tokenizer_padding, return_offsets_mapping=True,
             return_tensors="pt",
         )  # fmt: skip
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model.name_text(enc["input_ids"], enc["attention_mask"])
-        for p, passage, offsets in zip(logits.float().softmax(-1).numpy(), rows, enc["offset_mapping"].numpy()):
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model.name_text(enc["input_ids"].to(device), enc["attention_mask"].to(device))
+        for p, passage, offsets in zip(logits.float().softmax(-1).cpu().numpy(), rows, enc["offset_mapping"].numpy()):
             real = offsets[:, 1] > offsets[:, 0]
             within = [m for m in passage.mentions if m.end <= offsets[:, 1].max()]
             for m in within:

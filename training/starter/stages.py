@@ -61,7 +61,7 @@ def _kept(
     """Features of one split that ``make`` gives, made once for these backbones and pictures and read back after that."""
     weights = [p for b in model.branches.values() for p in b.backbone.state_dict().values()]
     names = "\n".join(pictures.names.tolist()).encode()
-    digest = hashlib.sha256(names + b"".join(p.numpy().tobytes() for p in weights)).hexdigest()[:10]
+    digest = hashlib.sha256(names + b"".join(p.cpu().numpy().tobytes() for p in weights)).hexdigest()[:10]
     path = work / f"features-{split}-{digest}.pt"
     if not path.exists():
         save_atomically(make(), path)
