@@ -55,7 +55,7 @@ class Prediction:
         return {k: getattr(self, k) for k in keys}
 
 
-def choose_device(device: str | None = None) -> tuple[torch.device, torch.dtype | None]:
+def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
     """Device (CUDA, MPS, CPU in this order) and autocast type: bfloat16 on CUDA and on CPUs that multiply it, else None (float32)."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,6 +1,7 @@
 """The loop on a model small enough to know the answer."""
 
 import errno
+import io
 import json
 import signal
 import subprocess
@@ -92,6 +93,17 @@ def test_early_stop(tmp_path):
 def test_collapse_stops_the_run(tmp_path):
     with pytest.raises(CollapseError, match="lower the learning rate"):
         train(net(), batches, step, lambda m: {"score": 0.4, "collapsed": True}, SETTINGS, tmp_path)
+
+
+def test_a_collapse_may_be_reported_only(tmp_path):
+    """As the published code runs on: all epochs, and a best one among them."""
+    settings = replace(SETTINGS, on_collapse="report")
+    best = train(net(), batches, step, lambda m: {"score": 0.4, "collapsed": True}, settings, tmp_path)
+    assert best["epoch"] == 1 and len((tmp_path / "log.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_large_seed(tmp_path):
+    train(net(), batches, step, rising(), replace(SETTINGS, epochs=1, seed=20240101), tmp_path)
 
 
 def test_a_collapsed_run_stays_stopped(tmp_path):
@@ -187,18 +199,22 @@ def test_selection_by_training_loss(tmp_path):
 
 
 def test_a_full_disk_is_waited_out(tmp_path, monkeypatch, capsys):
-    """The first two writes find no room; the run ends with the weights of an undisturbed one."""
-    fails, real = iter([True, True]), torch.save
+    """The first two files find no room halfway; the run ends with the weights of an undisturbed one. torch's own writer is at work."""
+    fails = iter([True, True])
 
-    def save(state, file):
-        if next(fails, False):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(state, file)
+    class Full(io.FileIO):
+        def write(self, content):
+            if self.tell() > 200:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    def opened(path, mode):
+        return Full(path, "wb") if next(fails, False) else open(path, mode)
 
     undisturbed, model = net(), net()
     train(undisturbed, batches, step, rising(), SETTINGS, tmp_path / "a")
     monkeypatch.setattr(loop, "DISK_WAIT", 0.0)
-    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(loop, "open", opened, raising=False)
     train(model, batches, step, rising(), SETTINGS, tmp_path / "b")
     assert capsys.readouterr().out.count("The disk is full") == 2
     assert all(torch.equal(a, b) for a, b in zip(undisturbed.parameters(), model.parameters()))

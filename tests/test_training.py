@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
 from training import compare, detector, evaluate, learners, predict, train
 from training.data import read_pairs
+from training.metrics import sigmoid
 from training.objects import Vocabulary, carriers, object_scores, shared_objects
 from training.split import leaks
 from training.systems import load_system, system_names
@@ -79,6 +81,11 @@ def test_published_settings_are_those_of_the_published_code():
 
 def test_systems_can_be_changed_but_not_misspelt():
     assert load_system("musti-base", changes={"loss.alpha": 0.7, "train.epochs": 3}).loss.alpha == 0.7
+    with pytest.raises(ValueError, match="cannot be built"):
+        load_system("detector-bert", changes={"model.detektor": "x"})
+    with pytest.raises(ValueError, match="cannot be built"):
+        load_system("musti-base", changes={"model.branches": ["swin"]})
+    assert load_system("musti-base", "starter").start == "starter"
     for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.fusion": "sum"}, {"loss.kind": "hinge"}):
         with pytest.raises(ValueError):
             load_system("musti-base", changes=changes)
@@ -107,9 +114,11 @@ def test_a_run_holds_what_it_takes_to_repeat_it(runs, pairs, folder):
     assert {"data", "split", "model", "settings", "versions", "command", "options"} <= about.keys()
     assert json.loads((runs / "a1" / "run.json").read_text())["split"] == about["split"]  # seeds share their test pairs
     before = (runs / "a0" / "weights" / "model.safetensors").read_bytes()
-    assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0  # a finished run stays as it is
+    config = (runs / "a0" / "weights" / "config.json").read_text()
+    assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0  # a finished run stays as it is, temperature and all
     assert (runs / "a0" / "weights" / "model.safetensors").read_bytes() == before
-    assert evaluate.main([str(runs / "a0")]) == 0
+    assert (runs / "a0" / "weights" / "config.json").read_text() == config
+    assert about["start"].startswith("206 of 206 tensors start from") and "sha256:" in about["start"]
 
 
 def test_a_run_is_of_one_kind(runs, pairs, folder, capsys):
@@ -141,6 +150,9 @@ def test_a_collapse_ends_the_command(pairs, folder, tmp_path, capsys):
         (tmp_path / "flat" / file.name).write_bytes(file.read_bytes())
     options[options.index("--init") + 1] = str(tmp_path / "flat")
     assert train.main(options) == 3 and "practically the same probability" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path / "run")]) == 0  # the collapse can be measured
+    assert "Collapsed" in (tmp_path / "run" / "evaluation" / "report.md").read_text()
+    assert "(collapsed)" in compare.table([compare.load_run(tmp_path / "run")])
 
 
 def test_the_best_weights_are_the_saved_ones(runs, pairs):
@@ -230,6 +242,25 @@ def test_any_weights_on_any_labelled_file(runs, folder, pairs, tmp_path):
     assert report["test"]["pairs"] == 90 and report["threshold"] == 0.5
 
 
+def test_a_threshold_given_as_a_number_is_kept(pairs, folder, tmp_path):
+    """.3 before the temperature T is sigmoid(logit(.3) / T) after it: the same answers."""
+    assert train.main(arguments("musti-base", pairs, tmp_path / "run", folder, "--set", "threshold=0.3")) == 0
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+    report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    rows = json.loads((tmp_path / "run" / "evaluation" / "logits.json").read_text())["test"]
+    logits = np.array([r["logit"] for r in rows])
+    assert report["temperature"] != 1
+    assert np.array_equal(sigmoid(logits / report["temperature"]) >= report["threshold"], sigmoid(logits) >= 0.3)
+
+
+def test_different_experiments_are_different_rows(runs, pairs, folder, tmp_path):
+    """A run with another alpha is no further seed."""
+    assert train.main(arguments("musti-base", pairs, tmp_path / "run", folder, "--set", "loss.alpha=0.9")) == 0
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+    names = compare.rows_of([compare.load_run(f) for f in (runs / "a0", runs / "a1", tmp_path / "run")])
+    assert {n: len(rows) for n, rows in names.items()} == {"musti-base, loss.alpha=0.5": 2, "musti-base, loss.alpha=0.9": 1}
+
+
 def test_comparison_is_paired(runs, capsys, tmp_path):
     assert compare.main([str(runs / n) for n in ("a0", "a1", "b0")] + ["--out", str(tmp_path / "t.md")]) == 0
     text = (tmp_path / "t.md").read_text()
@@ -270,6 +301,7 @@ def test_a_file_is_filled_in(file_to_fill, runs, capsys):
     assert unanswered == [3, 5, 7, 9, 11]
     for ident in ("3:", "5:", "7:", "9:", "record 12:"):
         assert ident in said
+    assert all(isinstance(r, str) or "image_url" not in r for r in after)
     pipe = MustiPipeline.from_pretrained(runs / "a0" / "weights", device="cpu", precision="float32")
     assert all(pipe(r["image"], r["text"]).label == r["subtask1_label"] and r["extra"] == "kept" for i, r in enumerate(after) if i not in unanswered)
 
@@ -299,6 +331,26 @@ def test_a_stopped_prediction_goes_on(file_to_fill, runs, monkeypatch, capsys):
     assert broken.read_text() == whole.read_text() and not Path(str(broken) + ".part").exists()
 
 
+def test_a_process_that_cannot_start_ends_in_a_sentence(file_to_fill, tmp_path, monkeypatch, capsys):
+    """The weights are gone once the parent has looked at them."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "config.json").write_text("{}")
+    (tmp_path / "w" / "model.safetensors").write_bytes(b"nothing")
+    options = [str(file_to_fill), str(tmp_path / "out.json"), "--weights", str(tmp_path / "w"), "--processes", "2"]
+    assert predict.main(options) == 2 and "could not start" in capsys.readouterr().err
+    assert predict.main([*options[:2], "--subtask2", "--vocabulary", str(tmp_path / "none"), "--processes", "2"]) == 2
+    assert "holds no vocabulary" in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_file(file_to_fill, runs):
+    records = json.loads(file_to_fill.read_text())["pairs"][:3]
+    records[1]["title"] = "\ud835"
+    file_to_fill.write_text(json.dumps(records))
+    out = file_to_fill.with_name("out.json")
+    assert predict.main([str(file_to_fill), str(out), "--weights", str(runs / "a0" / "weights")]) == 0
+    assert json.loads(out.read_text())["pairs"][1]["title"] == "\ud835"
+
+
 def test_a_part_of_another_job_is_not_continued(file_to_fill, runs, capsys):
     out = file_to_fill.with_name("out.json")
     Path(str(out) + ".part").write_text(json.dumps({"weights": "other"}) + "\n")
@@ -320,9 +372,9 @@ def test_two_processes_fill_in_the_same(file_to_fill, runs):
 class Listener:
     """Stands for the pipeline: the logit is 2 with "roses", less 1.5 without them; other words change it by .1."""
 
-    def rank(self, image, texts):
-        from types import SimpleNamespace
+    config = SimpleNamespace(temperature=1.0)
 
+    def rank(self, image, texts):
         return [(i, SimpleNamespace(logit=2.0 - 1.5 * ("roses" not in t) - 0.1 * ("dogs" not in t))) for i, t in enumerate(texts)]
 
 
@@ -391,14 +443,19 @@ def test_a_detector_names_what_it_finds(yolos):
     assert detector.load_namer(str(yolos), 1.0)([Image.new("RGB", (40, 30))]) == [[]]
 
 
-def test_names_are_found_once(tmp_path):
-    opened = []
-    book = detector.NameBook(lambda: lambda pictures: [["dog"]], tmp_path / "names.json")
-    for _ in range(2):
-        assert book("a.jpg", lambda: opened.append(1)) == ["dog"]
-    assert len(opened) == 1
+def test_names_are_found_once_and_go_by_the_picture(tmp_path):
+    asked = []
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
+    book = detector.NameBook(lambda: lambda pictures: [[f"dog {asked.append(1)}"]], tmp_path / "names.json", write=True)
+    for name in ("a.png", "a.png", "b.png"):
+        assert book(tmp_path / name) == ["dog None"]
+    assert len(asked) == 2
     again = detector.NameBook(lambda: 1 / 0, tmp_path / "names.json")
-    assert again("a.jpg", lambda: 1 / 0) == ["dog"]
+    (tmp_path / "moved.png").write_bytes((tmp_path / "a.png").read_bytes())
+    assert again(tmp_path / "moved.png") == ["dog None"]
+    (tmp_path / "names.json").write_text('{"torn')  # damaged: found again
+    assert detector.NameBook(lambda: lambda p: [["cat"]], tmp_path / "names.json")(tmp_path / "a.png") == ["cat"]
 
 
 def test_the_detector_system_trains_evaluates_and_predicts(yolos, pairs, folder, tmp_path):

@@ -1,6 +1,6 @@
 """``python -m training.compare RUN... [--against SYSTEM] [--out FILE.md]``: any number of evaluated runs in one table.
 
-Runs of one system (and size) make a row: mean and spread over seeds and folds. Differences are paired: only runs with the same split are held
+Runs that differ by seed and fold alone make a row: mean and spread. Differences are paired: only runs with the same split and seed are held
 against each other, on the same test pairs and the same bootstrap samples.
 """
 
@@ -20,10 +20,11 @@ from .metrics import resampled_f1, sigmoid
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluated run. ids, labels, guesses, groups: of its test pairs, [N]."""
+    """An evaluated run. system: name, with the size; kind: all that makes it more than a seed's difference from another run, flat; ids, labels, guesses, groups: of its test pairs, [N]."""
 
     folder: Path
     system: str
+    kind: dict[str, Any]
     report: dict[str, Any]
     ids: tuple[str, ...]
     labels: np.ndarray
@@ -42,21 +43,53 @@ def load_run(folder: Path) -> Run:
     size = report.get("options", {}).get("size", "base")
     logits = np.array([r["logit"] for r in rows])
     guesses = np.nan_to_num(sigmoid(logits / report["temperature"])) >= report["threshold"]
+    settings = {k: v for k, v in report.get("settings", {}).items() if k not in ("seed", "steps_per_epoch", "checkpoint_steps")}
+    options = {k: v for k, v in report.get("options", {}).items() if k in ("init", "leave_out", "whole", "folds")}
+    kind = _flat({"model": report.get("model"), "loss": report.get("loss"), "train": settings, "batch": report.get("batch"), **options})
+    kind = {k: v for k, v in kind.items() if k not in ("model.threshold", "model.temperature")}
     return Run(
-        folder, report["system"] + ("" if size == "base" else f" ({size} size)"), report, tuple(r["id"] for r in rows),
+        folder, report["system"] + ("" if size == "base" else f" ({size} size)"), kind, report, tuple(r["id"] for r in rows),
         np.array([r["label"] for r in rows]), guesses, np.array([r["group"] for r in rows]),
     )  # fmt: skip
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries -> {"model.text.hidden_size": ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def rows_of(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ by seed and fold alone, under one name; where others bear the same name, what differs is added to it."""
+    kinds: dict[str, list[list[Run]]] = {}
+    for run in runs:
+        alike = kinds.setdefault(run.system, [])
+        same = next((rows for rows in alike if rows[0].kind == run.kind), None)
+        if same is None:
+            alike.append([run])
+        else:
+            same.append(run)
+    named: dict[str, list[Run]] = {}
+    for system, alike in kinds.items():
+        keys = sorted({k for rows in alike for k in rows[0].kind})
+        unlike = [k for k in keys if len({json.dumps(rows[0].kind.get(k)) for rows in alike}) > 1]
+        for rows in alike:
+            named[system + "".join(f", {k}={rows[0].kind.get(k)}" for k in unlike)] = rows
+    return named
 
 
 def differences(this: list[Run], other: list[Run], draws: int = 2000) -> tuple[float, list[float], int] | None:
     """F1-macro of ``this`` minus ``other``: mean, 95 % interval, number of paired runs; None when no split is shared.
 
-    Runs are paired by split, in the order of their seeds; every pair of runs sees the same bootstrap samples of groups.
+    Runs of the same split and seed are paired; every pair of runs sees the same bootstrap samples of groups.
     """
     gaps = []
-    for split in sorted({r.report["split"] for r in this}):
-        mine, theirs = ([r for r in side if r.report["split"] == split] for side in (this, other))
-        for a, b in zip(*(sorted(side, key=lambda r: r.report["seed"]) for side in (mine, theirs))):
+    for a in this:
+        for b in other:
+            if [a.report.get(k) for k in ("split", "seed")] != [b.report.get(k) for k in ("split", "seed")]:
+                continue
             if a.ids != b.ids:
                 raise InputError(f"{a.folder} and {b.folder} were evaluated on different pairs of the same split; evaluate them again.")
             values = resampled_f1(a.labels, [a.guesses, b.guesses], a.groups, draws)
@@ -69,9 +102,7 @@ def differences(this: list[Run], other: list[Run], draws: int = 2000) -> tuple[f
 
 def table(runs: list[Run], against: str | None = None) -> str:
     """A Markdown table. Raises InputError when there is no system called ``against``."""
-    systems: dict[str, list[Run]] = {}
-    for run in runs:
-        systems.setdefault(run.system, []).append(run)
+    systems = rows_of(runs)
     against = against or next(iter(systems))
     if against not in systems:
         raise InputError(f"There is no run of {against!r} among {', '.join(systems)}.")

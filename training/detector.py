@@ -4,7 +4,9 @@ After Shao et al. (MediaEval 2022), who used YOLOv5; here any object detection c
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, BertConfig, BertModel
 
 from musti_model.config import BERT_MULTILINGUAL
+from musti_model.processing import open_image
 
 Namer = Callable[[Sequence[Image.Image]], list[list[str]]]
 
@@ -75,17 +78,32 @@ def load_namer(checkpoint: str, confidence: float, device: str | torch.device = 
 
 
 class NameBook:
-    """Names by picture, found once and kept in a JSON file."""
+    """Names by picture, found once. kept: JSON file they are read from; write: also keep new ones there. A picture goes by its content."""
 
-    def __init__(self, namer: Callable[[], Namer], path: Path | None = None) -> None:
-        self._make, self._namer, self.path = namer, None, path
-        self.names: dict[str, list[str]] = json.loads(path.read_text()) if path and path.exists() else {}
+    def __init__(self, namer: Callable[[], Namer], kept: Path | None = None, write: bool = False) -> None:
+        self._make, self._namer, self.kept, self.write = namer, None, kept, write
+        self.names: dict[str, list[str]] = {}
+        self._keys: dict[Path, str] = {}
+        if kept and kept.exists():
+            try:
+                self.names = json.loads(kept.read_text())
+            except ValueError:
+                pass  # damaged: what it held is found again
 
-    def __call__(self, key: str, picture: Callable[[], Image.Image]) -> list[str]:
-        """The names in the picture called ``key``, which is opened only if it is new."""
-        if key not in self.names:
-            self._namer = self._namer or self._make()
-            self.names[key] = self._namer([picture()])[0]
-            if self.path:
-                self.path.write_text(json.dumps(self.names, indent=0) + "\n")
-        return self.names[key]
+    def __call__(self, file: Path) -> list[str]:
+        """The names in a picture. Raises InputError."""
+        if file not in self._keys:
+            picture = open_image(file)  # its errors are sentences
+            self._keys[file] = key = hashlib.sha256(file.read_bytes()).hexdigest()[:24]
+            if key not in self.names:
+                self._namer = self._namer or self._make()
+                self.names[key] = self._namer([picture])[0]
+                if self.write:
+                    self.save(self.kept)
+        return self.names[self._keys[file]]
+
+    def save(self, path: Path) -> None:
+        """Atomic."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.names, indent=0) + "\n")
+        os.replace(temporary, path)

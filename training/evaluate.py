@@ -66,9 +66,12 @@ def evaluate_run(run: Path, pairs_file: Path | None = None) -> Path:
     finite = all(np.isfinite(z).all() for z in logits.values())
     temperature = fit_temperature(logits["dev"], labels["dev"]) if finite else 1.0
     dev = sigmoid(logits["dev"] / temperature)
-    threshold = best_threshold(labels["dev"], dev) if about["threshold"] == "dev" and finite else 0.5
+    if about["threshold"] == "dev":
+        threshold = best_threshold(labels["dev"], dev) if finite else 0.5
+    else:  # a number is meant before the temperature
+        threshold = float(sigmoid(np.log(float(about["threshold"]) / (1 - float(about["threshold"]))) / temperature))
     learner.save(run / "weights", threshold, temperature)
-    report = {k: about[k] for k in ("system", "about", "seed", "data", "split", "pairs_file", "options", "settings", "versions", "command")}
+    report = {k: about[k] for k in ("system", "about", "seed", "data", "split", "pairs_file", "options", "settings", "loss", "model", "batch", "start", "versions", "command")}
     report |= {"fold": about["options"]["fold"], "threshold": threshold, "temperature": temperature, "weights": fingerprint_of(run / "weights")}
     for part in logits:
         report[part] = measure(parts[part], logits[part], threshold, temperature)
@@ -160,6 +163,12 @@ def markdown(report: dict[str, Any]) -> str:
             lines += [_line(f"{part}, {tag}", s) for tag, s in report[part]["languages"].items()]
     figures = {"pr.png": "Precision and recall", "roc.png": "ROC", "confusion.png": "Confusion", "reliability.png": "Reliability"}
     lines += ["", "Figures are of the test pairs.", "", *(f"![{title}]({file})" for file, title in figures.items())]
+    if "tensors start from" in report.get("start", ""):
+        lines += [
+            "",
+            f"{report['start']} Pairs held out here may have been read by those weights (the embedded starter read the passages of MUSTI's training "
+            "file, not its pictures or labels).",
+        ]
     if "command" in report:
         lines += ["", f"Made with `{report['command']}`, seed {report['seed']}, data {report['data']}, split {report['split']}."]
     return "\n".join(lines) + "\n"

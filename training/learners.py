@@ -1,7 +1,6 @@
 """One interface to every system: pairs -> batch -> logits, and a folder of weights that can be loaded again."""
 
 import json
-import shutil
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from musti_model.model import MustiModel
+from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
 from musti_model.weights import STARTER, find_weights
 
@@ -84,7 +84,7 @@ class DetectorLearner:
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
         """{"input_ids", "attention_mask", "token_type_ids" [B, T], "labels" [B]}; the names are read as a first sentence."""
-        names = [self.book(p.image, lambda p=p: open_image(self.root / p.image)) for p in pairs]
+        names = [self.book(self.root / p.image) for p in pairs]
         first = [", ".join(n) + "." if n else "." for n in names]
         encoded = self.tokenizer(
             first, [clean_passage(p.text) for p in pairs], truncation="only_second", max_length=self.model.config.text_length,
@@ -103,8 +103,7 @@ class DetectorLearner:
         save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(self.model.config.to_dict(), indent=1) + "\n")
         self.tokenizer.save_pretrained(folder)
-        if self.book.path and self.book.path.exists() and self.book.path.parent != folder:
-            shutil.copy(self.book.path, folder / "names.json")
+        self.book.save(folder / "names.json")
 
 
 Learner = MustiLearner | DetectorLearner
@@ -173,19 +172,21 @@ class PairBatches:
 # Building ---------------------------------------------------------------------------------------------------------------------------
 
 
-def build(system: System, root: Path, start: str | None = None, names: Path | None = None) -> tuple[Learner, str]:
+def build(
+    system: System, root: Path, start: str | None = None, names: Path | None = None, device: str | torch.device = "cpu", lead: bool = True
+) -> tuple[Learner, str]:
     """A system's learner and one sentence on where its weights come from.
 
     Args:
         root: folder of the pictures. start: "pretrained", "random" or weights (folder, Hub id, "starter"); None: as the system says.
-        names: file that keeps what the detector found.
+        names: file that keeps what the detector found, written by the process that leads; device: of the detector.
 
     Raises: WeightsError, OSError when weights or tokenizer cannot be had.
     """
     start = start or system.start
     if isinstance(system.model, DetectorConfig):
         model: Any = DetectorBert(system.model)
-        book = NameBook(lambda: load_namer(system.model.detector, system.model.confidence), names)
+        book = NameBook(lambda: load_namer(system.model.detector, system.model.confidence, device), names, write=lead and names is not None)
     else:
         model = MustiModel(system.model)
     if start == "pretrained":
@@ -216,19 +217,20 @@ def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase
     taken = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(taken, strict=False)
     new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
-    said = f"{len(taken)} of {len(own)} tensors start from {weights.name}" + (f"; new: {', '.join(new)}." if new else ".")
+    said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (f"; new: {', '.join(new)}." if new else ".")
     return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True), said
 
 
-def load_learner(folder: Path, root: Path) -> Learner:
-    """From a folder that ``save`` wrote. Raises WeightsError, OSError, ValueError."""
+def load_learner(folder: Path, root: Path, device: str | torch.device | None = None) -> Learner:
+    """From a folder that ``save`` wrote, on a device (None chooses). Raises WeightsError, OSError, ValueError."""
+    device = choose_device(device)[0]
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "detector" not in values:
         model, processor = find_weights(folder).load()
-        return MustiLearner(model, processor, root)
+        return MustiLearner(model.to(device), processor, root)
     config = DetectorConfig(**values)
     model = DetectorBert(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    book = NameBook(lambda: load_namer(config.detector, config.confidence), folder / "names.json")
-    return DetectorLearner(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), book, root)
+    book = NameBook(lambda: load_namer(config.detector, config.confidence, device), folder / "names.json")
+    return DetectorLearner(model.to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True), book, root)
 

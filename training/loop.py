@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class TrainSettings:
     {name prefix: epoch from which it is trained}; layer_decay: factor on the lr of each layer of ViT and BERT below the last; decay:
     "cosine" or "constant", after a linear warm-up over the share ``warmup`` of all steps; clip: norm of the gradient, 0 = no clipping.
 
+    on_collapse: "stop" ends a run in which every pair gets practically the same probability, "report" lets it go on and logs it.
+
     select: "score" (of ``evaluate``) or "loss" (of training, as published), by which the best epoch is chosen; patience: epochs without a
     better one before stopping, 0 = never.
 
@@ -71,6 +74,7 @@ class TrainSettings:
     accumulate: int = 1
     patience: int = 0
     select: str = "score"
+    on_collapse: str = "stop"
     batch_norm: str = "train"
     precision: str = "bf16"
     recompute: bool = False
@@ -78,7 +82,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        allowed = {"optimizer": ("adamw", "adam"), "decay": ("cosine", "constant"), "select": ("score", "loss")}
+        allowed = {"optimizer": ("adamw", "adam"), "decay": ("cosine", "constant"), "on_collapse": ("stop", "report"), "select": ("score", "loss")}
         allowed |= {"batch_norm": ("train", "frozen"), "precision": ("bf16", "float32")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
@@ -156,7 +160,8 @@ def train(
         folder: holds checkpoint.pt, best.pt, log.jsonl, curves.png, run.json.
         record: what else it takes to repeat the run (model config, fingerprint of the data ...); goes into run.json with the settings and
             the versions.
-        accelerator: for several processes or a GPU; None trains here, on the model's device.
+        accelerator: for several processes or a GPU; None trains here, on the model's device. Processes on several machines need ``folder`` on
+            a disk they share.
 
     Returns: the log row of the best epoch.
 
@@ -202,7 +207,7 @@ class _Run:
         with _stop_signals() as stop:
             while len(self.rows) < self.settings.epochs and not self._over():
                 self._epoch(stop)
-        if self.rows[-1].get("collapsed"):
+        if self._collapsed():
             raise CollapseError(
                 f"After epoch {len(self.rows)} every pair gets practically the same probability; lower the learning rate."
             )
@@ -218,7 +223,10 @@ class _Run:
             return False
         best = max(self.rows, key=self._merit)
         late = self.settings.patience and len(self.rows) - best["epoch"] >= self.settings.patience
-        return bool(self.rows[-1].get("collapsed") or late)
+        return bool(self._collapsed() or late)
+
+    def _collapsed(self) -> bool:
+        return bool(self.rows[-1].get("collapsed")) and self.settings.on_collapse == "stop"
 
     def _epoch(self, stop: threading.Event) -> None:
         epoch, settings = len(self.rows), self.settings
@@ -267,7 +275,7 @@ class _Run:
         means: dict[str, float] = {}
         for micro in range(settings.accumulate):
             # Dropout depends on the place in the run alone, so that no generator's state need be kept.
-            torch.manual_seed((((settings.seed * 1009 + epoch) * 100_003 + number) * 101 + micro) * 1009 + self.rank)
+            torch.manual_seed(((((settings.seed * 1009 + epoch) * 100_003 + number) * 101 + micro) * 1009 + self.rank) % 2**63)
             batch = next(source, None)
             if batch is None:
                 raise ValueError(f"Epoch {epoch + 1} has too few batches for {settings.steps_per_epoch} steps.")
@@ -296,14 +304,15 @@ class _Run:
         if self.many:
             broadcast_object_list(row)
         best = max(self.rows, key=self._merit, default=None)
-        better = not row[0].get("collapsed") and (best is None or self._merit(row[0]) > self._merit(best))
+        counts = not row[0].get("collapsed") or self.settings.on_collapse == "report"
+        better = counts and (best is None or self._merit(row[0]) > self._merit(best))
         if better and self.rank == 0:
-            _patiently(lambda: save_atomically({"model": self.model.state_dict()}, self.folder / "best.pt"))
+            patiently(lambda: save_atomically({"model": self.model.state_dict()}, self.folder / "best.pt"))
         self.rows.append(row[0])
         self.done, self.sums, self.seconds = 0, {}, 0.0
         self._save()
         if self.rank == 0:
-            self._write_log()
+            patiently(self._write_log)
             print(json.dumps(self.rows[-1]), flush=True)
 
     # Several processes ------------------------------------------------------------------------------------------------------------
@@ -329,7 +338,7 @@ class _Run:
         if self.rank == 0:
             place = {"rows": self.rows, "done": self.done, "sums": self.sums, "seconds": self.seconds}
             state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "place": json.dumps(place)}
-            _patiently(lambda: save_atomically(state, self.folder / "checkpoint.pt"))
+            patiently(lambda: save_atomically(state, self.folder / "checkpoint.pt"))
         self._together()
 
     def _resume(self) -> None:
@@ -375,7 +384,7 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _patiently(save: Callable[[], None]) -> None:
+def patiently(save: Callable[[], None]) -> None:
     """Saves; while the disk is full, waits for room and tries again: nothing of the run is lost meanwhile."""
     while True:
         try:
@@ -397,6 +406,7 @@ def _describe(path: Path, run: dict[str, Any], processes: int) -> None:
             raise ValueError(f"{path.parent} holds a run with other {' and '.join(changed)}; choose another folder, or remove this one.")
         return
     versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {n: version(n) for n in ("timm", "transformers", "accelerate")}
     made = {"versions": versions, "processes": processes, "threads": torch.get_num_threads(), "device": _device_name()}
     path.write_text(json.dumps(run | made, indent=1) + "\n")
 
@@ -413,8 +423,13 @@ def save_atomically(state: Any, path: Path) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # a half-written file would keep the disk full
+        cause: BaseException | None = error  # torch's writer turns a full disk into an error of its own
+        while cause is not None:
+            if isinstance(cause, OSError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         raise
     os.replace(temporary, path)
 

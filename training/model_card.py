@@ -127,7 +127,7 @@ def _training(facts: Facts) -> str:
     rows |= {"batch": record.get("batch")} | _flat(record.get("options") or {}) | _flat(record.get("loss") or {}, "loss.")
     rows |= _flat(record.get("settings") or {}) | _flat(record.get("versions") or {}, "version of ")
     table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items() if value is not None)
-    split = "Pairs were split by connected components: no picture and no passage stands in two parts. " if record.get("split") else ""
+    split = "No picture and no passage stands in two parts of the split. " if record.get("split") else ""
     return (
         f"## How it was trained\n\n{split}`run.json` holds everything needed to repeat the run.\n\n| setting | value |\n| --- | --- |\n{table}"
     )

@@ -17,7 +17,7 @@ from musti_model.pipeline import Picture
 from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name, fold
 
 SHARE = 0.5  # of the largest drop, from which a name counts too
-LEAST = 0.25  # drop of the logit from which a name carries anything at all
+LEAST = 0.25  # drop of the calibrated logit from which a name carries anything at all
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def carriers(pipe: MustiPipeline, image: Picture, text: str, language: str, voca
     possible = [i for i, t in enumerate(struck) if WORD.search(t)]
     if not possible:  # no name, or nothing but names
         return [Carrier(vocabulary.name(o, language), o, LEAST) for o in objects]
-    logits = {index: p.logit for index, p in pipe.rank(image, [text, *(struck[i] for i in possible)])}
+    logits = {index: p.logit / pipe.config.temperature for index, p in pipe.rank(image, [text, *(struck[i] for i in possible)])}
     found = [Carrier(vocabulary.name(objects[i], language), objects[i], logits[0] - logits[k]) for k, i in enumerate(possible, start=1)]
     return sorted(found, key=lambda c: -c.drop)
 

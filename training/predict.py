@@ -4,11 +4,14 @@ A pair that cannot be answered is reported by its id and stays as it was. A stop
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,8 @@ class Predictor:
         if vocabulary:
             if not isinstance(self.learner, MustiLearner):
                 raise InputError(f"{found.name} is a detector with BERT; subtask 2 needs a model of pictures and words.")
-            self.pipe = MustiPipeline(self.learner.model, self.learner.processor, found, device="cpu")
+            device = str(next(self.learner.model.parameters()).device)
+            self.pipe = MustiPipeline(self.learner.model, self.learner.processor, found, device=device, precision="float32")
 
     def __call__(self, pairs: list[MustiPair]) -> list[dict[str, Any] | str]:
         """For each pair {"subtask1_label", "probability", "subtask2_labels"?}, or what is wrong with it."""
@@ -98,16 +102,20 @@ def predict(source: Path, out: Path, weights: str | None, subtask2: bool, vocabu
     Raises: InputError, WeightsError, OSError.
     """
     part = out.with_name(out.name + ".part")
-    job = {"weights": find_weights(weights).revision, "subtask2": subtask2, "input": [source.name, source.stat().st_size if source.exists() else 0]}
+    found, known = find_weights(weights), Vocabulary(vocabulary) if subtask2 else None  # what is wrong with them is said before any work
+    job = {
+        "weights": found.revision, "settings": hashlib.sha256((found.folder / "config.json").read_bytes()).hexdigest()[:12],
+        "subtask2": subtask2, "vocabulary": str(vocabulary), "input": [source.name, source.stat().st_size if source.exists() else 0],
+    }  # fmt: skip
     done = _resume(part, job)
     jobs = islice(enumerate(parse_records(iter_records(source)), start=1), done, None)
     arguments = (weights, source.parent, vocabulary, subtask2, max(1, (os.cpu_count() or 1) // processes))
     with open(part, "a", encoding="utf-8") as file, tqdm(desc="pairs", unit=" pairs", initial=done, mininterval=1) as bar:
         for lines in _spread(_chunks(jobs, batch), processes, arguments):
-            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            file.write("".join(json.dumps(line) + "\n" for line in lines))  # ASCII: half a surrogate pair cannot be written otherwise
             file.flush()
             bar.update(len(lines))
-    report = _assemble(part, out, source, Vocabulary(vocabulary) if subtask2 else None)
+    report = _assemble(part, out, known)
     part.unlink()
     return report
 
@@ -124,10 +132,14 @@ def _spread(chunks: Iterator[list[Job]], processes: int, arguments: tuple) -> It
         _start(*arguments)
         yield from map(_work, chunks)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _start, arguments) as pool:
-        while ahead := [pool.apply_async(_work, (c,)) for c in islice(chunks, processes * 4)]:
-            for result in ahead:
-                yield result.get()
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, context, _start, arguments) as pool:
+            while ahead := [pool.submit(_work, c) for c in islice(chunks, processes * 4)]:
+                for result in ahead:
+                    yield result.result()
+    except BrokenProcessPool as error:
+        raise InputError("A process could not start or was killed (no memory left?); the same command goes on, --processes 1 tells more.") from error
 
 
 def _resume(part: Path, job: dict[str, Any]) -> int:
@@ -143,7 +155,7 @@ def _resume(part: Path, job: dict[str, Any]) -> int:
     return len(lines)
 
 
-def _assemble(part: Path, out: Path, source: Path, vocabulary: Vocabulary | None) -> dict[str, Any]:
+def _assemble(part: Path, out: Path, vocabulary: Vocabulary | None) -> dict[str, Any]:
     """The output file, record by record, written beside and moved into place."""
     temporary = out.with_name(out.name + ".tmp")
     bad, labels, said, counts = [], [], [], {"YES": 0, "NO": 0}
@@ -152,7 +164,7 @@ def _assemble(part: Path, out: Path, source: Path, vocabulary: Vocabulary | None
         next(lines)
         file.write('{"pairs": [')
         for number, line in enumerate(map(json.loads, lines)):
-            file.write((",\n" if number else "\n") + json.dumps(line["record"], ensure_ascii=False))
+            file.write((",\n" if number else "\n") + json.dumps(_as_given(line["record"])))
             if "bad" in line:
                 bad.append(f"{line['id'] or 'record ' + str(line['position'])}: {line['bad']}")
                 continue
@@ -160,7 +172,7 @@ def _assemble(part: Path, out: Path, source: Path, vocabulary: Vocabulary | None
             if line["known"]["label"] is not None:
                 labels.append(line["known"]["label"])
                 said.append(line["record"]["subtask1_label"] == "YES")
-            if vocabulary and line["known"]["label"] == 1 and line["known"]["objects"]:
+            if vocabulary and (line["known"]["label"] == 0 or line["known"]["objects"]):
                 row = (line["known"]["objects"], line["record"].get("subtask2_labels", []), line["known"]["language"])
                 for column, value in zip(objects, row):
                     column.append(value)
@@ -172,6 +184,15 @@ def _assemble(part: Path, out: Path, source: Path, vocabulary: Vocabulary | None
     if objects[0]:
         report["objects"] = object_scores(*objects, vocabulary)
     return report
+
+
+def _as_given(record: Any) -> Any:
+    """A record as it was before ``training.prepare`` put the local picture into it."""
+    if isinstance(record, dict) and "image_url" in record:
+        record = record | {"image": record["image_url"]}
+    if isinstance(record, dict):
+        record = {k: v for k, v in record.items() if k not in ("image_url", "missing")}
+    return record
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from musti_model.errors import InputError, WeightsError
 
 from .data import MustiPair, fingerprint, read_pairs
 from .learners import Learner, PairBatches, build, labels_of, loss_step, pair_logits
-from .loop import CollapseError, train
+from .loop import CollapseError, patiently, train
 from .memory import keep_freed_memory
 from .metrics import best_threshold, collapsed, scores, sigmoid
 from .split import leave_language_out, split, split_fingerprint
@@ -72,19 +72,31 @@ def run(options: argparse.Namespace) -> None:
     settings = system.settings(len(parts["train"]), options.seed)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    learner, said = build(system, options.pairs.parent, options.init, options.out / "names.json")
+    learner, said = build(system, options.pairs.parent, options.init, options.out / "names.json", accelerator.device, lead)
     learner.model.to(accelerator.device)
     if lead:
         print(f"{system.about} {said}\n" + ", ".join(f"{len(rows)} {part} pairs" for part, rows in parts.items()), flush=True)
     batches = PairBatches(learner, parts["train"], system.batch, options.seed, accelerator.process_index, accelerator.num_processes)
-    record = record_of(options, system, pairs, split_print)
+    record = record_of(options, system, pairs, split_print) | {"start": said}
     evaluate = lambda _model: dev_row(learner, parts["dev"], system, settings.precision)  # noqa: E731
-    best = train(learner.model, batches, loss_step(learner, system.loss), evaluate, settings, options.out, record, accelerator)
+    try:
+        best = train(learner.model, batches, loss_step(learner, system.loss), evaluate, settings, options.out, record, accelerator)
+    except CollapseError:
+        if lead:  # so that the collapse can be measured and compared
+            patiently(lambda: learner.save(options.out / "weights", 0.5, 1.0))
+        raise
     if lead:
         threshold = best["threshold"] if system.threshold == "dev" else float(system.threshold)
-        learner.save(options.out / "weights", threshold, 1.0)
+        if not saved_since(options.out / "weights", options.out / "best.pt"):  # else evaluate has set temperature and threshold since
+            patiently(lambda: learner.save(options.out / "weights", threshold, 1.0))
         print(f"Best epoch {best['epoch']}, development F1-macro {best['score']:.4f}. Next: python -m training.evaluate {options.out}")
     accelerator.end_training()
+
+
+def saved_since(weights: Path, best: Path) -> bool:
+    """Whether the weights were saved after the best epoch."""
+    file = weights / "model.safetensors"
+    return (weights / "config.json").exists() and file.exists() and file.stat().st_mtime >= best.stat().st_mtime
 
 
 def usable(pairs: list[MustiPair], bad: list, loud: bool = True) -> list[MustiPair]:

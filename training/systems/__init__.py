@@ -45,7 +45,7 @@ class LossSettings:
 @dataclass(frozen=True)
 class System:
     """One system: name; about: a sentence; model: what is built; loss; train: fields of TrainSettings except steps_per_epoch; batch: pairs
-    a step, all processes together; threshold: "dev" (chosen on development pairs) or a number; start: where weights come from, "pretrained"
+    a batch, all processes together (a step takes ``accumulate`` batches); threshold: "dev" (chosen on development pairs) or a number; start: where weights come from, "pretrained"
     (timm and transformers), "random", or a folder of weights."""
 
     name: str
@@ -99,9 +99,14 @@ def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = 
     if set(table["loss"]) - {f.name for f in fields(LossSettings)}:
         raise ValueError(f"loss does not know {', '.join(sorted(set(table['loss']) - {f.name for f in fields(LossSettings)}))}.")
     make = _detector if table["kind"] == "detector" else _musti
+    try:
+        model = make(name, table["model"], size)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"The model of {name} cannot be built from these settings ({error}); check their spelling.") from error
+    start = "starter" if size == "starter" and table["start"] == "pretrained" else table["start"]  # the published ones have other shapes
     return System(
-        name=name, about=table["about"], model=make(name, table["model"], size), loss=LossSettings(**_nullable(table["loss"])), train=train,
-        batch=table["batch"], threshold=table["threshold"], start=table["start"],
+        name=name, about=table["about"], model=model, loss=LossSettings(**_nullable(table["loss"])), train=train,
+        batch=table["batch"], threshold=table["threshold"], start=start,
     )  # fmt: skip
 
 
