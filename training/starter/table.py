@@ -7,6 +7,7 @@ start from (the stage "words"), new projections, gate and vote, the same budget,
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ OURS = {
     "alpha .3": Row("starter", {"loss.alpha": 0.3}),
     "alpha .75": Row("starter", {"loss.alpha": 0.75}),
     "no loss on single branches": Row("starter", {"loss.branches": 0.0}),
-    "learning rate 1e-3, published training": Row("mmm2024-a30", own_rates=True),
+    "published optimiser, 1e-3 on all but the frozen backbones": Row("mmm2024-a30", own_rates=True),
 }
 ROWS = PAPER | OURS
 
@@ -138,12 +139,12 @@ class Table:
 
     def run(self, name: str, seed: int) -> dict[str, Any]:
         """One run: trained, or read back from the table so far. -> scores and answers."""
-        done = [r for r in self.done if (r["row"], r["seed"]) == (name, seed)]
+        started, row = time.time(), ROWS[name]
+        system, kind = system_of(row), self.kind(name, seed)
+        done = [r for r in self.done if (r["row"], r["seed"], r["kind"]) == (name, seed, kind)]
         if done:
             return done[0]
-        folder = self.work / "table" / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
-        started, row = time.time(), ROWS[name]
-        system = system_of(row)
+        folder = self.work / "table" / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}-{kind}"
         torch.manual_seed(seed)
         detector = row.system == "detector-bert"
         objects = self.full.config.objects
@@ -156,7 +157,14 @@ class Table:
             stopped = ""
         except CollapseError as error:
             stopped = str(error)
-        return self._scores(model) | {"row": name, "seed": seed, "stopped": stopped, "seconds": round(time.time() - started)}
+        return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
+
+    def kind(self, name: str, seed: int) -> str:
+        """16 hex digits of all that a run is made of: system, loss, settings, data, and the text side it starts from."""
+        system = system_of(ROWS[name])
+        made = [system.model.to_dict(), dataclasses.asdict(system.loss), dataclasses.asdict(settings_of(ROWS[name], system, seed)), BATCH]
+        made += [self.shop.record["data"], self.start["pooler.dense.weight"].flatten()[:64].tolist()]
+        return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
     def _objective(self, system: System, row: Row, detector: bool):
         loss = system.loss.make()
