@@ -6,7 +6,7 @@ model meanwhile.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -84,3 +84,57 @@ def _bert_maps(encoder: nn.Module, queries: list[Tensor], keys: list[Tensor], ma
         q, k = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k))
         maps.append(_weights(q, k, scale, mask))
     return torch.stack(maps, dim=1)
+
+
+@contextmanager
+def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tensor, int], list[tuple[Tensor, Tensor]]]]:
+    """Captures the attention of ViT blocks or BERT layers together with its gradient while the block runs, for one example.
+
+    Yields a function: (output [], which of several passes through the blocks, from 0) -> (attention, d output / d attention), [heads, N, N]
+    each, first layer first. The gradient of the weights is that of their weighted sum times the values, so the fused kernels stay.
+    """
+    with ExitStack() as stack:
+        kept = [_Capture(stack, block) for block in blocks]
+
+        def of(output: Tensor, which: int) -> list[tuple[Tensor, Tensor]]:
+            gradients = torch.autograd.grad(output, [c.mixed[which] for c in kept], retain_graph=True)
+            return [c.pair(which, g) for c, g in zip(kept, gradients, strict=True)]
+
+        yield of
+
+
+class _Capture:
+    """Queries, keys, values and their mixture in one block of either kind."""
+
+    def __init__(self, stack: ExitStack, block: nn.Module) -> None:
+        asking = threading.get_ident()
+        self.mixed: list[Tensor] = []
+        self.inputs: list[list[Tensor]] = []
+        self.vit = hasattr(block, "attn")
+        if self.vit:
+            self.heads, self.scale = block.attn.num_heads, block.attn.scale
+            projections, out = [block.attn.qkv], block.attn.proj
+        else:
+            attention = block.attention.self
+            self.heads, self.scale = attention.num_attention_heads, attention.scaling
+            projections, out = [attention.query, attention.key, attention.value], block.attention.output.dense
+        for projection in projections:
+            store: list[Tensor] = []
+            _keep(stack, projection, store)
+            self.inputs.append(store)
+
+        def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            if threading.get_ident() != asking:
+                return None
+            mixed = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_()
+            self.mixed.append(mixed)
+            return (mixed,)
+
+        stack.callback(out.register_forward_pre_hook(keep).remove)
+
+    def pair(self, which: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """(attention, its gradient) of one pass, from the gradient of the mixture [1, N, C]."""
+        projected = [store[which] for store in self.inputs]
+        q, k, v = projected[0].chunk(3, dim=-1) if self.vit else projected
+        q, k, v, g = (x[0].float().unflatten(-1, (self.heads, -1)).transpose(0, 1) for x in (q, k, v, gradient))
+        return _weights(q[None], k[None], self.scale)[0], g @ v.transpose(-1, -2)

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .gate_effect import GateEffect
     from .pipeline import Prediction
 
 
@@ -115,11 +117,13 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What the model did with one pair. Attention and gate shares tell where the model looked and mixed, not why it decided.
+    """What the model did with one pair. Attention and gate shares tell where the model looked and mixed, not why it decided; evidence and the
+    gate's effect tell what changes the answer.
 
     words, word_spans: the words read and their characters in ``passage``; gates: {branch: Gate}, empty without a gate; maps: {name: raw
     float32 [H, W]} in the frame of ``image`` ("rollout:<branch>" shares of attention, "gradcam:<branch>" >= 0, "gate:<branch>" 0..1); heads: {ViT
-    branch: [heads, rows, columns]} last-layer class-token attention; word_attention: {branch: aligned with words}; settings: what made it.
+    branch: [heads, rows, columns]} last-layer class-token attention; word_attention: {branch: aligned with words}; settings: what made it;
+    evidence, gate_effect {branch: GateEffect}: None and empty when they were not asked for.
     """
 
     prediction: "Prediction"
@@ -133,12 +137,15 @@ class Explanation:
     heads: dict[str, np.ndarray]
     word_attention: dict[str, list[float]]
     settings: dict[str, Any] = field(default_factory=dict)
+    evidence: "Evidence | None" = None
+    gate_effect: dict[str, "GateEffect"] = field(default_factory=dict)
 
     def fit(self, side: int) -> "Explanation":
         """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was uploaded."""
         shrink = min(1.0, side / max(self.image.size))
         image = self.image.resize([max(1, round(n * shrink)) for n in self.image.size]) if shrink < 1 else self.image.copy()
-        return replace(self, image=image, maps=Maps(self.maps.grids, *image.size))
+        evidence = self.evidence and self.evidence.fit(image.size)
+        return replace(self, image=image, maps=Maps(self.maps.grids, *image.size), evidence=evidence)
 
     def head_map(self, branch: str, head: int) -> np.ndarray:
         """Last-layer attention of one head (from 0), float32 [H, W] in the picture's frame."""
@@ -158,6 +165,8 @@ class Explanation:
                 for n, g in self.gates.items()
             },
             "word_attention": self.word_attention,
+            "evidence": self.evidence and self.evidence.to_json(),
+            "gate_effect": {n: e.to_json() for n, e in self.gate_effect.items()},
             "settings": self.settings,
         }
 

@@ -202,12 +202,10 @@ class MustiModel(
         One picture (tokens [1, N, H]) meets B passages, and one passage (input_ids [1, T]) B pictures: the one row stands for all.
         """
         text = self.text_embedding(input_ids=input_ids)  # [B, T, H]
-        width = input_ids.shape[1]
-        lengths = attention_mask.sum(1) if self.config.padding == "mask" else torch.full_like(input_ids[:, 0], width)
         plain = self._pooled(text, attention_mask, image_attention) if self.config.fusion == "none" else None
         cosines, spread, gate_image, text_attention, image_vectors = [], {}, {}, {}, {}
         for name, image in encoded.items():
-            met, spread[name] = self._meet(image, lengths, width)
+            met, spread[name] = self.meet(image, attention_mask)
             if self.config.fusion == "none":
                 text_vector, text_attention[name] = plain
             else:
@@ -232,12 +230,20 @@ class MustiModel(
             )
         return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, internals)
 
-    def _meet(self, image: ImageTokens, lengths: Tensor, width: int) -> tuple[Tensor, Tensor | None]:
-        """Image tokens laid on the text positions, [B, T, H], and the weights that laid them, [B, T, N]."""
+    def meet(self, image: ImageTokens, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Image tokens [B, N, H] laid on the text positions, [B, T, H], and the weights that laid them, [B, T, N] (see ``place_weights``)."""
+        width = attention_mask.shape[1]
         if image.grid is None:
             return image.tokens[:, :width], None  # published axes: token t meets position t, whatever it stands for
+        lengths = attention_mask.sum(1) if self.config.padding == "mask" else torch.full_like(attention_mask[:, 0], width)
         weights = place_weights(image.tokens.shape[1], lengths, width)
         return weights.to(image.tokens.dtype) @ image.tokens, weights
+
+    def text_vector(self, image: ImageTokens, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Text side of a branch's cosine, read with the picture through the gate (without a gate, alone). -> [B, H]."""
+        text = self.text_embedding(input_ids=input_ids)
+        fused = text if self.config.fusion == "none" else self.fuse(text, self.meet(image, attention_mask)[0])
+        return self._pooled(fused, attention_mask)[0]
 
     def _pooled(self, fused: Tensor, mask: Tensor, capture: dict | None = None) -> tuple[Tensor, Tensor | None]:
         """Encoder and pooler: [B, T, H] -> [B, H], and the attention maps if they are to be captured."""
@@ -247,17 +253,24 @@ class MustiModel(
             vector = self.pooler(self.encode_text(fused, mask))
         return vector, attention()
 
+    def vote_slopes(self) -> Tensor:
+        """What each branch's cosine is multiplied by in the logit, [branches]."""
+        n = len(self.branches)
+        learned = self.config.voting == "learned" and not self._single()
+        weights = self.voting.weight[0] if learned else self.voting.weight.new_full((n,), 1 / n)  # else a mean vote
+        return weights if self.config.logit == "published" else weights * self.scale
+
+    def _single(self) -> bool:
+        """The published one-branch model takes the cosine itself."""
+        return len(self.branches) == 1 and self.config.logit == "published"
+
     def _vote(self, similarities: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines [B, branches] -> their terms in the logit, and the constant."""
-        n = similarities.shape[1]
-        zero = self.bias.new_zeros(())
-        if self.config.voting == "learned" and not (n == 1 and self.config.logit == "published"):
-            weights, constant = self.voting.weight[0], self.voting.bias[0]
-        else:  # a mean vote; the published one-branch model takes the cosine itself
-            weights, constant = similarities.new_full((n,), 1 / n), zero
-        if self.config.logit == "published":
-            return similarities * weights, constant
-        return similarities * weights * self.scale, constant * self.scale + self.bias
+        learned = self.config.voting == "learned" and not self._single()
+        constant = self.voting.bias[0] if learned else self.bias.new_zeros(())
+        if self.config.logit == "affine":
+            constant = constant * self.scale + self.bias
+        return similarities * self.vote_slopes(), constant
 
     # Naming ---------------------------------------------------------------------------------------------------------------------
 

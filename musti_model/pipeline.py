@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from . import explain as maths
 from .branches import ImageTokens
 from .errors import InputError, WeightsError
+from .evidence import Case, Evidence, evidence_of
 from .explain import Explanation, Gate, GateWeights, Maps
+from .gate_effect import GateEffect, gate_effect
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
@@ -154,8 +156,9 @@ class MustiPipeline:
                 answers += self._answer(encoded, texts, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
-    def explain(self, image: Picture, passage: str) -> Explanation:
-        """One pair with gate shares, attention maps and Grad-CAM. Raises InputError."""
+    def explain(self, image: Picture, passage: str, evidence: bool = True) -> Explanation:
+        """One pair with gate shares, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many more forward passes,
+        unless ``evidence`` is False. Raises InputError."""
         started = time.perf_counter()
         texts = self.processor.passages([passage])
         picture = open_image(image)
@@ -173,8 +176,17 @@ class MustiPipeline:
         }
         with self._inference():
             prediction = self._prediction(output, 0, texts, self._seen(inside.image_vectors), self._read(texts))
-        settings = self._settings() | {"seconds": round(time.perf_counter() - started, 3)}
-        return self._explanation(prediction, picture, texts, output, cams, settings)
+        result = self._explanation(prediction, picture, texts, output, cams, self._settings())
+        if evidence:
+            case = self._case(images, texts)
+            result = replace(result, evidence=self._evidence(case, picture, result), gate_effect=self._gate_effects(case))
+        result.settings["seconds"] = round(time.perf_counter() - started, 3)
+        return result
+
+    def case(self, image: Picture, passage: str) -> Case:
+        """One pair as the methods of ``evidence``, ``faithfulness`` and ``gate_effect`` take it. Raises InputError."""
+        texts = self.processor.passages([passage])
+        return self._case({n: t.to(self.device) for n, t in self.processor.images([open_image(image)]).items()}, texts)
 
     # Inside ---------------------------------------------------------------------------------------------------------------------
 
@@ -185,6 +197,26 @@ class MustiPipeline:
     def _inference(self) -> Iterator[None]:
         with torch.inference_mode(), self._autocast():
             yield
+
+    def _case(self, images: dict[str, Tensor], texts: Passages) -> Case:
+        with torch.inference_mode(False), torch.no_grad(), self._autocast():
+            encoded = self.model.encode_images(images)
+        ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
+        return Case(self.model, images, encoded, ids, mask, [w.pieces for w in texts.words[0]])
+
+    def _evidence(self, case: Case, picture: Image.Image, explanation: Explanation) -> Evidence:
+        with torch.inference_mode(False), torch.enable_grad(), self._autocast():
+            evidence = evidence_of(case, picture.size)
+        p = explanation.prediction
+        if p.label == "YES" or not p.objects_in_picture:
+            return evidence
+        # "Why NO": what the passage would have had to name. At the front, because a long passage's end is not read.
+        names = [name for name, _ in p.objects_in_picture]
+        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {explanation.passage}" for name in names])
+        return replace(evidence, missing=[(names[i], answer.probability) for i, answer in answers])
+
+    def _gate_effects(self, case: Case) -> dict[str, GateEffect]:
+        return {n: gate_effect(case, n) for n in case.encoded} if self.config.fusion == "tsf" else {}
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)

@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
-    parser.add_argument("--match-epochs", type=int, default=8)
+    parser.add_argument("--words-epochs", type=int, default=40)
+    parser.add_argument("--match-epochs", type=int, default=10)
     parser.add_argument("--finish", action="store_true", help="train no further: finish with the best epoch so far")
     parser.add_argument("--backbones", type=Path, help="folder of starter weights whose image backbones are taken as they are")
     options = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
     if options.finish:
         model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True, map_location="cpu")["model"])
     else:
-        words_stage(model, shop, options.work / "words")
+        words_stage(model, shop, options.work / "words", options.words_epochs)
         match_stage(model, shop, options.work / "match", options.match_epochs)
     metrics = finish(model, shop, options.work, options.out, recorded_seconds(options.work))
     print(json.dumps({k: metrics[k] for k in ("dev", "test", "baselines")}, indent=1))

@@ -62,3 +62,17 @@ def plain_view(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """The picture as the model sees it at inference: uint8 [B, S, S, 3] -> float32 [B, 3, size, size] in 0..1."""
     x = pixels.permute(0, 3, 1, 2).float().div_(255)
     return F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False, antialias=True).clamp_(0, 1)
+
+
+def mosaics(x: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures of four pictures each: [B, 3, S, S] and [B] -> [B, 3, S, S] and the labels of the quarters in raster order [B, 4]."""
+    rows = torch.stack([torch.randperm(len(x), generator=generator) for _ in range(4)])
+    small = F.interpolate(x, scale_factor=0.5, mode="area")
+    top, bottom = (torch.cat([small[rows[i]], small[rows[i + 1]]], dim=3) for i in (0, 2))
+    return torch.cat([top, bottom], dim=2), labels[rows].T
+
+
+def quarters(labels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Labels of the quarters [B, 4] -> of each place of a grid, in raster order [B, places]; a middle row or column goes to the later one."""
+    rows, columns = ((torch.arange(n) >= n // 2).long() for n in grid)
+    return labels[:, (2 * rows[:, None] + columns).flatten()]

@@ -15,10 +15,11 @@ from musti_model.model import MustiModel
 
 from ..losses import FocalLoss
 from ..metrics import best_threshold, collapsed, scores
-from .augment import plain_view, random_view
+from .augment import mosaics, plain_view, quarters, random_view
 from .pairs import Pair
 from .passages import Passage, PassageMill
 from .pictures import Pictures
+from .pretrain_images import sampling_weights
 
 IGNORE = -100
 
@@ -61,6 +62,26 @@ def backbone_features(model: MustiModel, pictures: Pictures, views: int, seed: i
                     store[name].append(branch.features((x.to(device) - 0.5) / 0.5).bfloat16().cpu())
         result.append({n: torch.cat(parts) for n, parts in store.items()})
     return result
+
+
+@torch.inference_mode()
+def mosaic_features(model: MustiModel, pictures: Pictures, count: int, seed: int) -> dict[str, Tensor]:
+    """Features of ``count`` pictures of four pictures each by branch, bfloat16; and "labels" [count, 4] of their quarters."""
+    device = next(model.parameters()).device
+    model.eval()
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    chosen = rng.choice(len(pictures), size=count, p=sampling_weights(pictures))
+    size = next(iter(model.branches.values())).config.image_size
+    store: dict[str, list[Tensor]] = {n: [] for n in (*model.branches, "labels")}
+    for start in tqdm(range(0, count, 256), desc="features, mosaics", mininterval=5):
+        rows = np.sort(chosen[start : start + 256])
+        views = random_view(torch.from_numpy(np.array(pictures.pixels[rows])), size, generator, 0.4)
+        x, labels = mosaics(views, torch.from_numpy(pictures.labels[rows]), generator)
+        store["labels"].append(labels)
+        with torch.autocast(device.type, torch.bfloat16):
+            for name, branch in model.branches.items():
+                store[name].append(branch.features((x.to(device) - 0.5) / 0.5).bfloat16().cpu())
+    return {n: torch.cat(parts) for n, parts in store.items()}
 
 
 def tokens_of(model: MustiModel, features: dict[str, Tensor], rows: Tensor) -> dict[str, ImageTokens]:
@@ -126,13 +147,16 @@ class Objective:
     focal loss on pairs. Naming stays on during matching so that the text goes on to be read word by word.
 
     none: weight of the wordpieces that name nothing, which are nearly all; naming: of the naming losses beside the focal loss, 0 leaves them
-    out; branches: weight of the focal loss on each branch's own logit.
+    out; branches: weight of the focal loss on each branch's own logit; mosaics: of ``mosaic_features``: in these each object is to be found in
+    its own quarter, so that the places of a picture of several things tell which is where.
     """
 
     def __init__(
-        self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0, none: float = 0.1, branches: float = 0.5
-    ) -> None:
+        self, features: list[dict[str, Tensor]], focal: FocalLoss | None, naming: float = 1.0, none: float = 0.1, branches: float = 0.5,
+        mosaics: dict[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.features, self.focal, self.naming, self.none, self.branches = features, focal, naming, none, branches
+        self.mosaics = mosaics
 
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
@@ -163,9 +187,24 @@ class Objective:
         picture = sum(
             F.cross_entropy(model.name_vector(model.image_vector(t)), batch.objects) for t in encoded.values()
         ) / len(encoded)
-        loss = self.naming * (pieces + whole + picture)
+        loss = pieces + whole + picture
         parts = {"pieces": pieces.item(), "cls": whole.item(), "picture": picture.item()}
-        return loss, parts
+        if self.mosaics is not None:
+            places = self._places(model, batch.pictures % len(self.mosaics["labels"]))  # as good as drawn: the batch's pictures are
+            loss, parts["places"] = loss + places, places.item()
+        return self.naming * loss, parts
+
+    def _places(self, model: MustiModel, rows: Tensor) -> Tensor:
+        """How little the four objects of each mosaic are found in their own quarters: for each object, the places compete for it (softmax of
+        its logit over the places), and its quarter should win. Mean of the branches."""
+        losses = []
+        for tokens in tokens_of(model, {n: self.mosaics[n] for n in model.branches}, rows).values():
+            labels = self.mosaics["labels"][rows.cpu()]
+            logits = model.name_vector(tokens.tokens[:, 1:])  # [M, places, objects]
+            own = logits.gather(2, labels.to(logits.device)[:, None].expand(-1, logits.shape[1], -1)).log_softmax(1)  # [M, places, 4]
+            inside = torch.stack([quarters(labels * 0 + torch.arange(4), tokens.grid) == q for q in range(4)], dim=2).to(logits.device)
+            losses.append(-own.masked_fill(~inside, float("-inf")).logsumexp(1).mean())
+        return torch.stack(losses).mean()
 
 
 @torch.inference_mode()

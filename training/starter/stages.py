@@ -16,7 +16,7 @@ from musti_model.model import MustiModel
 from ..loop import TrainSettings, save_atomically, skipping, train
 from ..losses import FocalLoss
 from .lexicon import LANGUAGES, Lexicon
-from .match import Batch, Objective, backbone_features, batches, evaluate_pairs
+from .match import Batch, Objective, backbone_features, batches, evaluate_pairs, mosaic_features
 from .pairs import balanced_pairs
 from .passages import PassageMill, load_passages
 from .pictures import Pictures
@@ -25,6 +25,7 @@ from .reading import reading_scores
 from .tokenizer import load_tokenizer, train_tokenizer
 
 VIEWS = 2  # random views of each picture whose features are kept
+MOSAICS = 8192  # pictures of four pictures whose features are kept
 
 
 def images_stage(config: MustiConfig, pictures: dict[str, Pictures], work: Path) -> dict[str, NamingNet]:
@@ -87,6 +88,8 @@ class Workshop:
         self.features = {
             s: _kept(model, work, s, pictures[s], lambda s=s: backbone_features(model, pictures[s], 0, 0))[0] for s in ("dev", "test")
         }
+        many = min(MOSAICS, len(pictures["train"]))
+        self.mosaics = _kept(model, work, "mosaics", pictures["train"], lambda: [mosaic_features(model, pictures["train"], many, seed=9)])[0]
         self.mill = PassageMill(self.passages["train"], self.lexicons, objects)
         self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
 
@@ -117,7 +120,7 @@ class Workshop:
 FROZEN = {"branches.vit.backbone": 0.0, "branches.resnet.backbone": 0.0}
 
 
-def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 18, steps: int = 100) -> None:
+def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int = 100) -> None:
     """The text and the projections learn the object prototypes; no pairs yet. The epoch that reads the dev passages best is kept."""
     settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=2e-3, lr_of=FROZEN)
     batch, drills, none = 64, epochs // 3, 0.3
@@ -131,12 +134,11 @@ def words_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 1
     train(model, data, Objective(shop.views, None, none=none), reads, settings, folder, record)
 
 
-def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int = 8, steps: int = 100) -> None:
+def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int = 100) -> None:
     """The whole model on pairs with the focal loss; the frozen backbones' features are kept ones."""
-    settings = TrainSettings(
-        epochs=epochs, steps_per_epoch=steps, lr=6e-4, lr_of={**FROZEN, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}, patience=5
-    )
+    rates = {**FROZEN, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}
+    settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=6e-4, lr_of=rates, patience=5)
     batch, focal, naming, none = 32, {"gamma": 2.0, "alpha": 0.5}, 0.5, 0.5
-    record = shop.record | {"objective": {"batch": batch, "focal": focal, "naming": naming, "none": none}}
-    objective = Objective(shop.views, FocalLoss(**focal), naming, none)
+    record = shop.record | {"objective": {"batch": batch, "focal": focal, "naming": naming, "none": none, "mosaics": MOSAICS}}
+    objective = Objective(shop.views, FocalLoss(**focal), naming, none, mosaics=shop.mosaics)
     train(model, skipping(shop.epoch(batch, steps, 2)), objective, shop.dev, settings, folder, record)

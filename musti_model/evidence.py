@@ -1,0 +1,264 @@
+"""Which words and which regions of the picture speak for and against the answer, signed; by several methods, on one example.
+
+Every method gives a value a branch; the values of the branches add up to the whole model's, as their votes do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import attention_gradients
+from .branches import ImageTokens
+from .explain import to_frame
+from .model import MustiModel
+
+CHUNK = 64  # altered inputs run at once
+WORDS_BY, REGIONS_BY = "occlusion", "occlusion"  # the methods that measured best, see benchmarks/faithfulness.py
+CELLS = 8  # rows and columns of the picture that are blanked out
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One pair as the model takes it. images: {branch: [1, 3, S, S]}; encoded: their tokens; input_ids, mask: [1, T]; words: positions of the
+    wordpieces of each word."""
+
+    model: MustiModel
+    images: dict[str, Tensor]
+    encoded: dict[str, ImageTokens]
+    input_ids: Tensor
+    mask: Tensor
+    words: list[tuple[int, ...]]
+
+    @property
+    def length(self) -> int:
+        """Wordpieces that are not padding."""
+        return int(self.mask.sum())
+
+    @torch.no_grad()
+    def probability(self, votes: Tensor) -> np.ndarray:
+        """Votes [M, branches] -> calibrated probabilities of YES [M]."""
+        constant = self.model.match(self.encoded, self.input_ids, self.mask).vote_bias
+        logits = (votes.sum(1) + constant).float().cpu().numpy().astype(float)
+        return 1 / (1 + np.exp(-logits / self.model.config.temperature))
+
+
+@torch.no_grad()
+def votes_of_texts(case: Case, kept: list[list[int]]) -> Tensor:
+    """Votes of the picture with the passage cut down to the wordpieces at the given positions. -> [len(kept), branches]."""
+    result = []
+    order = sorted(range(len(kept)), key=lambda i: len(kept[i]))  # like lengths together: little padding
+    carry = case.model.config.padding == "carry"
+    pad = case.input_ids[0, -1] if case.length < case.input_ids.shape[1] else case.input_ids.new_zeros(())
+    for start in range(0, len(order), CHUNK):
+        rows = [kept[i] for i in order[start : start + CHUNK]]
+        width = case.input_ids.shape[1] if carry else max(len(r) for r in rows)
+        ids = pad.repeat(len(rows), width)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = case.input_ids[0, row]
+            mask[i, : len(row)] = 1
+        result.append(case.model.match(case.encoded, ids, mask).votes)
+    return torch.cat(result)[torch.tensor(order, device=result[0].device).argsort()]
+
+
+@torch.no_grad()
+def votes_of_pictures(case: Case, kept: Tensor) -> Tensor:
+    """Votes of the passage with all but some cells of the picture blanked out to its mean colour. kept: bool [M, rows, columns] -> [M, branches]."""
+    result = []
+    for start in range(0, len(kept), CHUNK):
+        part = kept[start : start + CHUNK]
+        images = {name: _blanked(x, part) for name, x in case.images.items()}
+        result.append(case.model.match(case.model.encode_images(images), case.input_ids, case.mask).votes)
+    return torch.cat(result)
+
+
+def _blanked(image: Tensor, kept: Tensor) -> Tensor:
+    side = image.shape[-2:]
+    masks = F.interpolate(kept[:, None].float(), size=side, mode="nearest").to(image.device)
+    return image * masks + image.mean((2, 3), keepdim=True) * (1 - masks)
+
+
+# Words ------------------------------------------------------------------------------------------------------------------------------
+
+
+def words_by_occlusion(case: Case) -> Tensor:
+    """Each word struck out, and each word alone: the mean of what its absence takes from the vote and what its presence adds to a passage
+    without words. The second half keeps a name that stands twice from hiding itself. -> [words, branches], logit units."""
+    everything = list(range(case.length))
+    rest = [p for p in everything if not any(p in pieces for pieces in case.words)]
+    without = [[p for p in everything if p not in pieces] for pieces in case.words]
+    alone = [sorted({*rest, *pieces}) for pieces in case.words]
+    votes = votes_of_texts(case, [everything, rest, *without, *alone])
+    n = len(case.words)
+    return ((votes[0] - votes[2 : 2 + n]) + (votes[2 + n :] - votes[1])) / 2
+
+
+@torch.enable_grad()
+def words_by_relevance(case: Case) -> Tensor:
+    """Gradient-weighted attention of the text encoder (Chefer et al. 2021, eq. 5-6), for the vote minus against it. -> [words, branches],
+    shares of attention, no unit."""
+    columns = []
+    for k in range(len(case.model.branches)):
+        with attention_gradients(case.model.text_encoder.layer) as layers:
+            vote = case.model.match(case.encoded, case.input_ids, case.mask).votes[0, k]
+            pairs = layers(vote, k if case.model.config.fusion == "tsf" else 0)
+        start = torch.zeros(case.input_ids.shape[1], device=vote.device)
+        start[0] = 1
+        values = relevance(pairs, start)
+        columns.append(torch.stack([values[list(pieces)].sum() for pieces in case.words]))
+    return torch.stack(columns, dim=1).detach()
+
+
+def relevance(layers: list[tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
+    """Relevance of the input tokens to an output, signed: the rule with the output's gradient minus the rule with its negative.
+
+    Args:
+        layers: (attention, its gradient) [heads, N, N] each, first layer first. start: [N], weights of the last layer's tokens in the output.
+
+    Returns: [N].
+    """
+    signed = torch.zeros_like(start)
+    for sign in (1.0, -1.0):
+        row = start.clamp(min=0) if sign > 0 else start.abs()
+        total = torch.eye(len(start), dtype=start.dtype, device=start.device)
+        for attention, gradient in layers:
+            total = total + (sign * attention * gradient).clamp(min=0).mean(0) @ total
+        signed += sign * (row @ total - row)  # without the identity: only what attention carried
+    return signed
+
+
+# Pictures ---------------------------------------------------------------------------------------------------------------------------
+
+
+def regions_by_occlusion(case: Case, windows: tuple[int, ...] = (2, 4)) -> dict[str, Tensor]:
+    """Windows of the picture blanked out, and shown alone: the mean of what their absence takes from the vote and what their presence adds to a
+    blank picture. -> {branch: [CELLS, CELLS]}, logit units a window."""
+    places = []
+    for side in windows:
+        for row in range(0, CELLS - side + 1, max(1, side // 2)):
+            for column in range(0, CELLS - side + 1, max(1, side // 2)):
+                window = torch.zeros(CELLS, CELLS, dtype=torch.bool)
+                window[row : row + side, column : column + side] = True
+                places.append(window)
+    shown = torch.stack(places)
+    everything, nothing = torch.ones(1, CELLS, CELLS, dtype=torch.bool), torch.zeros(1, CELLS, CELLS, dtype=torch.bool)
+    votes = votes_of_pictures(case, torch.cat([everything, nothing, ~shown, shown])).float().cpu()
+    n = len(shown)
+    effect = ((votes[0] - votes[2 : 2 + n]) + (votes[2 + n :] - votes[1])) / 2  # [windows, branches]
+    cover = shown.flatten(1).float()
+    values = cover.T @ effect / cover.sum(0)[:, None]
+    return {name: values[:, k].reshape(CELLS, CELLS) for k, name in enumerate(case.model.branches)}
+
+
+@torch.no_grad()
+def regions_by_contribution(case: Case) -> dict[str, Tensor]:
+    """What each place of a branch would vote if the whole picture were like it, less what it takes to say YES: above 0 speaks for, below 0
+    against. -> {branch: [rows, columns]}, logit units, weighted so that the branch's places share its part of the logit.
+
+    The image vector is a weighted sum of the tokens (``MustiModel.image_vector``), so its dot product with the text is one too.
+    """
+    model, result = case.model, {}
+    slopes, count = model.vote_slopes(), len(case.encoded)
+    output = case.model.match(case.encoded, case.input_ids, case.mask)
+    needed = (model.config.temperature * _logit(model.config.threshold) - output.vote_bias) / count
+    for slope, (name, image) in zip(slopes, case.encoded.items(), strict=True):
+        if image.grid is None:
+            continue
+        text = F.normalize(model.text_vector(image, case.input_ids, case.mask).float(), dim=-1)[0]
+        cosines = F.normalize(image.tokens[0, 1:].float(), dim=-1) @ text
+        result[name] = ((slope * cosines - needed) / cosines.numel()).reshape(image.grid).float().cpu()
+    return result
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability))) if 0 < probability < 1 else 0.0
+
+
+@torch.enable_grad()
+def regions_by_relevance(case: Case) -> dict[str, Tensor]:
+    """ViT: gradient-weighted attention (Chefer et al. 2021), for the vote minus against it. CNN: gradient times activation at each place
+    (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, no common unit."""
+    model, result = case.model, {}
+    for k, (name, branch) in enumerate(model.branches.items()):
+        image = case.encoded[name]
+        if image.grid is None or branch.is_swin:
+            continue
+        if branch.is_vit:
+            with attention_gradients(branch.backbone.blocks) as layers:
+                image = branch(case.images[name], model.hidden_norm, model.grid_norm)
+                vote = model.match({**case.encoded, name: image}, case.input_ids, case.mask).votes[0, k]
+                pairs = layers(vote, 0)
+            prefix = branch.backbone.num_prefix_tokens
+            start = torch.zeros(pairs[0][0].shape[-1], device=vote.device)
+            start[0] = 1.0
+            result[name] = relevance(pairs, start)[prefix:].reshape(image.grid).detach().float().cpu()
+        else:
+            image = branch(case.images[name], model.hidden_norm, model.grid_norm)
+            vote = model.match({**case.encoded, name: image}, case.input_ids, case.mask).votes[0, k]
+            (gradient,) = torch.autograd.grad(vote, image.feature_map)
+            result[name] = (gradient * image.feature_map)[0].sum(0).detach().float().cpu()
+    return result
+
+
+def combined(maps: dict[str, Tensor]) -> Tensor:
+    """The branches' maps on the finest of their grids, added; each keeps its sum. -> [rows, columns]."""
+    rows, columns = (max(m.shape[i] for m in maps.values()) for i in (0, 1))
+    total = torch.zeros(rows, columns)
+    for values in maps.values():
+        finer = F.interpolate(values[None, None], size=(rows, columns), mode="bilinear", align_corners=False)[0, 0]
+        total += finer * (values.numel() / finer.numel())
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What speaks for (above 0) and against (below 0) the answer YES, for the whole model or one branch, in units of the logit.
+
+    words: aligned with ``Explanation.words``; map: float32 [H, W] in the picture's frame, None for a branch whose tokens have no place; methods:
+    {"words": key of WORD_METHODS, "regions": key of REGION_METHODS}; branches: {name: Evidence of it}, empty for one branch; missing:
+    [(object, probability)]: what the picture seems to show, and the probability of YES if the passage began with that object's English
+    name; only where the answer is NO and the weights can name.
+    """
+
+    words: list[float]
+    grid: Tensor | None
+    size: tuple[int, int]
+    methods: dict[str, str]
+    branches: dict[str, "Evidence"] = field(default_factory=dict)
+    missing: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def map(self) -> np.ndarray | None:
+        """[H, W], stretched from the grid when asked for."""
+        return None if self.grid is None else to_frame(self.grid, *self.size)
+
+    def fit(self, size: tuple[int, int]) -> "Evidence":
+        """The same for a picture of another size (width, height)."""
+        return replace(self, size=size, branches={n: e.fit(size) for n, e in self.branches.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the map on its own grid."""
+        grid = None if self.grid is None else self.grid.tolist()
+        branches = {n: {"words": e.words, "grid": None if e.grid is None else e.grid.tolist()} for n, e in self.branches.items()}
+        missing = [{"object": o, "probability": p} for o, p in self.missing]
+        return {"words": self.words, "grid": grid, "methods": self.methods, "branches": branches, "missing": missing}
+
+
+def evidence_of(case: Case, size: tuple[int, int], words: str = WORDS_BY, regions: str = REGIONS_BY) -> Evidence:
+    """Evidence by two methods. size: (width, height) of the picture. Raises KeyError for an unknown method."""
+    methods = {"words": words, "regions": regions}
+    by_word = WORD_METHODS[words](case).float().cpu()
+    maps = REGION_METHODS[regions](case)
+    branches = {n: Evidence(by_word[:, k].tolist(), maps.get(n), size, methods) for k, n in enumerate(case.model.branches)}
+    return Evidence(by_word.sum(1).tolist(), combined(maps) if maps else None, size, methods, branches)
+
+
+WORD_METHODS: dict[str, Callable[[Case], Tensor]] = {"occlusion": words_by_occlusion, "relevance": words_by_relevance}
+REGION_METHODS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
+    "contribution": regions_by_contribution, "occlusion": regions_by_occlusion, "relevance": regions_by_relevance,
+}  # fmt: skip

@@ -1,0 +1,79 @@
+"""How far a map or a list of word values tells the truth about the model: deletion and insertion, against random orders.
+
+Deletion (Petsiuk et al. 2018): take away what is said to matter most first, and see how fast the probability falls. Insertion: put it back first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .evidence import CELLS, Case, votes_of_pictures, votes_of_texts
+
+STEPS = 8
+RANDOM = 6  # random orders that a map is compared with
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Areas under the curves of the probability of YES, 0..1, and the mean of random orders. A faithful order has a low deletion and a high
+    insertion area. chance: share of the random orders that do as well as this one or better in deletion, 0 is best."""
+
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+    chance: float
+
+
+def of_words(case: Case, values: dict[str, Tensor], seed: int = 0) -> dict[str, Faithfulness]:
+    """For several lists of word values by name, [words] each; words are struck out whole. The random orders are the same for all."""
+    rest = [p for p in range(case.length) if not any(p in w for w in case.words)]
+
+    def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
+        return case.probability(votes_of_texts(case, [sorted(rest + [p for w in k for p in case.words[w]]) for k in kept]))
+
+    return _measure({n: torch.as_tensor(v).double().cpu().numpy() for n, v in values.items()}, probabilities, seed)
+
+
+def of_regions(case: Case, maps: dict[str, Tensor], seed: int = 0) -> dict[str, Faithfulness]:
+    """For several maps by name, [h, w] each, in the picture's frame; cells are blanked out to the picture's mean colour."""
+
+    def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
+        masks = torch.zeros(len(kept), CELLS * CELLS, dtype=torch.bool)
+        for row, k in zip(masks, kept, strict=True):
+            row[list(k)] = True
+        return case.probability(votes_of_pictures(case, masks.view(-1, CELLS, CELLS)))
+
+    return _measure({n: to_cells(m).flatten().double().numpy() for n, m in maps.items()}, probabilities, seed)
+
+
+def to_cells(values: Tensor) -> Tensor:
+    """A map [h, w] -> the mean of each cell, [CELLS, CELLS]."""
+    big = torch.as_tensor(values).detach().float().cpu()[None, None]
+    big = F.interpolate(big, size=(4 * CELLS, 4 * CELLS), mode="bilinear", align_corners=False)
+    return big.view(CELLS, 4, CELLS, 4).mean((1, 3))
+
+
+Probabilities = Callable[[list[tuple[int, ...]]], np.ndarray]
+
+
+def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, seed: int) -> dict[str, Faithfulness]:
+    """All curves from one batched call in which nothing is asked twice. probabilities: lists of kept units -> [lists]."""
+    rng = np.random.default_rng(seed)
+    count = len(next(iter(values.values())))
+    orders = [*(np.argsort(-v, kind="stable") for v in values.values()), *(rng.permutation(count) for _ in range(RANDOM))]
+    cuts = np.linspace(0, count, STEPS + 1).round().astype(int)
+    kept = [tuple(sorted(part.tolist())) for order in orders for cut in cuts for part in (order[cut:], order[:cut])]
+    asked = list(dict.fromkeys(kept))
+    answer = dict(zip(asked, probabilities(asked), strict=True))
+    curves = np.array([answer[k] for k in kept]).reshape(len(orders), len(cuts), 2)
+    areas = np.trapezoid(curves, dx=1 / STEPS, axis=1)  # [orders, (deletion, insertion)]
+    random = areas[len(values) :]
+    return {
+        name: Faithfulness(float(own[0]), float(own[1]), *random.mean(0).tolist(), float((random[:, 0] <= own[0]).mean()))
+        for name, own in zip(values, areas, strict=False)
+    }
