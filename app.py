@@ -8,9 +8,7 @@ import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones home; must be set before gradio is imported
 
-from collections import Counter
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +24,36 @@ except ImportError:
 
 
 import gradio as gr
-import numpy as np
 
 from musti_model import Explanation, InputError, MustiPipeline, Prediction, WeightsError
-from musti_model.figures import legend_html, overlay, scale_of, words_html
+from musti_model.faithfulness import Faithfulness, of_regions, of_words
+from musti_model.figures import overlay
 from musti_model.weights import STARTER
+from page.views import (
+    WHOLE,
+    attention_html,
+    branch_name,
+    effect_figure,
+    effect_html,
+    evidence_figure,
+    evidence_html,
+    faithfulness_html,
+    gate_html,
+    map_figure,
+    verdict_html,
+    view_choices,
+    votes_html,
+    weights_banner,
+)
 
 ASSETS = Path(__file__).parent / "assets"
-BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
-VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
-CLOSE = 0.05  # distance from the threshold within which an answer is called close
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
 LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
 LIVE_VERDICT = """() => document.querySelector("#verdict").setAttribute("aria-live", "polite")"""
+WORKING = "<p>The explanations follow …</p>"
 WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
@@ -75,119 +87,11 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
         return MustiPipeline.from_pretrained(STARTER), f"{error} The page runs on the embedded starter weights instead."
 
 
-# Words and figures for people -------------------------------------------------------------------------------------------------------
-
-
-def branch_name(name: str) -> str:
-    """The name of a branch as people read it."""
-    return BRANCH_NAMES.get(name, name)
-
-
-def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
-    """Which weights run, their measured score, and the caveat."""
-    try:
-        test = pipe.card["test"]
-        score = f"F1-macro {float(test['f1_macro']):.2f} on {int(test['pairs'])} held-out test pairs. "
-    except (KeyError, TypeError, ValueError):  # others may have written the card
-        score = "No measured score is stored with these weights. "
-    caveat = escape(str(pipe.card.get("caveat", "")))
-    warning = f'<p class="banner warning" role="alert">{escape(problem)}</p>' if problem else ""
-    return (
-        f'{warning}<div class="banner" id="weights"><strong>Weights:</strong> {escape(pipe.name)} '
-        f"({escape(pipe.revision)}). {score}{caveat}</div>"
-    )
-
-
-def verdict_html(prediction: Prediction) -> str:
-    """The answer in words, the probability against the threshold, the notices."""
-    yes, p, t = prediction.label == "YES", prediction.probability, prediction.threshold
-    title = "YES: the same smell" if yes else "NO: not the same smell"
-    if abs(p - t) < CLOSE:
-        title = "Rather YES, but only just" if yes else "Rather NO, but only just"
-    if prediction.unsure:
-        title = "The model cannot tell"
-    side = "above" if yes else "below"
-    notices = "".join(f'<div class="notice">{escape(n)}</div>' for n in prediction.notices)
-    seen = ", ".join(f"{escape(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
-    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
-    read = ", ".join(f"{escape(w)} → {escape(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
-    naming = f"<p>In the picture it would see: {seen}.<br>In the passage it reads: {read or 'none of its objects'}.</p>" if seen else ""
-    return (
-        f'<div class="verdict"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
-        f'<div class="meter" role="img" aria-label="probability {p:.3f}, threshold {t:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
-        f'<div class="mark" style="left:{t:.1%}"><span>threshold</span></div></div>{naming}{notices}</div>'
-    )
-
-
-def votes_html(prediction: Prediction, temperature: float) -> str:
-    """How the cosines became the logit."""
-    rows = "".join(
-        f"<tr><td>{escape(branch_name(n))}</td><td>{s:+.3f}</td><td>{prediction.votes[n]:+.3f}</td></tr>"
-        for n, s in prediction.similarities.items()
-    )
-    softened = f" / temperature {temperature:.2f}" if temperature != 1 else ""
-    return (
-        '<div class="scroll"><table class="votes"><thead><tr><th>branch</th><th>cosine text/image</th><th>its vote</th></tr></thead>'
-        f"<tbody>{rows}<tr><td>constant</td><td></td><td>{prediction.vote_bias:+.3f}</td></tr>"
-        f"<tr><td><strong>logit (sum)</strong></td><td></td><td><strong>{prediction.logit:+.3f}</strong></td></tr></tbody></table></div>"
-        f"<p>Probability = sigmoid(logit{softened}).</p>"
-    )
-
-
-def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
-    """The gate's numbers and the coloured passage."""
-    if explanation.gate_weights is None:
-        return "<p>These weights have no gate (fusion none): the picture does not touch the text before the cosine.</p>"
-    g, values = explanation.gate_weights, explanation.gates[branch].words
-    return (
-        f"<p>w_image = {g.w_image:+.4f}, w_text = {g.w_text:+.4f}, bias = {g.bias:+.4f}: the gate passes on "
-        "LayerNorm(w_image · I + w_text · T + bias + T). <em>How to read it:</em> the brighter a word, the larger the picture's part in what the "
-        "text encoder gets at that place; it shows where picture and text were mixed, not that the word decided the answer.</p>"
-        + coloured_words(explanation, values, "image share", stretch) + ("" if stretch else alike(values))
-    )
-
-
-def alike(values: list[float]) -> str:
-    """What to do when all colours look the same."""
-    if not values or min(values) < 0.7 * max(values):
-        return ""
-    return "<p>The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.</p>"
-
-
-def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
-    """The passage coloured by the text encoder's attention."""
-    return coloured_words(explanation, explanation.word_attention[branch], "attention of the summary token", stretch)
-
-
-def coloured_words(explanation: Explanation, values: list[float], label: str, stretch: bool) -> str:
-    """The passage with its words coloured by ``values``."""
-    scale = scale_of(np.asarray(values), stretch) if values else None
-    return words_html(explanation.passage, explanation.word_spans, values, label, scale)
-
-
-def map_figure(explanation: Explanation, view: str | None, head: int, opacity: float, stretch: bool) -> tuple[Any, str]:
-    """The overlay of one view, and its legend. ``head`` counts from 1 and matters to the view of one head only."""
-    kind, _, branch = (view or "").partition(":")
-    if kind == "heads":
-        head = min(max(int(head), 1), len(explanation.heads[branch]))
-        values, label = explanation.head_map(branch, head - 1), f"class-token attention of head {head}, last layer"
-    elif view in explanation.maps:
-        values, label = explanation.maps[view], VIEW_NAMES[kind]
-    else:
-        return None, "<p>There is no such map: these weights have no gate, or their image tokens have no place in the picture.</p>"
-    scale = scale_of(values, stretch)
-    return overlay(explanation.image, values, opacity, scale), legend_html(*scale, label)
-
-
-def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
-    """(label, view) of every map that these weights can have."""
-    choices = []
-    for name, branch in pipe.model.branches.items():
-        if branch.is_vit:
-            choices += [(f"{branch_name(name)}: attention rollout", f"rollout:{name}"), (f"{branch_name(name)}: one head, last layer", f"heads:{name}")]
-        elif not branch.is_swin:
-            choices.append((f"{branch_name(name)}: Grad-CAM", f"gradcam:{name}"))
-    return choices
+def faithfulness_of(pipe: MustiPipeline, image: str, passage: str, explanation: Explanation) -> tuple[Faithfulness, Faithfulness | None]:
+    """How faithful this explanation's evidence is: of its words, and of its map if it has one."""
+    case, evidence, label = pipe.case(image, passage), explanation.evidence, explanation.prediction.label
+    words = of_words(case, {"": evidence.words}, label)[""]
+    return words, None if evidence.grid is None else of_regions(case, {"": evidence.grid}, label)[""]
 
 
 # The page ---------------------------------------------------------------------------------------------------------------------------
@@ -218,17 +122,44 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def predict_pair(image: str | None, passage: str) -> Prediction:
         return checked(pipe, image, passage)
 
-    def run(image: str | None, passage: str, branch: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:
-        explanation = explain_pair(image, passage)
-        p = explanation.prediction
+    @on_gpu
+    def measure_pair(image: str, passage: str, explanation: Explanation) -> tuple[Faithfulness, Faithfulness | None]:
+        return checked(lambda i, p: faithfulness_of(pipe, i, p, explanation), image, passage)
+
+    def answer(image: str | None, passage: str) -> tuple:
+        """The verdict alone; it comes at once, and whatever else stood there was about another question."""
+        prediction = predict_pair(image, passage)
+        votes = votes_html(prediction, pipe.config.temperature)
+        return (image, passage), None, verdict_html(prediction), votes, *blank(WORKING)
+
+    def run(question: tuple | None, *chosen: Any) -> tuple:
+        """The explanations of the question that was answered last; none if it has been given up meanwhile."""
+        if question is None:
+            return (gr.skip(),) * (1 + len(explained))
+        explanation = explain_pair(*question)
+        return explanation, *show(explanation, *chosen)
+
+    def measure(question: tuple | None, explanation: Explanation | None) -> str:
+        if explanation is None:
+            return ""
+        return faithfulness_html(explanation.prediction.label, *measure_pair(*question, explanation))
+
+    def show(explanation: Explanation | None, part: str, branch: str, kind: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:
         return (
-            (image, passage), explanation, verdict_html(p), votes_html(p, pipe.config.temperature), *show_gate(explanation, branch, opacity, stretch),
+            *show_evidence(explanation, part, opacity), *show_gate(explanation, branch, kind, opacity, stretch),
             *show_map(explanation, view, head, opacity, stretch), show_attention(explanation, word_branch, stretch),
         )  # fmt: skip
 
-    def show_gate(explanation: Explanation | None, branch: str, opacity: float, stretch: bool) -> tuple:
+    def show_evidence(explanation: Explanation | None, part: str, opacity: float) -> tuple:
         if explanation is None:
             return WAITING, None, ""
+        return evidence_html(explanation, part), *evidence_figure(explanation, part, opacity)
+
+    def show_gate(explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
+        if explanation is None:
+            return WAITING, None, ""
+        if kind == "effect" and branch in explanation.gate_effect:
+            return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity)
         return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
 
     def show_map(explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
@@ -245,11 +176,15 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def show_attention(explanation: Explanation | None, branch: str, stretch: bool) -> str:
         return WAITING if explanation is None else attention_html(explanation, branch, stretch)
 
+    def blank(words: str) -> tuple:
+        """What stands in the place of explanations: evidence, map, legend; faithfulness; gate, map, legend; overlay, legend; words."""
+        return words, None, "", "", words, None, "", None, "", words
+
     def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
         if question == (image, passage):
             return (gr.skip(),) * len(shown)
-        return None, None, WAITING, "", "", None, "", None, "", ""
+        return None, None, WAITING, "", *blank("")
 
     def predict(image: str, passage: str) -> dict:
         """Whether a picture and a passage evoke the same smell.
@@ -295,10 +230,27 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 verdict = gr.HTML("<p>The answer appears here.</p>", elem_id="verdict")
                 with gr.Tabs():
+                    with gr.Tab("Why"):
+                        part = gr.Radio([("Whole model", WHOLE), *branches], value=WHOLE, label="Evidence of", elem_id="part")
+                        evidence = gr.HTML(elem_id="evidence")
+                        evidence_map = gr.Image(
+                            label="Regions for and against", interactive=False, buttons=["download"], elem_id="evidence-map", format="png",
+                            alt_text="The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values",
+                        )  # fmt: skip
+                        evidence_legend = gr.HTML()
+                        faithful = gr.HTML(elem_id="faithful")
+                        gr.Markdown(
+                            "Each word is struck out and read alone, each window of the picture blanked out and shown alone; the number is what that does "
+                            "to the logit. It tells what this model's answer hangs on, not whether the model is right."
+                        )
                     with gr.Tab("Vote"):
                         votes = gr.HTML(elem_id="votes")
                     with gr.Tab("TSF gate"):
                         branch = gr.Radio(branches, value=branches[0][1], label="Image branch", elem_id="branch")
+                        kind = gr.Radio(
+                            [("Image share", "share"), ("Effect on the answer", "effect")], value="share", label="Show", elem_id="kind",
+                            visible=pipe.config.fusion == "tsf",
+                        )  # fmt: skip
                         gate = gr.HTML(elem_id="gate")
                         gate_map = gr.Image(
                             label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
@@ -329,20 +281,30 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                         False, label="Stretch colours", elem_id="stretch",
                         info="From the smallest to the largest value: small differences look large.",
                     )  # fmt: skip
-        shown = [question, state, verdict, votes, gate, gate_map, gate_legend, attention_map, attention_legend, words]
-        given = [image, passage, branch, view, head, word_branch, opacity, stretch]
-        asked = [gr.on([button.click, passage.submit], run, given, shown, concurrency_id="model", api_visibility="private")]
+        explained = [evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
+        shown = [
+            question, state, verdict, votes, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
+            attention_legend, words,
+        ]  # fmt: skip
+        chosen = [part, branch, kind, view, head, word_branch, opacity, stretch]
+        model = {"concurrency_id": "model", "api_visibility": "private"}
+        asked = [gr.on([button.click, passage.submit], answer, [image, passage], shown, **model)]
         with examples_at:
             rows = [[str(ASSETS / "examples" / name), text] for name, text in EXAMPLES]
             examples = gr.Examples(rows, [image, passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private")
-        asked.append(examples.load_input_event.then(run, given, shown, concurrency_id="model", api_visibility="private"))
+        asked.append(examples.load_input_event.then(answer, [image, passage], shown, **model))
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
-            # The picture or the passage may have changed while the model was at work.
-            event.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
+            told = event.success(run, [question, *chosen], [state, *explained], **model)
+            measured = told.success(measure, [question, state], faithful, **model)
+            for done in (event, told, measured):  # the picture or the passage may have changed while the model was at work
+                done.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
         drawing = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
         redrawn = [opacity.change, stretch.change]
-        gr.on([branch.change, *redrawn], show_gate, [state, branch, opacity, stretch], [gate, gate_map, gate_legend], **drawing)
+        gr.on([part.change, opacity.change], show_evidence, [state, part, opacity], [evidence, evidence_map, evidence_legend], **drawing)
+        gr.on(
+            [branch.change, kind.change, *redrawn], show_gate, [state, branch, kind, opacity, stretch], [gate, gate_map, gate_legend], **drawing
+        )
         gr.on(
             [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing
         )

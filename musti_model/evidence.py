@@ -72,12 +72,13 @@ def votes_of_pictures(case: Case, kept: Tensor) -> Tensor:
     result = []
     for start in range(0, len(kept), CHUNK):
         part = kept[start : start + CHUNK]
-        images = {name: _blanked(x, part) for name, x in case.images.items()}
+        images = {name: blanked(x, part) for name, x in case.images.items()}
         result.append(case.model.match(case.model.encode_images(images), case.input_ids, case.mask).votes)
     return torch.cat(result)
 
 
-def _blanked(image: Tensor, kept: Tensor) -> Tensor:
+def blanked(image: Tensor, kept: Tensor) -> Tensor:
+    """A picture [1, 3, S, S] with the cells that are not kept (bool [M, rows, columns]) in its mean colour. -> [M, 3, S, S]."""
     side = image.shape[-2:]
     masks = F.interpolate(kept[:, None].float(), size=side, mode="nearest").to(image.device)
     return image * masks + image.mean((2, 3), keepdim=True) * (1 - masks)

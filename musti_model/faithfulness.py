@@ -19,7 +19,7 @@ RANDOM = 6  # random orders that a map is compared with
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Areas under the curves of the probability of YES, 0..1, and the mean of random orders. A faithful order has a low deletion and a high
+    """Areas under the curves of the probability of the answer (YES, or NO where that is the answer explained), 0..1, and the mean of random orders. A faithful order has a low deletion and a high
     insertion area. chance: share of the random orders that do as well as this one or better in deletion, 0 is best."""
 
     deletion: float
@@ -29,18 +29,21 @@ class Faithfulness:
     chance: float
 
 
-def of_words(case: Case, values: dict[str, Tensor], seed: int = 0) -> dict[str, Faithfulness]:
-    """For several lists of word values by name, [words] each; words are struck out whole. The random orders are the same for all."""
+def of_words(case: Case, values: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
+    """For several lists of word values by name, [words] each; words are struck out whole. The random orders are the same for all.
+
+    answer: "YES", or "NO" to take away first what speaks against YES, and follow the probability of NO.
+    """
     rest = [p for p in range(case.length) if not any(p in w for w in case.words)]
 
     def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
         return case.probability(votes_of_texts(case, [sorted(rest + [p for w in k for p in case.words[w]]) for k in kept]))
 
-    return _measure({n: torch.as_tensor(v).double().cpu().numpy() for n, v in values.items()}, probabilities, seed)
+    return _measure({n: torch.as_tensor(v).double().cpu().numpy() for n, v in values.items()}, probabilities, answer, seed)
 
 
-def of_regions(case: Case, maps: dict[str, Tensor], seed: int = 0) -> dict[str, Faithfulness]:
-    """For several maps by name, [h, w] each, in the picture's frame; cells are blanked out to the picture's mean colour."""
+def of_regions(case: Case, maps: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
+    """For several maps by name, [h, w] each, in the picture's frame; cells are blanked out to the picture's mean colour. answer: see above."""
 
     def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
         masks = torch.zeros(len(kept), CELLS * CELLS, dtype=torch.bool)
@@ -48,7 +51,7 @@ def of_regions(case: Case, maps: dict[str, Tensor], seed: int = 0) -> dict[str, 
             row[list(k)] = True
         return case.probability(votes_of_pictures(case, masks.view(-1, CELLS, CELLS)))
 
-    return _measure({n: to_cells(m).flatten().double().numpy() for n, m in maps.items()}, probabilities, seed)
+    return _measure({n: to_cells(m).flatten().double().numpy() for n, m in maps.items()}, probabilities, answer, seed)
 
 
 def to_cells(values: Tensor) -> Tensor:
@@ -61,16 +64,17 @@ def to_cells(values: Tensor) -> Tensor:
 Probabilities = Callable[[list[tuple[int, ...]]], np.ndarray]
 
 
-def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, seed: int) -> dict[str, Faithfulness]:
+def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, answer: str, seed: int) -> dict[str, Faithfulness]:
     """All curves from one batched call in which nothing is asked twice. probabilities: lists of kept units -> [lists]."""
-    rng = np.random.default_rng(seed)
+    rng, sign = np.random.default_rng(seed), 1 if answer == "YES" else -1
     count = len(next(iter(values.values())))
-    orders = [*(np.argsort(-v, kind="stable") for v in values.values()), *(rng.permutation(count) for _ in range(RANDOM))]
+    orders = [*(np.argsort(-sign * v, kind="stable") for v in values.values()), *(rng.permutation(count) for _ in range(RANDOM))]
     cuts = np.linspace(0, count, STEPS + 1).round().astype(int)
     kept = [tuple(sorted(part.tolist())) for order in orders for cut in cuts for part in (order[cut:], order[:cut])]
     asked = list(dict.fromkeys(kept))
-    answer = dict(zip(asked, probabilities(asked), strict=True))
-    curves = np.array([answer[k] for k in kept]).reshape(len(orders), len(cuts), 2)
+    found = dict(zip(asked, probabilities(asked), strict=True))
+    curves = np.array([found[k] for k in kept]).reshape(len(orders), len(cuts), 2)
+    curves = curves if answer == "YES" else 1 - curves
     areas = np.trapezoid(curves, dx=1 / STEPS, axis=1)  # [orders, (deletion, insertion)]
     random = areas[len(values) :]
     return {

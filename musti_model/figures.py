@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 COLOURS = "viridis"  # perceptually uniform, readable with colour-blindness
+SIGNED = "PuOr_r"  # purple against, orange for; told apart with any colour-blindness
 
 
 def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
@@ -23,6 +24,17 @@ def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
     return (0.0, high) if high > 0 else (0.0, 1.0)
 
 
+def signed_scale_of(values: np.ndarray) -> tuple[float, float]:
+    """The values drawn purplest and most orange: the largest distance from 0 on both sides, so that 0 has the middle's colour. (-1, 1) where all
+    are 0. Raises ValueError for values that are not finite."""
+    high = scale_of(np.abs(values))[1]
+    return -high, high
+
+
+def _colours(signed: bool) -> matplotlib.colors.Colormap:
+    return matplotlib.colormaps[SIGNED if signed else COLOURS]
+
+
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / max(high - low, 1e-12), 0, 1)
 
@@ -33,26 +45,31 @@ def _ink(colour: tuple[float, ...]) -> str:
     return "#000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#fff"  # where both contrasts are equal
 
 
-def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None) -> Image.Image:
+def overlay(
+    image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None, signed: bool = False
+) -> Image.Image:
     """Lays a map over a picture.
 
     Args:
         image: RGB, W x H. values: [H, W], raw. opacity: 0..1 of the colour layer. scale: the values drawn darkest and brightest, to compare
-            maps with each other; None: ``scale_of(values)``.
+            maps with each other; None: ``scale_of(values)``, signed ``signed_scale_of(values)``. signed: values for and against; those near 0 let the
+            picture through.
 
     Returns: RGB, W x H. Raises ValueError when the map is not in the picture's frame or not finite.
     """
     if values.shape != (image.height, image.width):
         raise ValueError(f"The map is {values.shape}, the picture {(image.height, image.width)}.")
-    own = scale_of(values)
-    colours = matplotlib.colormaps[COLOURS](_scaled(values, *(scale or own)))[..., :3] * 255
-    mixed = (1 - opacity) * np.asarray(image, dtype=np.float32) + opacity * colours
+    own = signed_scale_of(values) if signed else scale_of(values)
+    level = _scaled(values, *(scale or own))
+    colours = _colours(signed)(level)[..., :3] * 255
+    layer = opacity * np.sqrt(np.abs(2 * level - 1))[..., None] if signed else opacity  # the root keeps middling values visible
+    mixed = (1 - layer) * np.asarray(image, dtype=np.float32) + layer * colours
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def legend_html(low: float, high: float, label: str) -> str:
+def legend_html(low: float, high: float, label: str, signed: bool = False) -> str:
     """A colour bar with its end values, as HTML."""
-    stops = ", ".join(matplotlib.colors.to_hex(matplotlib.colormaps[COLOURS](x)) for x in np.linspace(0, 1, 9))
+    stops = ", ".join(matplotlib.colors.to_hex(_colours(signed)(x)) for x in np.linspace(0, 1, 9))
     return (
         f'<div class="legend" role="img" aria-label="{escape(label)}: {low:.3g} to {high:.3g}"><span>{low:.3g}</span>'
         f'<span class="bar" style="background:linear-gradient(90deg, {stops})"></span><span>{high:.3g}</span>'
@@ -61,23 +78,24 @@ def legend_html(low: float, high: float, label: str) -> str:
 
 
 def words_html(
-    passage: str, spans: list[tuple[int, int]], values: list[float], label: str, scale: tuple[float, float] | None = None
-) -> str:
+    passage: str, spans: list[tuple[int, int]], values: list[float], label: str, scale: tuple[float, float] | None = None,
+    signed: bool = False,
+) -> str:  # fmt: skip
     """The passage with every word coloured by its value; the number on hover and focus, and for screen readers.
 
     Args:
         passage: plain text; everything in it is escaped, so Gradio's HTML component with its default template may show it. spans, values:
-            characters (in order, apart) and value of each word. label: what the values are. scale: as for ``overlay``.
+            characters (in order, apart) and value of each word. label: what the values are. scale, signed: as for ``overlay``.
 
     Returns: HTML with the legend. Raises ValueError when spans and values differ in number or a value is not finite.
     """
-    own = scale_of(np.asarray(values)) if values else (0.0, 1.0)
+    own = (signed_scale_of if signed else scale_of)(np.asarray(values or [0.0]))
     low, high = scale or own
     parts, at = [], 0
     for (start, end), value in zip(spans, values, strict=True):
-        colour = matplotlib.colormaps[COLOURS](float(_scaled(np.asarray(value), low, high)))
+        colour = _colours(signed)(float(_scaled(np.asarray(value), low, high)))
         ink = _ink(colour)
-        note = f"{label} {value:.3f}"
+        note = f"{label} {value:+.3f}" if signed else f"{label} {value:.3f}"
         parts.append(escape(passage[at:start]))
         parts.append(
             f'<span class="word" tabindex="0" data-note="{escape(note)}" aria-label="{escape(passage[start:end])}, {escape(note)}" '
@@ -86,4 +104,4 @@ def words_html(
         at = end
     unread = escape(passage[at:])
     parts.append(f'<span class="unread">{unread}</span>' if unread.strip() else "")
-    return f'<div class="passage">{"".join(parts)}</div>{legend_html(low, high, label)}'
+    return f'<div class="passage">{"".join(parts)}</div>{legend_html(low, high, label, signed)}'

@@ -196,8 +196,10 @@ class MustiModel(
         input_ids: Tensor,
         attention_mask: Tensor,
         image_attention: dict[str, Tensor] | None = None,
+        gate_open: bool = True,
     ) -> MustiOutput:
-        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well.
+        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well; ``gate_open`` False: the text
+        is read without the picture (I = 0).
 
         One picture (tokens [1, N, H]) meets B passages, and one passage (input_ids [1, T]) B pictures: the one row stands for all.
         """
@@ -209,7 +211,7 @@ class MustiModel(
             if self.config.fusion == "none":
                 text_vector, text_attention[name] = plain
             else:
-                text_vector, text_attention[name] = self._pooled(self.fuse(text, met), attention_mask, image_attention)
+                text_vector, text_attention[name] = self._pooled(self.fuse(text, met if gate_open else None), attention_mask, image_attention)
                 gate_image[name] = (self.gate.weight[0, 0] * met).float().norm(dim=-1)
             image_vectors[name] = self.image_vector(image)
             cosines.append(F.cosine_similarity(text_vector.float(), image_vectors[name].float(), dim=-1))

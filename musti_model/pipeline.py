@@ -23,6 +23,7 @@ from .gate_effect import GateEffect, gate_effect
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
+from .what_if import Alteration, altered_logit
 
 Picture = str | Path | Image.Image
 SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
@@ -183,6 +184,12 @@ class MustiPipeline:
         result.settings["seconds"] = round(time.perf_counter() - started, 3)
         return result
 
+    def what_if(self, image: Picture, passage: str, alteration: Alteration) -> float:
+        """Probability of YES of an altered pair. Raises InputError."""
+        case = self.case(image, passage)
+        with torch.inference_mode(), self._autocast():
+            return self._probability(altered_logit(case, alteration))
+
     def case(self, image: Picture, passage: str) -> Case:
         """One pair as the methods of ``evidence``, ``faithfulness`` and ``gate_effect`` take it. Raises InputError."""
         texts = self.processor.passages([passage])
@@ -251,12 +258,15 @@ class MustiPipeline:
             passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, words, strict=True) if b.values >= NAMED])
         return passages
 
+    def _probability(self, logit: float) -> float:
+        return 1 / (1 + float(np.exp(-logit / self.config.temperature)))
+
     def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
         if not math.isfinite(logit):
             raise WeightsError(f"The weights {self.name} give no number for this pair; they are damaged or were trained badly.")
-        probability = 1 / (1 + float(np.exp(-logit / self.config.temperature)))
+        probability = self._probability(logit)
         seen, read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
         notices = list(notices)
         unsure = bool(self.objects) and not read

@@ -60,7 +60,7 @@ def test_a_blanked_cell_is_where_it_should_be():
     kept = torch.ones(1, 8, 8, dtype=torch.bool)
     kept[0, 0, 7] = False  # top right
     image = torch.arange(16.0).view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)  # 16 px, a cell is 2 px
-    changed = ev._blanked(image, kept)[0, 0] != image[0, 0]
+    changed = ev.blanked(image, kept)[0, 0] != image[0, 0]
     assert changed[:2, 14:].all() and changed.sum() == 4
 
 
@@ -165,15 +165,23 @@ def additive(parts):
 def test_deletion_and_insertion_of_an_additive_score_by_hand(monkeypatch):
     monkeypatch.setattr(fa, "STEPS", 2)
     # Order 1, 0: deletion 1, .25, 0 -> trapezoids (.625 + .125) / 2; insertion 0, .75, 1 -> (.375 + .875) / 2.
-    result = fa._measure({"true": np.array([0.0, 1.0]), "false": np.array([1.0, 0.0])}, additive([0.25, 0.75]), seed=0)
+    result = fa._measure({"true": np.array([0.0, 1.0]), "false": np.array([1.0, 0.0])}, additive([0.25, 0.75]), "YES", seed=0)
     assert (result["true"].deletion, result["true"].insertion) == (0.375, 0.625)
     assert (result["false"].deletion, result["false"].insertion) == (0.625, 0.375)
     assert 0.375 <= result["true"].random_deletion <= 0.625
 
 
+def test_a_no_is_explained_by_what_speaks_against(monkeypatch):
+    monkeypatch.setattr(fa, "STEPS", 2)
+    # P(NO) is additive: unit 0 holds .5, unit 1 .25. Deleting 0 first: .75, .25, 0; inserting it first: 0, .5, .75.
+    no = {(0, 1): 0.75, (0,): 0.5, (1,): 0.25, (): 0.0}
+    result = fa._measure({"true": np.array([-2.0, -1.0])}, lambda kept: np.array([1 - no[k] for k in kept]), "NO", seed=0)["true"]
+    assert (result.deletion, result.insertion) == pytest.approx(((0.5 + 0.125) / 2, (0.25 + 0.625) / 2))
+
+
 def test_the_true_order_beats_every_random_one():
     parts = np.arange(16) / 120
-    result = fa._measure({"true": parts, "upside down": -parts}, additive(parts), seed=0)
+    result = fa._measure({"true": parts, "upside down": -parts}, additive(parts), "YES", seed=0)
     assert result["true"].chance == 0 and result["upside down"].chance == 1
     assert result["true"].deletion < result["true"].random_deletion < result["upside down"].deletion
 

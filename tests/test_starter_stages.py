@@ -66,6 +66,7 @@ def test_from_raw_material_to_weights(data, tmp_path):
     shop = Workshop(data, work, pictures, model)
     words_stage(model, shop, work / "words", epochs=3, steps=2)  # a drill, then passages
     match_stage(model, shop, work / "match", epochs=1, steps=2)
+    assert 0 < json.loads((work / "match" / "log.jsonl").read_text())["places"] < 2.5
     assert all(torch.equal(v, frozen[k]) for k, v in model.branches["resnet"].backbone.state_dict().items())
     metrics = finish(model, shop, work, out, recorded_seconds(work))
     pipe = MustiPipeline.from_pretrained(out)
@@ -98,6 +99,48 @@ def test_wordpieces_of_a_name_carry_its_label():
     offsets = torch.tensor([[[0, 0], [0, 3], [4, 6], [6, 7], [8, 12], [0, 0]]])
     labels = piece_labels([Passage("The dog fish", "en", mentions, "musti")], offsets, ("dog", "fish"))
     assert labels.tolist() == [[IGNORE, 2, 0, 0, IGNORE, IGNORE]]
+
+
+def test_mosaics_are_made_of_four_pictures():
+    from training.starter.augment import mosaics, quarters
+
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 8, 8)  # picture k is all k, and its label too
+    made, labels = mosaics(x, torch.arange(6), torch.Generator().manual_seed(0))
+    corners = torch.stack([made[:, 0, i, j] for i in (0, 7) for j in (0, 7)], dim=1)
+    assert made.shape == (6, 3, 8, 8) and torch.equal(corners, labels.float()) and torch.equal(made[:, 0, 3, 4], labels[:, 1].float())
+    assert all(len(set(row)) > 1 for row in labels.tolist()[:3])
+    assert quarters(torch.tensor([[0, 1, 2, 3]]), (2, 4)).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
+    assert quarters(torch.tensor([[0, 1, 2, 3]]), (3, 2)).tolist() == [[0, 1, 2, 3, 2, 3]]
+
+
+def test_objects_found_in_their_quarters_cost_nothing(monkeypatch):
+    """Four places, the logits of each are given: found, not told apart (log 4), and found in the wrong quarter."""
+    from types import SimpleNamespace
+
+    from musti_model.branches import ImageTokens
+    from training.starter import match
+
+    logits = 50 * torch.eye(4)[None]  # place q shows object q
+    for given, labels, expected in ((logits, [0, 1, 2, 3], 0.0), (0 * logits, [0, 1, 2, 3], np.log(4)), (logits, [1, 0, 3, 2], 50.0)):
+        tokens = ImageTokens(torch.cat([torch.zeros(1, 1, 4), given], dim=1), (2, 2))
+        monkeypatch.setattr(match, "tokens_of", lambda *_, tokens=tokens: {"vit": tokens})
+        objective = match.Objective([], None, mosaics={"vit": torch.zeros(1), "labels": torch.tensor([labels])})
+        model = SimpleNamespace(branches={"vit": None}, name_vector=lambda t: t)
+        assert float(objective._places(model, torch.tensor([0]))) == pytest.approx(expected, abs=1e-4)
+
+
+def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
+    from training.data import read_pairs
+    from training.starter import export
+
+    monkeypatch.setattr("sys.argv", ["export", "--data", str(data), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--yes", "5"])
+    export.main()
+    pairs, bad = read_pairs(tmp_path / "o" / "pairs.json")
+    assert not bad and sum(p.label for p in pairs) == 5 and len(pairs) == 20
+    for p in pairs:
+        assert Image.open(p.image).size == (112, 112) and len(p.objects) == p.label
+        if p.label:
+            assert p.objects[0].lower() in p.text.lower() and p.image  # the drawn sentences have the singular
 
 
 def test_shared_text_stays_on_one_side(tmp_path, data):

@@ -1,0 +1,1 @@
+"""The page's parts, put together by ``app.py``."""

@@ -1,0 +1,219 @@
+"""What people read and look at: answers and explanations -> HTML and pictures. No model runs here."""
+
+from collections import Counter
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+
+from musti_model import Explanation, MustiPipeline, Prediction
+from musti_model.evidence import Evidence
+from musti_model.explain import to_frame
+from musti_model.faithfulness import Faithfulness
+from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of, words_html
+
+BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
+VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
+WHOLE = "whole model"
+CLOSE = 0.05  # distance from the threshold within which an answer is called close
+
+
+def branch_name(name: str) -> str:
+    """The name of a branch as people read it."""
+    return BRANCH_NAMES.get(name, name)
+
+
+def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
+    """Which weights run, their measured score, and the caveat."""
+    try:
+        test = pipe.card["test"]
+        score = f"F1-macro {float(test['f1_macro']):.2f} on {int(test['pairs'])} held-out test pairs. "
+    except (KeyError, TypeError, ValueError):  # others may have written the card
+        score = "No measured score is stored with these weights. "
+    caveat = escape(str(pipe.card.get("caveat", "")))
+    warning = f'<p class="banner warning" role="alert">{escape(problem)}</p>' if problem else ""
+    return (
+        f'{warning}<div class="banner" id="weights"><strong>Weights:</strong> {escape(pipe.name)} '
+        f"({escape(pipe.revision)}). {score}{caveat}</div>"
+    )
+
+
+def verdict_html(prediction: Prediction) -> str:
+    """The answer in words, the probability against the threshold, the notices."""
+    yes, p, t = prediction.label == "YES", prediction.probability, prediction.threshold
+    title = "YES: the same smell" if yes else "NO: not the same smell"
+    if abs(p - t) < CLOSE:
+        title = "Rather YES, but only just" if yes else "Rather NO, but only just"
+    if prediction.unsure:
+        title = "The model cannot tell"
+    side = "above" if yes else "below"
+    notices = "".join(f'<div class="notice">{escape(n)}</div>' for n in prediction.notices)
+    seen = ", ".join(f"{escape(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
+    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
+    read = ", ".join(f"{escape(w)} → {escape(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
+    naming = f"<p>In the picture it would see: {seen}.<br>In the passage it reads: {read or 'none of its objects'}.</p>" if seen else ""
+    return (
+        f'<div class="verdict"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
+        f'<div class="meter" role="img" aria-label="probability {p:.3f}, threshold {t:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
+        f'<div class="mark" style="left:{t:.1%}"><span>threshold</span></div></div>{naming}{notices}</div>'
+    )
+
+
+def votes_html(prediction: Prediction, temperature: float) -> str:
+    """How the cosines became the logit."""
+    rows = "".join(
+        f"<tr><td>{escape(branch_name(n))}</td><td>{s:+.3f}</td><td>{prediction.votes[n]:+.3f}</td></tr>"
+        for n, s in prediction.similarities.items()
+    )
+    softened = f" / temperature {temperature:.2f}" if temperature != 1 else ""
+    return (
+        '<div class="scroll"><table class="votes"><thead><tr><th>branch</th><th>cosine text/image</th><th>its vote</th></tr></thead>'
+        f"<tbody>{rows}<tr><td>constant</td><td></td><td>{prediction.vote_bias:+.3f}</td></tr>"
+        f"<tr><td><strong>logit (sum)</strong></td><td></td><td><strong>{prediction.logit:+.3f}</strong></td></tr></tbody></table></div>"
+        f"<p>Probability = sigmoid(logit{softened}).</p>"
+    )
+
+
+def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
+    """The gate's numbers and the coloured passage."""
+    if explanation.gate_weights is None:
+        return "<p>These weights have no gate (fusion none): the picture does not touch the text before the cosine.</p>"
+    g, values = explanation.gate_weights, explanation.gates[branch].words
+    return (
+        f"<p>w_image = {g.w_image:+.4f}, w_text = {g.w_text:+.4f}, bias = {g.bias:+.4f}: the gate passes on "
+        "LayerNorm(w_image · I + w_text · T + bias + T). <em>How to read it:</em> the brighter a word, the larger the picture's part in what the "
+        "text encoder gets at that place; it shows where picture and text were mixed, not that the word decided the answer.</p>"
+        + coloured_words(explanation, values, "image share", stretch) + ("" if stretch else alike(values))
+    )
+
+
+def alike(values: list[float]) -> str:
+    """What to do when all colours look the same."""
+    if not values or min(values) < 0.7 * max(values):
+        return ""
+    return "<p>The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.</p>"
+
+
+def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
+    """The passage coloured by the text encoder's attention."""
+    return coloured_words(explanation, explanation.word_attention[branch], "attention of the summary token", stretch)
+
+
+def coloured_words(explanation: Explanation, values: list[float], label: str, stretch: bool) -> str:
+    """The passage with its words coloured by ``values``."""
+    scale = scale_of(np.asarray(values), stretch) if values else None
+    return words_html(explanation.passage, explanation.word_spans, values, label, scale)
+
+
+def map_figure(explanation: Explanation, view: str | None, head: int, opacity: float, stretch: bool) -> tuple[Any, str]:
+    """The overlay of one view, and its legend. ``head`` counts from 1 and matters to the view of one head only."""
+    kind, _, branch = (view or "").partition(":")
+    if kind == "heads":
+        head = min(max(int(head), 1), len(explanation.heads[branch]))
+        values, label = explanation.head_map(branch, head - 1), f"class-token attention of head {head}, last layer"
+    elif view in explanation.maps:
+        values, label = explanation.maps[view], VIEW_NAMES[kind]
+    else:
+        return None, "<p>There is no such map: these weights have no gate, or their image tokens have no place in the picture.</p>"
+    scale = scale_of(values, stretch)
+    return overlay(explanation.image, values, opacity, scale), legend_html(*scale, label)
+
+
+def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
+    """(label, view) of every map that these weights can have."""
+    choices = []
+    for name, branch in pipe.model.branches.items():
+        if branch.is_vit:
+            choices += [(f"{branch_name(name)}: attention rollout", f"rollout:{name}"), (f"{branch_name(name)}: one head, last layer", f"heads:{name}")]
+        elif not branch.is_swin:
+            choices.append((f"{branch_name(name)}: Grad-CAM", f"gradcam:{name}"))
+    return choices
+
+
+# Evidence and the gate's effect -----------------------------------------------------------------------------------------------------
+
+
+def part_of(explanation: Explanation, branch: str) -> Evidence:
+    """Evidence of a branch, or of the WHOLE model."""
+    return explanation.evidence if branch == WHOLE else explanation.evidence.branches[branch]
+
+
+def evidence_html(explanation: Explanation, branch: str) -> str:
+    """The passage coloured by what speaks for and against YES, the words that weigh most, and what a NO lacks."""
+    evidence = part_of(explanation, branch)
+    label = "logit for (+) or against (−) YES"
+    words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, signed=True)
+    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence)
+
+
+def strongest(words: list[str], values: list[float], many: int = 3, least: float = 0.05) -> str:
+    """The words that weigh most on either side, in a sentence; those under ``least`` (logit) are left out."""
+    order = sorted(range(len(words)), key=lambda i: -values[i])
+    sides = []
+    for title, rows in (("For YES", order[:many]), ("Against", order[::-1][:many])):
+        sign = 1 if title == "For YES" else -1
+        named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows if sign * values[i] >= least]
+        sides.append(f"<strong>{title}:</strong> {', '.join(named) or 'no word weighs much'}.")
+    return f"<p>{' '.join(sides)}</p>"
+
+
+def missing_html(prediction: Prediction, evidence: Evidence) -> str:
+    """Why NO: what the passage would have had to name, by trying it."""
+    if prediction.label == "YES" or not evidence.missing:
+        return ""
+    tried = ", ".join(f"{escape(o.replace('_', ' '))} {p:.3f}" for o, p in evidence.missing)
+    read = sorted({n for n, _ in prediction.objects_in_passage})
+    seen = prediction.objects_in_picture[0][0].replace("_", " ")
+    named = f"the passage speaks of {escape(', '.join(read))}" if read else "it reads none of its objects in the passage"
+    return (
+        f'<p class="missing"><strong>Why NO?</strong> The model takes the picture for {escape(seen)}, while {named}. '
+        f"Put before the passage, these words would give the probability of YES: {tried} (threshold {prediction.threshold:.3f}).</p>"
+    )
+
+
+def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
+    """The picture with regions for and against, and its legend."""
+    values = part_of(explanation, branch).map
+    if values is None:
+        return None, "<p>The image tokens of these weights have no place in the picture, so there is no map.</p>"
+    scale = signed_scale_of(values)
+    legend = legend_html(*scale, "logit for (+) or against (−) YES, of windows around each place", signed=True)
+    return overlay(explanation.image, values, opacity, scale, signed=True), legend
+
+
+def faithfulness_html(answer: str, words: Faithfulness, regions: Faithfulness | None) -> str:
+    """How faithful these very explanations are, in two sentences. answer: "YES" or "NO"."""
+    rows = [("words", "struck out", words)] + ([("regions", "blanked out", regions)] if regions else [])
+    text = ""
+    for what, how, f in rows:
+        better = f.random_deletion - f.deletion
+        judged = "faithful" if better > 0.05 else "hardly better than chance" if better > 0 else "no better than chance"
+        text += (
+            f"<li><strong>{what.capitalize()}: {judged}.</strong> With the strongest {what} {how} first, the mean probability of {answer} on the way is "
+            f"{f.deletion:.2f}; in random order it is {f.random_deletion:.2f}. Put back first, {f.insertion:.2f} against {f.random_insertion:.2f}.</li>"
+        )
+    return f'<div class="faithful"><p>Measured for this pair:</p><ul>{text}</ul></div>'
+
+
+def effect_html(explanation: Explanation, branch: str) -> str:
+    """What the gate changed, word by word."""
+    effect = explanation.gate_effect.get(branch)
+    if effect is None:
+        return ""
+    label = "change of the logit by the gate"
+    return (
+        f"<p>With the gate open, the {escape(branch_name(branch))} branch's vote is <strong>{effect.total:+.3f}</strong> from what it is with the gate "
+        f"shut. Word by word (and {effect.rest:+.3f} at places that are no words); the parts miss the whole by {effect.error:.2%}:</p>"
+        + words_html(explanation.passage, explanation.word_spans, effect.words, label, signed=True)
+    )
+
+
+def effect_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
+    """The picture with what each patch changed through the gate, and its legend."""
+    effect = explanation.gate_effect.get(branch)
+    if effect is None or effect.patches is None:
+        return None, ""
+    values = to_frame(torch.from_numpy(effect.patches), *explanation.image.size)
+    scale = signed_scale_of(values)
+    return overlay(explanation.image, values, opacity, scale, signed=True), legend_html(*scale, "change of the logit by each patch through the gate", signed=True)
