@@ -18,7 +18,8 @@ from .explain import to_frame
 from .model import MustiModel
 
 CHUNK = 64  # altered inputs run at once
-WORDS_BY, REGIONS_BY = "occlusion", "occlusion"  # the methods that measured best, see benchmarks/faithfulness.py
+BLOCKS = 4  # rows and columns of the coarser grid on which sets of blocks are tried
+WORDS_BY, REGIONS_BY = "occlusion", "in place and close up"  # the methods that measured best, see benchmarks/faithfulness.py
 CELLS = 8  # rows and columns of the picture that are blanked out
 
 
@@ -136,24 +137,56 @@ def relevance(layers: list[tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
 # Pictures ---------------------------------------------------------------------------------------------------------------------------
 
 
-def regions_by_occlusion(case: Case, windows: tuple[int, ...] = (2, 4)) -> dict[str, Tensor]:
-    """Windows of the picture blanked out, and shown alone: the mean of what their absence takes from the vote and what their presence adds to a
-    blank picture. -> {branch: [CELLS, CELLS]}, logit units a window."""
-    places = []
-    for side in windows:
-        for row in range(0, CELLS - side + 1, max(1, side // 2)):
-            for column in range(0, CELLS - side + 1, max(1, side // 2)):
-                window = torch.zeros(CELLS, CELLS, dtype=torch.bool)
-                window[row : row + side, column : column + side] = True
-                places.append(window)
-    shown = torch.stack(places)
-    everything, nothing = torch.ones(1, CELLS, CELLS, dtype=torch.bool), torch.zeros(1, CELLS, CELLS, dtype=torch.bool)
-    votes = votes_of_pictures(case, torch.cat([everything, nothing, ~shown, shown])).float().cpu()
-    n = len(shown)
-    effect = ((votes[0] - votes[2 : 2 + n]) + (votes[2 + n :] - votes[1])) / 2  # [windows, branches]
-    cover = shown.flatten(1).float()
-    values = cover.T @ effect / cover.sum(0)[:, None]
-    return {name: values[:, k].reshape(CELLS, CELLS) for k, name in enumerate(case.model.branches)}
+def regions_in_place(case: Case, orders: int = 12, seed: int = 0) -> dict[str, Tensor]:
+    """Shapley values of the blocks of a 4 x 4 grid, sampled (Strumbelj & Kononenko 2014, algorithm 1): what showing a block adds to the vote, mean over
+    random orders in which the blocks of a blank picture are shown. Every second order is the one before it backwards, which lessens the noise.
+    -> {branch: [CELLS, CELLS]}, logit units; a branch's cells add up to its vote less that of the blank picture.
+    """
+    rng, count = np.random.default_rng(seed), BLOCKS * BLOCKS
+    drawn = [rng.permutation(count) for _ in range((orders + 1) // 2)]
+    sequences = [o for order in drawn for o in (order, order[::-1])][:orders]
+    shown = torch.zeros(len(sequences), count + 1, count, dtype=torch.bool)
+    for row, order in zip(shown, sequences, strict=True):
+        for step, block in enumerate(order.tolist(), start=1):
+            row[step:, block] = True
+    masks, where = torch.unique(shown.flatten(0, 1), dim=0, return_inverse=True)  # the empty and the full picture stand in every order
+    votes = votes_of_pictures(case, masks.view(-1, BLOCKS, BLOCKS)).float().cpu()[where].unflatten(0, (len(sequences), -1))
+    added = votes.diff(dim=1)  # [orders, steps, branches]
+    values = torch.zeros(count, votes.shape[-1])
+    for row, order in zip(added, sequences, strict=True):
+        values[torch.from_numpy(order.copy())] += row / len(sequences)
+    spread = CELLS // BLOCKS
+    cells = values.view(BLOCKS, BLOCKS, -1).repeat_interleave(spread, 0).repeat_interleave(spread, 1) / spread**2
+    return {name: cells[..., k] for k, name in enumerate(case.model.branches)}
+
+
+@torch.no_grad()
+def regions_close_up(case: Case) -> dict[str, Tensor]:
+    """Windows of half the picture's side looked at alone and enlarged: the vote for each, less the mean of all windows, averaged over the windows
+    that a cell lies in. A window that holds what the passage names stands out also where the thing is too small to be seen in the whole
+    picture. -> {branch: [CELLS, CELLS]}, logit units of a whole picture, spread over the cells."""
+    side, step = CELLS // 2, CELLS // 4
+    corners = [(r, c) for r in range(0, CELLS - side + 1, step) for c in range(0, CELLS - side + 1, step)]
+    images = {name: torch.cat([_enlarged(x, r, c, side) for r, c in corners]) for name, x in case.images.items()}
+    votes = case.model.match(case.model.encode_images(images), case.input_ids, case.mask).votes.float().cpu()
+    cover = torch.zeros(len(corners), CELLS, CELLS)
+    for row, (r, c) in zip(cover, corners, strict=True):
+        row[r : r + side, c : c + side] = 1
+    values = torch.einsum("wk,wij->kij", votes - votes.mean(0), cover) / cover.sum(0) / CELLS**2
+    return {name: values[k] for k, name in enumerate(case.model.branches)}
+
+
+def _enlarged(image: Tensor, row: int, column: int, side: int) -> Tensor:
+    """A window [1, 3, S, S] of cells, enlarged to the whole frame."""
+    size = image.shape[-1]
+    rows, columns = (slice(at * size // CELLS, (at + side) * size // CELLS) for at in (row, column))
+    return F.interpolate(image[..., rows, columns], size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def regions_both(case: Case) -> dict[str, Tensor]:
+    """Half of ``regions_in_place`` and the whole of ``regions_close_up``: what the answer to this picture hangs on, and what each part would answer."""
+    near = regions_close_up(case)
+    return {name: values / 2 + near[name] for name, values in regions_in_place(case).items()}
 
 
 @torch.no_grad()
@@ -261,5 +294,6 @@ def evidence_of(case: Case, size: tuple[int, int], words: str = WORDS_BY, region
 
 WORD_METHODS: dict[str, Callable[[Case], Tensor]] = {"occlusion": words_by_occlusion, "relevance": words_by_relevance}
 REGION_METHODS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
-    "contribution": regions_by_contribution, "occlusion": regions_by_occlusion, "relevance": regions_by_relevance,
+    "in place and close up": regions_both, "in place": regions_in_place, "close up": regions_close_up,
+    "contribution": regions_by_contribution, "relevance": regions_by_relevance,
 }  # fmt: skip

@@ -73,13 +73,41 @@ def test_occlusion_of_words_by_hand(case):
     assert torch.allclose(ev.words_by_occlusion(case)[0], expected, atol=1e-5)
 
 
-def test_occlusion_of_regions_finds_the_only_thing_in_a_blank_picture(pipe):
+def test_blocks_in_place_add_up_to_what_the_picture_adds(case):
+    """Completeness of Shapley values, also of sampled ones."""
+    votes = ev.votes_of_pictures(case, torch.stack([torch.ones(8, 8, dtype=torch.bool), torch.zeros(8, 8, dtype=torch.bool)]))
+    maps = ev.regions_in_place(case, orders=3)
+    for k, values in enumerate(maps.values()):
+        assert values.sum().item() == pytest.approx(float(votes[0, k] - votes[1, k]), abs=1e-5)
+        assert torch.equal(values[0:2, 0:2], values[0, 0].expand(2, 2))
+
+
+def test_blocks_of_an_additive_vote_by_hand(case, monkeypatch):
+    """Where each block adds a number of its own, that number is its Shapley value, in any order."""
+    worth = torch.arange(16.0)
+    monkeypatch.setattr(ev, "votes_of_pictures", lambda _case, kept: (kept.flatten(1).float() @ worth)[:, None].expand(-1, 2))
+    values = ev.regions_in_place(case, orders=2)["vit"]
+    assert torch.allclose(values[::2, ::2] * 4, worth.view(4, 4), atol=1e-4)
+
+
+def test_only_the_blocks_that_differ_from_a_blank_picture_have_a_value(pipe):
     pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
-    pixels[32:64, 0:16] = np.random.default_rng(1).integers(0, 255, (32, 16, 3))
-    maps = ev.regions_by_occlusion(pipe.case(Image.fromarray(pixels), PASSAGE), windows=(2,))
-    for values in maps.values():
+    pixels[32:64, 0:16] = 128 + np.random.default_rng(1).choice([-90, 90], (32, 16, 1))
+    for values in ev.regions_in_place(pipe.case(Image.fromarray(pixels), PASSAGE), orders=4).values():
         cells = values.abs()
-        assert cells[3:8, 0:3].sum() / cells.sum() > 0.8
+        assert cells[4:8, 0:2].sum() / cells.sum() > 0.8
+
+
+def test_windows_close_up(pipe, case):
+    """The top left window, enlarged, is the top left half of the picture resized; and the values of all windows balance."""
+    x = case.images["vit"]
+    corner = ev._enlarged(x, 0, 4, 4)
+    assert corner.shape == x.shape and torch.allclose(corner.mean(), x[..., :16, 16:].mean(), atol=0.05)
+    same = Image.new("RGB", (64, 64), "teal")
+    for values in ev.regions_close_up(pipe.case(same, PASSAGE)).values():
+        assert values.abs().max() < 1e-6
+    for values in ev.regions_close_up(case).values():
+        assert values.abs().max() > 0
 
 
 # Contribution -----------------------------------------------------------------------------------------------------------------------
@@ -190,9 +218,9 @@ def test_faithfulness_of_words_and_regions_of_a_model(case):
     words = ev.words_by_occlusion(case).sum(1)
     measured = fa.of_words(case, {"occlusion": words, "against": -words})
     assert measured["occlusion"].deletion < measured["against"].deletion
-    regions = ev.combined(ev.regions_by_occlusion(case))
-    measured = fa.of_regions(case, {"occlusion": regions, "against": -regions})
-    assert measured["occlusion"].insertion > measured["against"].insertion
+    regions = ev.combined(ev.regions_in_place(case))
+    measured = fa.of_regions(case, {"in place": regions, "against": -regions})
+    assert measured["in place"].insertion > measured["against"].insertion
 
 
 def test_cells_are_means():
