@@ -26,9 +26,11 @@ except ImportError:
 import gradio as gr
 
 from musti_model import Explanation, InputError, MustiPipeline, Prediction, WeightsError
-from musti_model.faithfulness import Faithfulness, of_regions, of_words
+from musti_model.faithfulness import Faithfulness
 from musti_model.figures import overlay
 from musti_model.weights import STARTER
+from musti_model.what_if import Alteration
+from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from page.views import (
     WHOLE,
     attention_html,
@@ -87,13 +89,6 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
         return MustiPipeline.from_pretrained(STARTER), f"{error} The page runs on the embedded starter weights instead."
 
 
-def faithfulness_of(pipe: MustiPipeline, image: str, passage: str, explanation: Explanation) -> tuple[Faithfulness, Faithfulness | None]:
-    """How faithful this explanation's evidence is: of its words, and of its map if it has one."""
-    case, evidence, label = pipe.case(image, passage), explanation.evidence, explanation.prediction.label
-    words = of_words(case, {"": evidence.words}, label)[""]
-    return words, None if evidence.grid is None else of_regions(case, {"": evidence.grid}, label)[""]
-
-
 # The page ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -123,8 +118,12 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return checked(pipe, image, passage)
 
     @on_gpu
-    def measure_pair(image: str, passage: str, explanation: Explanation) -> tuple[Faithfulness, Faithfulness | None]:
-        return checked(lambda i, p: faithfulness_of(pipe, i, p, explanation), image, passage)
+    def measure_pair(image: str, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
+        return checked(lambda i, p: pipe.faithfulness(i, p, explanation), image, passage)
+
+    @on_gpu
+    def alter_pair(image: str, passage: str, alteration: Alteration) -> float:
+        return checked(lambda i, p: pipe.what_if(i, p, alteration), image, passage)
 
     def answer(image: str | None, passage: str) -> tuple:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
@@ -142,13 +141,25 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def measure(question: tuple | None, explanation: Explanation | None) -> str:
         if explanation is None:
             return ""
-        return faithfulness_html(explanation.prediction.label, *measure_pair(*question, explanation))
+        return faithfulness_html(explanation.prediction.label, measure_pair(*question, explanation))
 
     def show(explanation: Explanation | None, part: str, branch: str, kind: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:
         return (
-            *show_evidence(explanation, part, opacity), *show_gate(explanation, branch, kind, opacity, stretch),
+            *put_back(explanation), *show_evidence(explanation, part, opacity), *show_gate(explanation, branch, kind, opacity, stretch),
             *show_map(explanation, view, head, opacity, stretch), show_attention(explanation, word_branch, stretch),
         )  # fmt: skip
+
+    def put_back(explanation: Explanation | None) -> tuple:
+        """The board, the gate's switch, the voting branches and the altered answer, as if nothing had been altered."""
+        told = "" if explanation is None else what_if_html(explanation.prediction, explanation.prediction.probability, Alteration())
+        return board_value(explanation), True, [b for _, b in branches], told
+
+    def alter(question: tuple | None, explanation: Explanation | None, value: dict, opened: bool, voting: list[str]) -> str:
+        if explanation is None:
+            return WAITING
+        alteration = alteration_of(value, opened, voting, [b for _, b in branches])
+        probability = alter_pair(*question, alteration) if alteration.changes else explanation.prediction.probability
+        return what_if_html(explanation.prediction, probability, alteration)
 
     def show_evidence(explanation: Explanation | None, part: str, opacity: float) -> tuple:
         if explanation is None:
@@ -177,8 +188,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return WAITING if explanation is None else attention_html(explanation, branch, stretch)
 
     def blank(words: str) -> tuple:
-        """What stands in the place of explanations: evidence, map, legend; faithfulness; gate, map, legend; overlay, legend; words."""
-        return words, None, "", "", words, None, "", None, "", words
+        """What stands in the place of explanations: the board and its switches; evidence, map, legend; faithfulness; gate, map, legend; overlay,
+        legend; words."""
+        return *put_back(None), words, None, "", "", words, None, "", None, "", words
 
     def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
@@ -240,8 +252,20 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                         evidence_legend = gr.HTML()
                         faithful = gr.HTML(elem_id="faithful")
                         gr.Markdown(
-                            "Each word is struck out and read alone, each window of the picture blanked out and shown alone; the number is what that does "
-                            "to the logit. It tells what this model's answer hangs on, not whether the model is right."
+                            "Each word is struck out and read alone. Blocks of a blank picture are shown in random orders, and parts of the picture are "
+                            "looked at alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not "
+                            "whether the model is right."
+                        )
+                    with gr.Tab("What if"):
+                        altered = gr.HTML(elem_id="altered")
+                        with gr.Row():
+                            gate_open = gr.Checkbox(True, label="Gate open", elem_id="gate-open", visible=pipe.config.fusion == "tsf")
+                            voting = gr.CheckboxGroup(branches, value=[b for _, b in branches], label="Branches that vote", elem_id="voting")
+                        board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="board")
+                        undo = gr.Button("Put everything back", size="sm", elem_id="undo")
+                        gr.Markdown(
+                            "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
+                            "those that do. With the gate shut the passage is read without the picture."
                         )
                     with gr.Tab("Vote"):
                         votes = gr.HTML(elem_id="votes")
@@ -281,9 +305,10 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                         False, label="Stretch colours", elem_id="stretch",
                         info="From the smallest to the largest value: small differences look large.",
                     )  # fmt: skip
-        explained = [evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
+        switches = [board, gate_open, voting]
+        explained = [*switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
         shown = [
-            question, state, verdict, votes, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
+            question, state, verdict, votes, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
             attention_legend, words,
         ]  # fmt: skip
         chosen = [part, branch, kind, view, head, word_branch, opacity, stretch]
@@ -309,6 +334,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing
         )
         gr.on([image.change, passage.change], forget, [question, image, passage], shown, **drawing)
+        gr.on([board.input, gate_open.input, voting.input], alter, [question, state, *switches], altered, trigger_mode="always_last", show_progress="minimal", **model)
+        undo.click(put_back, state, [*switches, altered], **drawing)
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)
         demo.load(None, js=LIVE_VERDICT, api_visibility="private")

@@ -16,7 +16,7 @@ import app  # noqa: E402
 
 
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
-    """One session at one width: vote, gate, overlays."""
+    """One session at one width: every tab of one answer."""
     picture, passage = app.EXAMPLES[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
@@ -26,8 +26,8 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
         page.locator("#picture img").first.wait_for()
         page.get_by_label("Passage").fill(passage)
         page.get_by_role("button", name="Compare", exact=True).click()
-        page.locator("#verdict h2").wait_for()
-        for tab, mark in (("Vote", "#votes table"), ("TSF gate", "#gate-map img"), ("Overlays", "#attention-map img"), ("Words", "#words .word")):
+        page.locator("#faithful li").first.wait_for(timeout=120_000)
+        for tab, mark in (("Why", "#evidence-map img"), ("Vote", "#votes table"), ("TSF gate", "#gate-map img"), ("Overlays", "#attention-map img"), ("Words", "#words .word")):
             page.get_by_role("tab", name=tab).click()
             page.locator(mark).first.wait_for()
             page.wait_for_timeout(600)

@@ -22,6 +22,10 @@ class ImageTokens:
     grid: tuple[int, int] | None
     feature_map: Tensor | None = None
 
+    def float(self) -> "ImageTokens":
+        """The same in float32."""
+        return ImageTokens(self.tokens.float(), self.grid, None if self.feature_map is None else self.feature_map.float())
+
     def select(self, index: Tensor) -> "ImageTokens":
         """The pictures at ``index`` [P]: pairs that share a picture share its encoding."""
         feature_map = None if self.feature_map is None else self.feature_map[index]

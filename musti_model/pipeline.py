@@ -19,6 +19,7 @@ from .branches import ImageTokens
 from .errors import InputError, WeightsError
 from .evidence import Case, Evidence, evidence_of
 from .explain import Explanation, Gate, GateWeights, Maps
+from .faithfulness import Faithfulness, of_regions, of_words
 from .gate_effect import GateEffect, gate_effect
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
@@ -184,6 +185,15 @@ class MustiPipeline:
         result.settings["seconds"] = round(time.perf_counter() - started, 3)
         return result
 
+    def faithfulness(self, image: Picture, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
+        """How faithful the evidence of this very pair is: {"words": ..., "regions": ...}, the latter only where there is a map. Raises InputError."""
+        case, evidence, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
+        with torch.inference_mode(), self._autocast():
+            result = {"words": of_words(case, {"": torch.tensor(evidence.words)}, answer)[""]}
+            if evidence.grid is not None:
+                result["regions"] = of_regions(case, {"": evidence.grid}, answer)[""]
+        return result
+
     def what_if(self, image: Picture, passage: str, alteration: Alteration) -> float:
         """Probability of YES of an altered pair. Raises InputError."""
         case = self.case(image, passage)
@@ -207,7 +217,7 @@ class MustiPipeline:
 
     def _case(self, images: dict[str, Tensor], texts: Passages) -> Case:
         with torch.inference_mode(False), torch.no_grad(), self._autocast():
-            encoded = self.model.encode_images(images)
+            encoded = {n: t.float() for n, t in self.model.encode_images(images).items()}
         ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
         return Case(self.model, images, encoded, ids, mask, [w.pieces for w in texts.words[0]])
 

@@ -16,6 +16,7 @@ from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of,
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
 WHOLE = "whole model"
+STAYS = 0.93  # mean probability of the answer while parts are taken away at random, from which no order could do much
 CLOSE = 0.05  # distance from the threshold within which an answer is called close
 
 
@@ -178,17 +179,19 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tu
     if values is None:
         return None, "<p>The image tokens of these weights have no place in the picture, so there is no map.</p>"
     scale = signed_scale_of(values)
-    legend = legend_html(*scale, "logit for (+) or against (−) YES, of windows around each place", signed=True)
+    legend = legend_html(*scale, "logit for (+) or against (−) YES, per cell of an 8 × 8 grid", signed=True)
     return overlay(explanation.image, values, opacity, scale, signed=True), legend
 
 
-def faithfulness_html(answer: str, words: Faithfulness, regions: Faithfulness | None) -> str:
+def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
     """How faithful these very explanations are, in two sentences. answer: "YES" or "NO"."""
-    rows = [("words", "struck out", words)] + ([("regions", "blanked out", regions)] if regions else [])
     text = ""
-    for what, how, f in rows:
+    for what, f in measured.items():
+        how = {"words": "struck out", "regions": "blanked out"}[what]
         better = f.random_deletion - f.deletion
         judged = "faithful" if better > 0.05 else "hardly better than chance" if better > 0 else "no better than chance"
+        if f.random_deletion > STAYS:
+            judged = f"cannot be told, since the answer stays {answer} whatever is {how}"
         text += (
             f"<li><strong>{what.capitalize()}: {judged}.</strong> With the strongest {what} {how} first, the mean probability of {answer} on the way is "
             f"{f.deletion:.2f}; in random order it is {f.random_deletion:.2f}. Put back first, {f.insertion:.2f} against {f.random_insertion:.2f}.</li>"

@@ -1,0 +1,100 @@
+"""The board of "What if": words that can be struck out and a picture whose cells can be blanked out, by mouse, touch or keyboard."""
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+from musti_model import Explanation, Prediction
+from musti_model.evidence import CELLS
+from musti_model.what_if import Alteration
+
+SIDE = 480  # px of the picture on the board
+EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1"}
+# Handlebars escapes every value, so a passage is shown as it was written.
+TEMPLATE = """<div class="board">{{#if value.words}}
+<p class="passage" role="group" aria-label="Words to strike out">{{#each value.words}}<button type="button" class="strike{{#if off}} off{{/if}}"
+ data-list="words" data-at="{{@index}}" aria-pressed="{{off}}">{{text}}</button> {{/each}}</p>
+<div class="cells" role="group" aria-label="Regions to blank out" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
+{{#each value.cells}}<button type="button" class="{{#if off}}off{{/if}}" data-list="cells" data-at="{{@index}}" aria-pressed="{{off}}" aria-label="{{text}}">
+</button>{{/each}}</div>{{/if}}</div>"""
+# A drag draws on the page at once and is told to the server when it ends; Enter and Space arrive as a click without a pointer (detail 0).
+SCRIPT = """
+let drag = null;
+const key = (b) => `[data-list="${b.dataset.list}"][data-at="${b.dataset.at}"]`;
+const put = (changes, focus) => {
+  const value = structuredClone(props.value);
+  for (const [list, at, off] of changes) value[list][at].off = off;
+  props.value = value;
+  trigger("input");
+  if (focus) setTimeout(() => element.querySelector(focus)?.focus(), 50);
+};
+const under = (e) => document.elementFromPoint(e.clientX, e.clientY)?.closest("button[data-list]");
+const draw = (b) => {
+  if (!b || b.dataset.list !== drag.list || !element.contains(b)) return;
+  b.classList.toggle("off", drag.off);
+  drag.at.add(+b.dataset.at);
+};
+element.addEventListener("pointerdown", (e) => {
+  const b = e.target.closest("button[data-list]");
+  if (!b) return;
+  drag = {list: b.dataset.list, off: !b.classList.contains("off"), at: new Set(), focus: key(b)};
+  if (b.dataset.list === "cells") e.preventDefault();
+  draw(b);
+});
+element.addEventListener("pointermove", (e) => { if (drag && drag.list === "cells") draw(under(e)); });
+const end = () => {
+  if (!drag) return;
+  const done = drag;
+  drag = null;
+  put([...done.at].map((at) => [done.list, at, done.off]), done.focus);
+};
+document.addEventListener("pointerup", end);
+document.addEventListener("pointercancel", end);
+element.addEventListener("click", (e) => {
+  const b = e.target.closest("button[data-list]");
+  if (b && e.detail === 0) put([[b.dataset.list, +b.dataset.at, !b.classList.contains("off")]], key(b));
+});
+"""
+
+
+def board_value(explanation: Explanation | None) -> dict[str, Any]:
+    """A fresh board for an explanation: nothing struck out, nothing blanked out."""
+    if explanation is None:
+        return EMPTY
+    words = [{"text": w, "off": False} for w in explanation.words]
+    cells = [{"text": f"row {r + 1}, column {c + 1}", "off": False} for r in range(CELLS) for c in range(CELLS)]
+    image = explanation.image
+    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}"}
+
+
+def data_url(image: Image.Image, side: int = SIDE) -> str:
+    """A small JPEG of a picture as an address that fetches nothing."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def alteration_of(value: dict[str, Any], gate_open: bool, voting: list[str], branches: list[str]) -> Alteration:
+    """What the board and the switches beside it ask for. The board comes from a browser: what is not on it is left out."""
+    off = {name: [i for i, item in enumerate(value.get(name, [])) if isinstance(item, dict) and item.get("off")] for name in ("words", "cells")}
+    cells = [divmod(i, CELLS) for i in off["cells"] if i < CELLS * CELLS]
+    return Alteration(off["words"], cells, gate_open, [b for b in branches if b not in voting])
+
+
+def what_if_html(prediction: Prediction, probability: float, alteration: Alteration) -> str:
+    """The new probability beside the old one."""
+    if not alteration.changes:
+        return "<p>Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here.</p>"
+    rows = "".join(
+        f'<tr><td>{name}</td><td><strong>{p:.3f}</strong></td><td>{"YES" if p >= prediction.threshold else "NO"}</td>'
+        f'<td><div class="meter" role="img" aria-label="{name}: probability {p:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
+        f'<div class="mark" style="left:{prediction.threshold:.1%}"></div></div></td></tr>'
+        for name, p in (("as it is", prediction.probability), ("altered", probability))
+    )
+    turned = (prediction.probability >= prediction.threshold) != (probability >= prediction.threshold)
+    sentence = "That turns the answer." if turned else "The answer stays the same."
+    return f'<table class="votes whatif"><tbody>{rows}</tbody></table><p>{sentence}</p>'

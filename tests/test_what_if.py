@@ -1,0 +1,81 @@
+"""Altered questions: each alteration is what it says, and nothing altered is the old answer."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musti_model import InputError
+from musti_model.what_if import Alteration, altered_logit
+from page.board import alteration_of, board_value, what_if_html
+
+PASSAGE = "The roses smelled sweet in the garden."
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def plain(pipe, picture):
+    return pipe(picture, PASSAGE)
+
+
+def altered(pipe, picture, **changes) -> float:
+    return altered_logit(pipe.case(picture, PASSAGE), Alteration(**changes))
+
+
+def test_nothing_altered(pipe, picture, plain):
+    assert altered(pipe, picture) == pytest.approx(plain.logit, abs=1e-4)
+    assert pipe.what_if(picture, PASSAGE, Alteration()) == pytest.approx(plain.probability, abs=1e-5)
+
+
+def test_a_struck_word_is_a_passage_without_it(pipe, picture):
+    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(pipe(picture, "The smelled in the garden.").logit, abs=1e-4)
+
+
+def test_a_blanked_picture_is_one_of_its_mean_colour(pipe, picture):
+    every = [(r, c) for r in range(8) for c in range(8)]
+    case = pipe.case(picture, PASSAGE)
+    images = {n: x.mean((2, 3), keepdim=True).expand_as(x) for n, x in case.images.items()}
+    expected = float(pipe.model(images, case.input_ids, case.mask).logits[0])
+    assert altered(pipe, picture, blanked=every) == pytest.approx(expected, abs=1e-4)
+    assert altered(pipe, picture, blanked=every[:8]) != pytest.approx(expected, abs=1e-3)
+
+
+def test_a_shut_gate_is_a_gate_without_its_image_weight(pipe, picture, plain):
+    shut, weight = altered(pipe, picture, gate_open=False), pipe.model.gate.weight[0, 0].item()
+    with torch.no_grad():
+        pipe.model.gate.weight[0, 0] = 0
+        expected = pipe(picture, PASSAGE).logit
+        pipe.model.gate.weight[0, 0] = weight
+    assert shut == pytest.approx(expected, abs=1e-4) and shut != pytest.approx(plain.logit, abs=1e-3)
+
+
+def test_a_branch_left_out_gives_its_weight_to_the_other(pipe, picture, plain):
+    slopes = pipe.model.vote_slopes().tolist()
+    expected = plain.votes["vit"] * (abs(slopes[0]) + abs(slopes[1])) / abs(slopes[0]) + plain.vote_bias
+    assert altered(pipe, picture, without=["resnet"]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"struck": range(8)}, {"without": ["vit", "resnet"]}])
+def test_something_must_be_left(pipe, picture, changes):
+    with pytest.raises(InputError, match="leave"):
+        altered(pipe, picture, **changes)
+
+
+def test_the_board_and_what_it_asks_for(pipe, picture):
+    board = board_value(pipe.explain(picture, PASSAGE, evidence=False))
+    assert [w["text"] for w in board["words"]][:2] == ["The", "roses"] and len(board["cells"]) == 64
+    assert board["picture"].startswith("data:image/jpeg;base64,") and board["shape"] == "64 / 48"
+    assert not alteration_of(board, True, ["vit", "resnet"], ["vit", "resnet"]).changes
+    board["words"][1]["off"] = board["cells"][9]["off"] = True
+    assert alteration_of(board, False, ["vit"], ["vit", "resnet"]) == Alteration([1], [(1, 1)], False, ["resnet"])
+    assert alteration_of({"cells": [{"off": True}] * 99, "words": ["?"]}, True, [], []) == Alteration([], [divmod(i, 8) for i in range(64)], True, [])
+
+
+def test_the_old_answer_stands_beside_the_new(plain):
+    html = what_if_html(plain, 1 - plain.probability, Alteration(struck=[0]))
+    assert f"{plain.probability:.3f}" in html and f"{1 - plain.probability:.3f}" in html and "turns the answer" in html
+    assert "stays the same" in what_if_html(plain, plain.probability, Alteration(struck=[0]))
