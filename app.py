@@ -3,6 +3,7 @@
 Importing this module starts and downloads nothing; ``python app.py`` does.
 """
 
+import functools
 import logging
 import os
 
@@ -31,6 +32,7 @@ from musti_model.figures import overlay
 from musti_model.weights import STARTER
 from musti_model.what_if import Alteration
 from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
+from page.many import many_tab, ranked
 from page.views import (
     WHOLE,
     attention_html,
@@ -56,6 +58,7 @@ SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
 LIVE_VERDICT = """() => document.querySelector("#verdict").setAttribute("aria-live", "polite")"""
 WORKING = "<p>The explanations follow …</p>"
+FAILED = "<p>The explanations could not be made.</p>"
 WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
@@ -97,11 +100,23 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     branches = [(branch_name(b.name), b.name) for b in pipe.config.branches]
     views = view_choices(pipe)
 
+    def guarded(function: Callable) -> Callable:
+        """A function whose errors become sentences on the page."""
+
+        @functools.wraps(function)
+        def careful(*given: Any) -> Any:
+            return sentence(lambda: function(*given))
+
+        return careful
+
     def checked(function: Callable, image: str | None, passage: str) -> Any:
         if not image:
             raise gr.Error("Choose a picture first.", print_exception=False)
+        return sentence(lambda: function(image, passage))
+
+    def sentence(function: Callable[[], Any]) -> Any:
         try:
-            return function(image, passage)
+            return function()
         except (InputError, WeightsError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:  # no memory left on the device, say: the log tells more than the page should
@@ -124,6 +139,12 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     @on_gpu
     def alter_pair(image: str, passage: str, alteration: Alteration) -> float:
         return checked(lambda i, p: pipe.what_if(i, p, alteration), image, passage)
+
+    @on_gpu
+    def rank_pairs(images: list[str], passages: list[str]) -> list[tuple[int, Prediction]]:
+        if not isinstance(passages, list) or not all(isinstance(p, str) for p in passages):
+            raise gr.Error("passages is a list of texts.", print_exception=False)
+        return sentence(lambda: ranked(pipe, images or [], passages))
 
     def answer(image: str | None, passage: str) -> tuple:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
@@ -220,6 +241,17 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         overlays = [(overlay(explanation.image, values), name) for name, values in explanation.maps.items()]
         return explanation.prediction.to_json() | explanation.manifest(), overlays
 
+    def rank(images: list[str], passages: list[str]) -> list[dict]:
+        """One picture against up to 50 passages, or up to 20 pictures against one passage, best first.
+
+        Args:
+            images: the pictures.
+            passages: the historical texts.
+
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
+        """
+        return [{"index": i} | p.to_json() for i, p in rank_pairs(images, passages)]
+
     with gr.Blocks(title="Do picture and passage smell alike?", delete_cache=(LIFETIME, LIFETIME)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
@@ -228,83 +260,87 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         gr.HTML(weights_banner(pipe, problem))
         state = gr.State(None, time_to_live=LIFETIME)
         question = gr.State(None, time_to_live=LIFETIME)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
-                image = SafeImage(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture"
-                )
-                passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", placeholder="Paste a passage that speaks of a smell …")
-                button = gr.Button("Compare", variant="primary", elem_id="run")
-                examples_at = gr.Column()
-                if pipe.objects:
-                    with gr.Accordion(f"The {len(pipe.objects)} objects these weights know", open=False):
-                        gr.Markdown(", ".join(pipe.objects))
-            with gr.Column(scale=3, min_width=300):
-                verdict = gr.HTML("<p>The answer appears here.</p>", elem_id="verdict")
-                with gr.Tabs():
-                    with gr.Tab("Why"):
-                        part = gr.Radio([("Whole model", WHOLE), *branches], value=WHOLE, label="Evidence of", elem_id="part")
-                        evidence = gr.HTML(elem_id="evidence")
-                        evidence_map = gr.Image(
-                            label="Regions for and against", interactive=False, buttons=["download"], elem_id="evidence-map", format="png",
-                            alt_text="The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values",
-                        )  # fmt: skip
-                        evidence_legend = gr.HTML()
-                        faithful = gr.HTML(elem_id="faithful")
-                        gr.Markdown(
-                            "Each word is struck out and read alone. Blocks of a blank picture are shown in random orders, and parts of the picture are "
-                            "looked at alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not "
-                            "whether the model is right."
-                        )
-                    with gr.Tab("What if"):
-                        altered = gr.HTML(elem_id="altered")
-                        with gr.Row():
-                            gate_open = gr.Checkbox(True, label="Gate open", elem_id="gate-open", visible=pipe.config.fusion == "tsf")
-                            voting = gr.CheckboxGroup(branches, value=[b for _, b in branches], label="Branches that vote", elem_id="voting")
-                        board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="board")
-                        undo = gr.Button("Put everything back", size="sm", elem_id="undo")
-                        gr.Markdown(
-                            "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
-                            "those that do. With the gate shut the passage is read without the picture."
-                        )
-                    with gr.Tab("Vote"):
-                        votes = gr.HTML(elem_id="votes")
-                    with gr.Tab("TSF gate"):
-                        branch = gr.Radio(branches, value=branches[0][1], label="Image branch", elem_id="branch")
-                        kind = gr.Radio(
-                            [("Image share", "share"), ("Effect on the answer", "effect")], value="share", label="Show", elem_id="kind",
-                            visible=pipe.config.fusion == "tsf",
-                        )  # fmt: skip
-                        gate = gr.HTML(elem_id="gate")
-                        gate_map = gr.Image(
-                            label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
-                            alt_text="The picture with the image share of each patch laid over it; the legend below gives the values",
-                        )  # fmt: skip
-                        gate_legend = gr.HTML()
-                    with gr.Tab("Overlays"):
-                        view = gr.Dropdown(views, value=views[0][1] if views else None, label="Overlay", elem_id="view")
-                        head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
-                        attention_map = gr.Image(
-                            label="Overlay", interactive=False, buttons=["download"], elem_id="attention-map", format="png",
-                            alt_text="The picture with the chosen map laid over it; the legend below gives the values",
-                        )  # fmt: skip
-                        attention_legend = gr.HTML()
-                        gr.Markdown(
-                            "Attention and Grad-CAM show where the model looked and which regions raised its score; "
-                            "neither proves why it answered as it did."
-                        )
-                    with gr.Tab("Words"):
-                        word_branch = gr.Radio(branches, value=branches[0][1], label="Text read with the picture of branch", elem_id="word-branch")
-                        words = gr.HTML(elem_id="words")
-                        gr.Markdown(
-                            "Last-layer attention of the text encoder's summary token, mean of its heads: where it looked, not why the model decided."
-                        )
+        with gr.Tabs():
+            with gr.Tab("One pair"):
                 with gr.Row():
-                    opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of overlays", elem_id="opacity")
-                    stretch = gr.Checkbox(
-                        False, label="Stretch colours", elem_id="stretch",
-                        info="From the smallest to the largest value: small differences look large.",
-                    )  # fmt: skip
+                    with gr.Column(scale=2, min_width=300):
+                        image = SafeImage(
+                            type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture"
+                        )
+                        passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", placeholder="Paste a passage that speaks of a smell …")
+                        button = gr.Button("Compare", variant="primary", elem_id="run")
+                        examples_at = gr.Column()
+                        if pipe.objects:
+                            with gr.Accordion(f"The {len(pipe.objects)} objects these weights know", open=False):
+                                gr.Markdown(", ".join(pipe.objects))
+                    with gr.Column(scale=3, min_width=300):
+                        verdict = gr.HTML("<p>The answer appears here.</p>", elem_id="verdict")
+                        with gr.Tabs():
+                            with gr.Tab("Why"):
+                                part = gr.Radio([("Whole model", WHOLE), *branches], value=WHOLE, label="Evidence of", elem_id="part")
+                                evidence = gr.HTML(elem_id="evidence")
+                                evidence_map = gr.Image(
+                                    label="Regions for and against", interactive=False, buttons=["download"], elem_id="evidence-map", format="png",
+                                    alt_text="The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values",
+                                )  # fmt: skip
+                                evidence_legend = gr.HTML()
+                                faithful = gr.HTML(elem_id="faithful")
+                                gr.Markdown(
+                                    "Each word is struck out and read alone. Blocks of a blank picture are shown in random orders, and parts of the picture are "
+                                    "looked at alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not "
+                                    "whether the model is right."
+                                )
+                            with gr.Tab("What if"):
+                                altered = gr.HTML(elem_id="altered")
+                                with gr.Row():
+                                    gate_open = gr.Checkbox(True, label="Gate open", elem_id="gate-open", visible=pipe.config.fusion == "tsf")
+                                    voting = gr.CheckboxGroup(branches, value=[b for _, b in branches], label="Branches that vote", elem_id="voting")
+                                board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="board")
+                                undo = gr.Button("Put everything back", size="sm", elem_id="undo")
+                                gr.Markdown(
+                                    "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
+                                    "those that do. With the gate shut the passage is read without the picture."
+                                )
+                            with gr.Tab("Vote"):
+                                votes = gr.HTML(elem_id="votes")
+                            with gr.Tab("TSF gate"):
+                                branch = gr.Radio(branches, value=branches[0][1], label="Image branch", elem_id="branch")
+                                kind = gr.Radio(
+                                    [("Image share", "share"), ("Effect on the answer", "effect")], value="share", label="Show", elem_id="kind",
+                                    visible=pipe.config.fusion == "tsf",
+                                )  # fmt: skip
+                                gate = gr.HTML(elem_id="gate")
+                                gate_map = gr.Image(
+                                    label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
+                                    alt_text="The picture with the image share of each patch laid over it; the legend below gives the values",
+                                )  # fmt: skip
+                                gate_legend = gr.HTML()
+                            with gr.Tab("Overlays"):
+                                view = gr.Dropdown(views, value=views[0][1] if views else None, label="Overlay", elem_id="view")
+                                head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
+                                attention_map = gr.Image(
+                                    label="Overlay", interactive=False, buttons=["download"], elem_id="attention-map", format="png",
+                                    alt_text="The picture with the chosen map laid over it; the legend below gives the values",
+                                )  # fmt: skip
+                                attention_legend = gr.HTML()
+                                gr.Markdown(
+                                    "Attention and Grad-CAM show where the model looked and which regions raised its score; "
+                                    "neither proves why it answered as it did."
+                                )
+                            with gr.Tab("Words"):
+                                word_branch = gr.Radio(branches, value=branches[0][1], label="Text read with the picture of branch", elem_id="word-branch")
+                                words = gr.HTML(elem_id="words")
+                                gr.Markdown(
+                                    "Last-layer attention of the text encoder's summary token, mean of its heads: where it looked, not why the model decided."
+                                )
+                        with gr.Row():
+                            opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of overlays", elem_id="opacity")
+                            stretch = gr.Checkbox(
+                                False, label="Stretch colours", elem_id="stretch",
+                                info="From the smallest to the largest value: small differences look large.",
+                            )  # fmt: skip
+            with gr.Tab("Compare many"):
+                many_tab(SafeImage, rank_pairs, explain_pair, guarded)
         switches = [board, gate_open, voting]
         explained = [*switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
         shown = [
@@ -321,6 +357,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
             told = event.success(run, [question, *chosen], [state, *explained], **model)
+            told.failure(lambda: blank(FAILED), None, shown[4:], queue=False, show_progress="hidden", api_visibility="private")
             measured = told.success(measure, [question, state], faithful, **model)
             for done in (event, told, measured):  # the picture or the passage may have changed while the model was at work
                 done.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
@@ -341,6 +378,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         demo.load(None, js=LIVE_VERDICT, api_visibility="private")
         answer, overlays = gr.JSON(visible=False, label="answer"), gr.Gallery(visible=False, label="overlays")
         gr.Button(visible=False).click(predict, [image, passage], answer, api_name="predict", concurrency_id="model")
+        files, texts, order = gr.File(visible=False, file_count="multiple", label="images"), gr.JSON(visible=False, label="passages"), gr.JSON(visible=False)
+        gr.Button(visible=False).click(rank, [files, texts], order, api_name="rank", concurrency_id="model")
         gr.Button(visible=False).click(explain, [image, passage], [answer, overlays], api_name="explain", concurrency_id="model")
     return demo.queue(max_size=20, default_concurrency_limit=1)
 

@@ -95,7 +95,7 @@ def words_html(
     for (start, end), value in zip(spans, values, strict=True):
         colour = _colours(signed)(float(_scaled(np.asarray(value), low, high)))
         ink = _ink(colour)
-        note = f"{label} {value:+.3f}" if signed else f"{label} {value:.3f}"
+        note = f"{label} {value:+#.3g}" if signed else f"{label} {value:#.3g}"
         parts.append(escape(passage[at:start]))
         parts.append(
             f'<span class="word" tabindex="0" data-note="{escape(note)}" aria-label="{escape(passage[start:end])}, {escape(note)}" '

@@ -12,6 +12,7 @@ from musti_model import ImageBranchConfig, MustiConfig, MustiModel, MustiPipelin
 from training.starter.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
+pytest_plugins = ["tests.browser"]
 
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",

@@ -2,10 +2,9 @@
 
 import importlib.util
 import json
-import os
 import pickle
-import shutil
 import sys
+import threading
 import time
 import types
 from dataclasses import replace
@@ -16,69 +15,17 @@ from PIL import Image
 
 import app
 from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor, Prediction
+from tests.browser import ask
 from tests.conftest import tiny_config, tiny_model
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """The real page on the embedded starter."""
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    import app
-
-    demo = app.build(*app.load_pipeline())
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
-    yield address
-    demo.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium of this machine; on CI there must be one."""
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None and not os.environ.get("CI"):
-        pytest.skip("There is no Chromium on this machine; install it (apt-get install chromium) to test the page.")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser, url):
-    """A fresh tab; afterwards: no outside request, no script error."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100})
-    requests, errors = [], []
-    tab.on("request", lambda r: requests.append(r.url))
-    tab.on("pageerror", lambda e: errors.append(str(e)))
-    tab.goto(url)
-    tab.get_by_role("button", name="Compare", exact=True).wait_for()
-    yield tab
-    outside = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
-    tab.close()
-    assert not outside
-    assert not errors
-
-
-def ask(page, picture: Path | str, passage: str) -> None:
-    page.locator("#picture input[type=file]").set_input_files(str(picture))
-    page.locator("#picture img").first.wait_for()
-    page.get_by_label("Passage").fill(passage)
-    page.get_by_role("button", name="Compare", exact=True).click()
-
-
-@pytest.fixture(scope="module")
-def flower() -> Path:
-    return Path(__file__).parents[1] / "assets" / "examples" / "flower.jpg"
 
 
 def test_answer_gate_and_overlays(page, flower, tmp_path):
     ask(page, flower, PASSAGE)
     page.locator("#verdict h2").wait_for()
     assert "Probability of YES" in page.locator("#verdict").inner_text()
+    page.get_by_role("tab", name="Vote").click()
     assert "logit (sum)" in page.locator("#votes").inner_text()
     assert "sha256:" in page.locator("#weights").inner_text()
     page.get_by_role("tab", name="TSF gate").click()
@@ -88,7 +35,7 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
     assert words.nth(1).get_attribute("data-note").startswith("image share 0.")
     page.locator("#gate-map img").wait_for()
     before = words.nth(1).get_attribute("data-note")
-    page.get_by_label("ResNet", exact=True).first.check()
+    page.locator("#branch").get_by_label("ResNet").check()
     page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].dataset.note !== old", arg=before)
     page.get_by_role("tab", name="Overlays").click()
     overlay = page.locator("#attention-map img")
@@ -101,6 +48,55 @@ def test_answer_gate_and_overlays(page, flower, tmp_path):
     page.locator("#words .word").first.wait_for()
 
 
+def test_why(page, flower: Path):
+    """Words and regions for and against, and how faithful they are."""
+    ask(page, flower.with_name("candle.jpg"), "She blew out the candle, and the room went dark.")
+    word = page.locator("#evidence .word", has_text="candle")
+    word.wait_for()
+    assert float(word.get_attribute("data-note").split()[-1]) > 0.3  # the word that names what the picture shows
+    page.locator("#evidence-map img").wait_for()
+    page.locator("#faithful li").nth(1).wait_for()
+    assert "in random order it is" in page.locator("#faithful").inner_text()
+
+
+def test_why_not(page, flower):
+    ask(page, flower, "The horse had been ridden hard and smelled of sweat and leather.")
+    page.locator("#evidence .missing").wait_for()
+    assert "Why NO?" in page.locator("#evidence").inner_text()
+
+
+def test_what_if(page, flower):
+    """By mouse, keyboard and drawing; and everything put back."""
+    ask(page, flower, PASSAGE)
+    page.locator("#faithful li").first.wait_for()
+    page.get_by_role("tab", name="What if").click()
+    roses = page.locator("#board .strike", has_text="roses")
+    roses.click()
+    table = page.locator("#altered table")
+    table.wait_for()
+    assert roses.get_attribute("aria-pressed") == "true"
+    old, new = (float(page.locator("#altered strong").nth(i).inner_text()) for i in (0, 1))
+    assert new < old
+    assert page.evaluate("document.activeElement.innerText") == "roses"  # the focus outlives the redrawing
+    page.keyboard.press("Enter")
+    table.wait_for(state="detached")
+    cells = page.locator("#board .cells")
+    box = cells.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + 5, steps=16)
+    page.mouse.up()
+    table.wait_for()
+    assert cells.locator(".off").count() == 8
+    page.get_by_role("button", name="Put everything back").click()
+    table.wait_for(state="detached")
+    assert page.locator("#board .off").count() == 0
+    page.locator("#voting").get_by_label("ViT").uncheck()
+    table.wait_for()
+    page.locator("#voting").get_by_label("ResNet").uncheck()
+    page.get_by_text("At least one branch has to vote").wait_for()
+
+
 def test_an_example_answers_at_once(page):
     page.get_by_text("Si odora il limone").first.click()
     page.locator("#verdict h2").wait_for()
@@ -109,7 +105,7 @@ def test_an_example_answers_at_once(page):
 
 def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
     ask(page, flower, PASSAGE)
-    page.locator("#verdict h2").wait_for()
+    page.locator("#faithful li").first.wait_for()
     from musti_model import MustiModel
 
     def refuse(*_args, **_kwargs):
@@ -117,10 +113,15 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
 
     monkeypatch.setattr(MustiModel, "forward", refuse)
     monkeypatch.setattr(MustiModel, "match", refuse)
-    page.get_by_role("tab", name="TSF gate").click()
-    before = page.locator("#gate .word").nth(1).get_attribute("data-note")
-    page.get_by_label("ResNet", exact=True).first.check()
-    page.wait_for_function("old => document.querySelectorAll('#gate .word')[1].dataset.note !== old", arg=before)
+    for tab, place in (("Why", "evidence"), ("TSF gate", "gate")):
+        page.get_by_role("tab", name=tab).click()
+        word = page.locator(f"#{place} .word").nth(1)
+        before = word.get_attribute("data-note")
+        page.locator(f"#{'part' if tab == 'Why' else 'branch'}").get_by_label("ResNet").check()
+        page.wait_for_function(f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before)
+    page.get_by_label("Effect on the answer").check()
+    page.get_by_text("With the gate open").wait_for()
+    assert word.get_attribute("data-note").startswith("change of the logit by the gate ")
     page.get_by_role("tab", name="Overlays").click()
     changed(page, lambda: choose(page, "ViT: one head, last layer"))
     changed(page, lambda: press(page, "#head", "ArrowRight", 2))  # sliders by keyboard alone
@@ -156,21 +157,25 @@ def test_an_answer_does_not_outlive_its_question(page, flower):
     assert page.locator("#verdict h2").count() == 0 and page.locator("#votes table").count() == 0
 
 
-def test_a_late_answer_does_not_stand_beside_another_question(page, flower, monkeypatch):
+@pytest.mark.parametrize("step", ["predict", "explain", "faithfulness"])
+def test_a_late_answer_does_not_stand_beside_another_question(page, flower, monkeypatch, step):
     """The passage changes while the model is at work."""
-    real = MustiPipeline.explain
+    real, begun = getattr(MustiPipeline, step), threading.Event()
 
-    def slow(self, image, passage):
-        time.sleep(1.5)
-        return real(self, image, passage)
+    def slow(self, *given, **named):
+        begun.set()
+        time.sleep(1.0)
+        return real(self, *given, **named)
 
-    monkeypatch.setattr(MustiPipeline, "explain", slow)
+    monkeypatch.setattr(MustiPipeline, step, slow)
     ask(page, flower, PASSAGE)
-    page.wait_for_timeout(300)
+    while not begun.is_set():  # the browser's own waiting keeps its messages going
+        page.wait_for_timeout(50)
     page.get_by_label("Passage").fill("A stinking herring lay on the quay.")
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(4000)
     page.get_by_text("Press “Compare”").first.wait_for()
-    assert page.locator("#verdict h2").count() == 0 and page.locator("#votes table").count() == 0
+    for place in ("#verdict h2", "#votes table", "#evidence .word", "#faithful li", "#board .strike"):
+        assert page.locator(place).count() == 0
 
 
 def test_a_picture_as_thin_as_a_thread(page, tmp_path):
@@ -184,6 +189,8 @@ def test_an_unforeseen_error_reads_as_one_sentence(page, flower, monkeypatch):
     monkeypatch.setattr(MustiPipeline, "explain", lambda *_: 1 / 0)
     ask(page, flower, PASSAGE)
     page.get_by_text("This pair could not be answered").wait_for()
+    page.locator("#evidence").get_by_text("could not be made").wait_for()  # and nothing seems to be on its way for ever
+    assert page.locator("#verdict h2").count() == 1
 
 
 @pytest.mark.parametrize(
@@ -202,9 +209,11 @@ def test_a_word_read_often_is_listed_once():
 def test_text_of_users_is_never_code(page, flower):
     ask(page, flower, "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.")
     page.locator("#verdict h2").wait_for()
-    for tab in ("TSF gate", "Words"):
+    for tab in ("Why", "TSF gate", "Words"):
         page.get_by_role("tab", name=tab).click()
         page.locator(".word:visible").first.wait_for()
+    page.get_by_role("tab", name="What if").click()
+    assert "onerror" in page.locator("#board").inner_text()
     assert page.evaluate("window.hit") is None
     assert "onerror" in page.locator("#words").inner_text()
 
@@ -307,14 +316,19 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     model = tiny_model(**changes)
     pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")
     name, views = model.config.branches[0].name, [v for _, v in app.view_choices(pipe)]
-    run = next(f.fn for f in app.build(pipe).fns.values() if f.name == "run")
-    _, _, verdict, _, gate, gate_map, gate_legend, picture, legend, words = run(
-        str(flower), PASSAGE, name, views[0] if views else None, 1, name, 0.5, False
+    functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
+    question = (str(flower), PASSAGE)
+    assert "Probability of YES" in functions["answer"](*question)[2]
+    explanation, board, *_, evidence, evidence_map, _, gate, gate_map, gate_legend, picture, legend, words = functions["run"](
+        question, app.WHOLE, name, "share", views[0] if views else None, 1, name, 0.5, False
     )
-    assert "Probability of YES" in verdict and "roses" in words
+    assert "roses" in words and "roses" in evidence and evidence_map is not None and board["words"]
+    assert "<li>" in functions["measure"](question, explanation)
+    effect, effect_map, _ = functions["show_gate"](explanation, name, "effect", 0.5, False)
     assert ("no gate" in gate) == (model.config.fusion == "none")
     assert (picture is not None) == bool(views) and ("no such map" in legend) == (not views)
     has_places = model.config.fusion == "tsf" and model.config.branches[0].axes == "natural"
+    assert (effect_map is not None) == has_places and ("With the gate open" in effect) == (model.config.fusion == "tsf")
     assert (gate_map is not None) == has_places and ("no such map" in gate_legend) == (not has_places)
 
 

@@ -1,0 +1,155 @@
+"""The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several languages; ranked."""
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from musti_model import Explanation, InputError, MustiPipeline, Prediction
+
+from .board import data_url
+from .views import WHOLE, evidence_figure, evidence_html
+
+MOST_PASSAGES, MOST_PICTURES = 50, 20
+LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
+MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
+HINT = "<p>“Why?” shows the evidence of a row; that of the row before stays beside it.</p>"
+TABLE = """{{#if value.length}}<div class="scroll"><table class="ranking"><thead><tr><th>rank</th><th>probability of YES</th><th>answer</th><th>about</th>
+<th></th></tr></thead><tbody>{{#each value}}<tr><td>{{rank}}</td><td>{{probability}}<div class="meter" aria-hidden="true"><div class="fill"
+ style="width:{{width}}"></div><div class="mark" style="left:{{mark}}"></div></div></td><td>{{answer}}</td><td>{{about}}</td>
+<td><button type="button" data-row="{{@index}}" aria-label="Why? {{about}}">Why?</button></td></tr>{{/each}}</tbody></table></div>{{/if}}"""
+CHOOSE = """element.addEventListener("click", (e) => {
+  const b = e.target.closest("button[data-row]");
+  if (b) trigger("select", {row: +b.dataset.row});
+});"""
+
+
+def split_passages(text: str) -> list[str]:
+    """Passages between empty lines; without an empty line each line is one. Raises InputError for none, or for too many."""
+    blocks = [b.strip() for b in text.replace("\r\n", "\n").split("\n\n")] if "\n\n" in text.strip() else text.split("\n")
+    passages = [b.strip() for b in blocks if b.strip()]
+    if not passages:
+        raise InputError("There is no passage; paste some, with an empty line between them.")
+    if len(passages) > MOST_PASSAGES:
+        raise InputError(f"There are {len(passages)} passages; {MOST_PASSAGES} at a time is the limit.")
+    return passages
+
+
+def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> list[tuple[int, Prediction]]:
+    """One picture with passages, or pictures with one passage: (index, answer), best first.
+
+    Raises: InputError for anything else, for too many, and, naming its place in the list, for one that cannot be read.
+    """
+    if len(pictures) != 1 and len(passages) != 1:
+        raise InputError("Rank takes one picture with passages, or pictures with one passage.")
+    if not pictures:
+        raise InputError("Choose a picture first.")
+    if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
+        raise InputError(f"At most {MOST_PASSAGES} passages or {MOST_PICTURES} pictures at a time.")
+    if len(pictures) == 1:
+        for number, text in enumerate(passages, start=1):
+            _named(f"Passage {number}", lambda text=text: pipe.processor.passages([text]))
+        return pipe.rank(pictures[0], passages)
+    from musti_model.processing import open_image
+
+    opened = [_named(f"Picture {n}", lambda p=p: open_image(p)) for n, p in enumerate(pictures, start=1)]
+    return pipe.rank(opened, passages[0])
+
+
+def _named(name: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[dict[str, Any]]:
+    """What ``TABLE`` shows of each answer, best first."""
+    return [
+        {
+            "rank": rank, "probability": f"{a.probability:.3f}", "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
+            "answer": "cannot tell" if a.unsure else a.label, "about": names[i],
+        }
+        for rank, (i, a) in enumerate(answers, start=1)
+    ]  # fmt: skip
+
+
+def short(text: str, length: int = 90) -> str:
+    """The beginning of a passage, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def card_html(explanation: Explanation, name: str) -> str:
+    """One result: its picture small, its answer, its words for and against."""
+    p = explanation.prediction
+    picture = f'<img src="{data_url(explanation.image, 160)}" alt="the picture of this row">'
+    title = f"<h3>{escape(name)}</h3><p>{escape('cannot tell' if p.unsure else p.label)}, probability of YES <strong>{p.probability:.3f}</strong></p>"
+    return f'<div class="card">{picture}<div>{title}{evidence_html(explanation, WHOLE)}</div></div>'
+
+
+Rank = Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
+
+
+def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str, str], Explanation], guarded: Callable) -> None:
+    """Builds the tab. rank, explain: of the page, with their errors as sentences; guarded: makes a function's errors such sentences."""
+    mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            picture = image_input(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture")
+            pictures = gr.File(
+                file_count="multiple", file_types=["image"], label=f"Pictures (at most {MOST_PICTURES})", visible=False, elem_id="many-pictures"
+            )
+        with gr.Column(min_width=300):
+            texts = gr.Textbox(
+                label=f"Passages (at most {MOST_PASSAGES}), an empty line between them", lines=8, max_lines=16, elem_id="many-passages"
+            )
+            text = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
+            versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
+    button = gr.Button("Rank", variant="primary", elem_id="rank")
+    table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
+    told = gr.HTML(HINT, elem_id="many-told")
+    with gr.Row():
+        cards = [gr.HTML(elem_id=f"card-{n}") for n in (1, 2)]
+        maps = [gr.Image(label=f"Regions of {t}", interactive=False, visible=False, elem_id=f"card-map-{t.split()[-1]}") for t in ("row chosen last", "row before")]
+    state = gr.State(None, time_to_live=3600)  # the questions by rank, and the rows chosen
+
+    def switch(chosen: str) -> list[Any]:
+        return [
+            gr.update(visible=chosen != "pictures"), gr.update(visible=chosen == "pictures"), gr.update(visible=chosen == "passages"),
+            gr.update(visible=chosen == "pictures"), *[gr.update(visible=chosen == "languages") for _ in versions],
+        ]  # fmt: skip
+
+    @guarded
+    def rank_all(chosen: str, image: str | None, images: list[str] | None, passages: str, passage: str, *translated: str) -> tuple:
+        if chosen == "pictures":
+            given, texts_given = list(images or []), [passage or ""]
+            names = [f"picture {n}" for n in range(1, len(given) + 1)]
+        else:
+            given = [image] if image else []
+            filled = [(LANGUAGES[t], v) for t, v in zip(LANGUAGES, translated, strict=True) if v and v.strip()]
+            texts_given = split_passages(passages or "") if chosen == "passages" else [v for _, v in filled]
+            names = [short(t) for t in texts_given] if chosen == "passages" else [f"{n}: {short(v)}" for n, v in filled]
+            if not texts_given:
+                raise InputError("There is no passage; paste it in at least one language.")
+        answers = rank(given, texts_given)
+        questions = [(given[i if chosen == "pictures" else 0], texts_given[0 if chosen == "pictures" else i], names[i]) for i, _ in answers]
+        spread = max(a.probability for _, a in answers) - min(a.probability for _, a in answers)
+        note = f"<p>From the best to the last the probability falls by {spread:.3f}.</p>" if len(answers) > 1 else ""
+        return table_rows(answers, names), {"questions": questions, "shown": []}, note + HINT, "", "", *[gr.update(visible=False)] * 2
+
+    def choose(kept: dict | None, event: gr.EventData) -> tuple:
+        row = event.row
+        if kept is None or not isinstance(row, int) or not 0 <= row < len(kept["questions"]):
+            return (gr.skip(),) * 5
+        image, passage, name = kept["questions"][row]
+        shown = [(name, explain(image, passage)), *kept["shown"]][:2]
+        html = [card_html(e, n) for n, e in shown] + [""] * (2 - len(shown))
+        figures = [gr.update(value=evidence_figure(e, WHOLE, 0.55)[0], visible=True) for _, e in shown] + [gr.update(visible=False)] * (2 - len(shown))
+        return {**kept, "shown": shown}, *html, *figures
+
+    mode.change(switch, mode, [picture, pictures, texts, text, *versions], queue=False, api_visibility="private")
+    model = {"concurrency_id": "model", "api_visibility": "private"}
+    button.click(rank_all, [mode, picture, pictures, texts, text, *versions], [table, state, told, *cards, *maps], **model)
+    table.select(choose, state, [state, *cards, *maps], **model)

@@ -1,0 +1,103 @@
+"""The tab "Compare many" and the endpoint that ranks."""
+
+
+import pytest
+
+from musti_model import InputError
+from page.many import ranked, short, split_passages
+
+PASSAGES = [
+    "Chapter the second, in which nothing is decided.",
+    "She blew out the candle, and the room went dark.",
+    "The herrings lay on the quay and stank.",
+]
+
+
+def test_passages_are_split_at_empty_lines_or_else_at_lines():
+    assert split_passages("a b\nc\n\n d \r\n\r\n\ne") == ["a b\nc", "d", "e"]
+    assert split_passages("a\nb\n") == ["a", "b"]
+    with pytest.raises(InputError, match="no passage"):
+        split_passages(" \n ")
+    with pytest.raises(InputError, match="51 passages; 50"):
+        split_passages("x\n" * 51)
+
+
+def test_long_passages_are_named_by_their_beginning():
+    assert short("a\n b") == "a b" and short("word " * 50, 12) == "word word w…"
+
+
+def test_what_cannot_be_ranked_is_told_by_its_place(pipe, flower, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    cases = [
+        ([flower], ["a rose", "?!"], "Passage 2: .*no words"),
+        ([flower, tmp_path / "broken.png"], ["a rose"], "Picture 2: .*not a picture"),
+        ([], ["a rose"], "Choose a picture"),
+        ([flower] * 2, ["a", "b"], "one picture with passages"),
+        ([flower] * 21, ["a rose"], "20 pictures"),
+    ]
+    for pictures, passages, sentence in cases:
+        with pytest.raises(InputError, match=sentence):
+            ranked(pipe, [str(p) for p in pictures], passages)
+
+
+def open_tab(page) -> None:
+    page.get_by_role("tab", name="Compare many").click()
+    page.locator("#rank").wait_for()
+
+
+def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
+    open_tab(page)
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower.with_name("candle.jpg")))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#many-passages textarea").fill("\n\n".join(PASSAGES))
+    page.locator("#rank").click()
+    row = page.locator("#ranking tbody tr").filter(has_text="candle")
+    row.wait_for()
+    first = page.locator("#ranking tbody tr").first.inner_text()
+    assert "candle" in first and "YES" in first
+    row.get_by_role("button").click()
+    page.locator("#card-1 .word", has_text="candle").wait_for()
+    page.locator("#ranking tbody tr").filter(has_text="herrings").get_by_role("button").click()
+    page.locator("#card-1 .word", has_text="herrings").wait_for()
+    assert "candle" in page.locator("#card-2 h3").inner_text()
+    page.locator("#card-map-before img").wait_for()
+
+
+def test_one_passage_with_pictures(page, flower):
+    open_tab(page)
+    page.get_by_label("One passage, many pictures").check()
+    names = ["candle.jpg", "lemons.jpg", "china.jpg"]
+    page.locator("#many-pictures input[type=file]").set_input_files([str(flower.with_name(n)) for n in names])
+    page.locator("#many-pictures").get_by_text("china").first.wait_for()
+    page.locator("#one-passage textarea").fill(PASSAGES[1])
+    page.locator("#rank").click()
+    page.locator("#ranking tbody tr").nth(2).wait_for()
+    assert "picture 1" in page.locator("#ranking tbody tr").first.inner_text()
+
+
+def test_one_passage_in_several_languages(page, flower):
+    open_tab(page)
+    page.get_by_label("One passage in several languages").check()
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower.with_name("candle.jpg")))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#passage-de textarea").fill("Die Kerze war niedergebrannt und roch nach Wachs.")
+    page.locator("#passage-sl textarea").fill("Sveča je dogorela in po sobi je dišalo po vosku.")
+    page.locator("#rank").click()
+    for language in ("German", "Slovenian"):
+        page.locator("#ranking tbody tr").filter(has_text=language).wait_for()
+    page.get_by_text("the probability falls by").wait_for()
+
+
+def test_rank_endpoint(url, flower, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    candle = flower.with_name("candle.jpg")
+    answers = client.predict(images=[handle_file(str(candle))], passages=PASSAGES, api_name="/rank")
+    assert [a["index"] for a in answers][0] == 1 and len(answers) == 3
+    assert set(answers[0]) == {"index", "label", "probability", "threshold", "similarities", "notices"}
+    answers = client.predict(images=[handle_file(str(p)) for p in (flower, candle)], passages=[PASSAGES[1]], api_name="/rank")
+    assert [a["index"] for a in answers] == [1, 0]
+    with pytest.raises(Exception, match="one picture with passages"):
+        client.predict(images=[handle_file(str(candle))] * 2, passages=PASSAGES, api_name="/rank")
