@@ -31,8 +31,10 @@ from musti_model.faithfulness import Faithfulness
 from musti_model.figures import overlay
 from musti_model.weights import STARTER
 from musti_model.what_if import Alteration
+from page.about import GUIDE, PAPER, card_markdown, faithfulness_markdown
 from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from page.many import many_tab, ranked
+from page.take_away import zipped
 from page.views import (
     WHOLE,
     attention_html,
@@ -166,7 +168,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
 
     def show(explanation: Explanation | None, part: str, branch: str, kind: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:
         return (
-            *put_back(explanation), *show_evidence(explanation, part, opacity), *show_gate(explanation, branch, kind, opacity, stretch),
+            None, *put_back(explanation), *show_evidence(explanation, part, opacity), *show_gate(explanation, branch, kind, opacity, stretch),
             *show_map(explanation, view, head, opacity, stretch), show_attention(explanation, word_branch, stretch),
         )  # fmt: skip
 
@@ -181,6 +183,11 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         alteration = alteration_of(value, opened, voting, [b for _, b in branches])
         probability = alter_pair(*question, alteration) if alteration.changes else explanation.prediction.probability
         return what_if_html(explanation.prediction, probability, alteration)
+
+    def pack_up(explanation: Explanation | None) -> dict:
+        if explanation is None:
+            raise gr.Error("There is nothing to take away yet; press “Compare” first.", print_exception=False)
+        return gr.update(value=zipped(explanation), visible=True)
 
     def show_evidence(explanation: Explanation | None, part: str, opacity: float) -> tuple:
         if explanation is None:
@@ -209,9 +216,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return WAITING if explanation is None else attention_html(explanation, branch, stretch)
 
     def blank(words: str) -> tuple:
-        """What stands in the place of explanations: the board and its switches; evidence, map, legend; faithfulness; gate, map, legend; overlay,
+        """What stands in the place of explanations: the zip; the board and its switches; evidence, map, legend; faithfulness; gate, map, legend; overlay,
         legend; words."""
-        return *put_back(None), words, None, "", "", words, None, "", None, "", words
+        return None, *put_back(None), words, None, "", "", words, None, "", None, "", words
 
     def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
@@ -339,12 +346,20 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                                 False, label="Stretch colours", elem_id="stretch",
                                 info="From the smallest to the largest value: small differences look large.",
                             )  # fmt: skip
+                        with gr.Row():
+                            pack = gr.Button("Take away (zip of maps and numbers)", size="sm", elem_id="pack")
+                            bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
             with gr.Tab("Compare many"):
                 many_tab(SafeImage, rank_pairs, explain_pair, guarded)
+            with gr.Tab("About"):
+                gr.Markdown(GUIDE, elem_id="guide")
+                gr.Markdown(faithfulness_markdown(ASSETS))
+                gr.Markdown(card_markdown(pipe), elem_id="card")
+                gr.Markdown(PAPER)
         switches = [board, gate_open, voting]
-        explained = [*switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
+        explained = [bundle, *switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
         shown = [
-            question, state, verdict, votes, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
+            question, state, verdict, votes, bundle, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
             attention_legend, words,
         ]  # fmt: skip
         chosen = [part, branch, kind, view, head, word_branch, opacity, stretch]
@@ -372,6 +387,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         )
         gr.on([image.change, passage.change], forget, [question, image, passage], shown, **drawing)
         gr.on([board.input, gate_open.input, voting.input], alter, [question, state, *switches], altered, trigger_mode="always_last", show_progress="minimal", **model)
+        pack.click(pack_up, state, bundle, api_visibility="private")
         undo.click(put_back, state, [*switches, altered], **drawing)
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)

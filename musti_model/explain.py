@@ -171,30 +171,32 @@ class Explanation:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, the raw heads (NPY), and manifest.json.
+        """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map and of the evidence, the raw heads (NPY), and manifest.json.
 
-        The manifest names each map's files, the values drawn darkest and brightest (scale) and the colours, beside ``manifest()``.
+        The manifest names each map's files, the values at the ends of its colours (scale) and the colours, beside ``manifest()``.
 
         Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
         """
-        from .figures import COLOURS, overlay, scale_of
+        from .figures import COLOURS, SIGNED, overlay, scale_of, signed_scale_of
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.image.save(folder / "picture.png")
         files = {}
-        for name, values in self.maps.items():
-            stem = name.replace(":", "-")
-            overlay(self.image, values).save(folder / f"{stem}.png")
+        evidence = {} if self.evidence is None else {"evidence": self.evidence} | {f"evidence:{n}": e for n, e in self.evidence.branches.items()}
+        signed = {n: e.map for n, e in evidence.items() if e.grid is not None}
+        for name, values in [*self.maps.items(), *signed.items()]:
+            stem, scale = name.replace(":", "-"), signed_scale_of(values) if name in signed else scale_of(values)
+            overlay(self.image, values, scale=scale, signed=name in signed).save(folder / f"{stem}.png")
             np.save(folder / f"{stem}.npy", values)
             files[name] = {
-                "overlay": f"{stem}.png", "values": f"{stem}.npy", "scale": list(scale_of(values)),
-                "min": float(values.min()), "max": float(values.max()),
+                "overlay": f"{stem}.png", "values": f"{stem}.npy", "scale": list(scale), "min": float(values.min()), "max": float(values.max()),
+                "colours": SIGNED if name in signed else COLOURS,
             }  # fmt: skip
         heads = {}
         for name, values in self.heads.items():
             heads[name] = f"heads-{name}.npy"
             np.save(folder / heads[name], values)
-        manifest = self.manifest() | {"maps": files, "heads": heads, "colours": COLOURS}
+        manifest = self.manifest() | {"maps": files, "heads": heads}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return folder

@@ -146,7 +146,7 @@ def test_save_keeps_the_raw_numbers_and_says_what_was_drawn(tmp_path):
     assert np.array_equal(np.asarray(Image.open(folder / entry["overlay"])), np.asarray(figures.overlay(made.image, values)))
     assert np.array_equal(np.load(folder / manifest["heads"]["vit"]), made.heads["vit"])
     assert manifest["prediction"]["votes"] == {"vit": 0.6} and manifest["prediction"]["vote_bias"] == 0.25
-    assert manifest["prediction"]["logit"] == 0.85 and manifest["colours"] == figures.COLOURS
+    assert manifest["prediction"]["logit"] == 0.85 and {m["colours"] for m in manifest["maps"].values()} == {figures.COLOURS}
     assert manifest["settings"] == made.settings and manifest["words"] == ["čaj"]
     assert manifest["gate_weights"] == {"w_image": 0.1, "w_text": 0.2, "bias": 0.3}
     assert manifest["gates"] == {"vit": {"words": [0.25], "patches": [[0.5]]}, "cnn": {"words": [0.75], "patches": None}}
@@ -163,3 +163,25 @@ def test_heads_reach_the_pictures_frame():
     head = explanation(np.ones((3, 4), dtype=np.float32)).head_map("vit", 1)  # [[4, 5], [6, 7]]
     assert head.shape == (3, 4) and head.dtype == np.float32
     assert head[[0, 0, -1, -1], [0, -1, 0, -1]] == pytest.approx([4, 5, 6, 7])
+
+
+def test_signed_colours_are_alike_on_both_sides_of_nothing():
+    image = Image.new("RGB", (3, 1), (10, 200, 30))
+    values = np.array([[-2.0, 0.0, 1.0]])
+    assert figures.signed_scale_of(values) == (-2.0, 2.0) and figures.signed_scale_of(0 * values) == (-1.0, 1.0)
+    drawn = np.asarray(figures.overlay(image, values, 1.0, signed=True)).astype(int)
+    assert drawn[0, 1].tolist() == [10, 200, 30]  # nothing for or against: the picture itself
+    assert drawn[0, 0, 2] > drawn[0, 0, 0] and drawn[0, 2, 0] > drawn[0, 2, 2]  # against is purple, for is orange
+    html = figures.words_html("no yes", [(0, 2), (3, 6)], [-0.5, 0.25], "logit", signed=True)
+    assert 'data-note="logit -0.500"' in html and 'data-note="logit +0.250"' in html and "-0.5</span>" in html
+
+
+def test_evidence_is_saved_with_its_own_colours(pipe, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    explanation = pipe.explain(picture, "The roses smelled sweet.")
+    folder = explanation.save(tmp_path / "saved")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = manifest["maps"]["evidence"]
+    assert entry["colours"] == figures.SIGNED and entry["scale"][0] == -entry["scale"][1]
+    assert np.array_equal(np.load(folder / entry["values"]), explanation.evidence.map) and (folder / "evidence-vit.png").exists()
+    assert manifest["evidence"]["methods"]["words"] == "occlusion"

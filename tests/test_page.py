@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import types
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,7 +320,7 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
     question = (str(flower), PASSAGE)
     assert "Probability of YES" in functions["answer"](*question)[2]
-    explanation, board, *_, evidence, evidence_map, _, gate, gate_map, gate_legend, picture, legend, words = functions["run"](
+    explanation, _, board, *_, evidence, evidence_map, _, gate, gate_map, gate_legend, picture, legend, words = functions["run"](
         question, app.WHOLE, name, "share", views[0] if views else None, 1, name, 0.5, False
     )
     assert "roses" in words and "roses" in evidence and evidence_map is not None and board["words"]
@@ -378,3 +379,31 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
         with pytest.raises(gr.Error, match="passage is empty"):
             handlers[name](str(flower), "")
     assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"
+
+
+def test_take_away(page, flower, tmp_path):
+    ask(page, flower, PASSAGE)
+    page.locator("#evidence-map img").wait_for()
+    page.locator("#pack").click()
+    link = page.locator("#bundle a").first
+    link.wait_for()
+    with page.expect_download() as download:
+        link.click()
+    download.value.save_as(tmp_path / "e.zip")
+    with zipfile.ZipFile(tmp_path / "e.zip") as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("explanation/manifest.json"))
+    assert {"explanation/picture.png", "explanation/evidence.npy", "explanation/README.txt"} <= set(names)
+    assert manifest["passage"] == PASSAGE and manifest["settings"]["revision"].startswith("sha256:")
+
+
+def test_nothing_to_take_away_yet(page):
+    page.locator("#pack").click()
+    page.get_by_text("There is nothing to take away yet").wait_for()
+
+
+def test_about(page):
+    page.get_by_role("tab", name="About").click()
+    page.get_by_role("heading", name="How to read this page").wait_for()
+    text = page.locator("#card").inner_text()
+    assert "not the published MUSTI model" in text and "held out" in text and "license:" not in text
