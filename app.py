@@ -33,6 +33,9 @@ from musti_model.weights import STARTER
 from musti_model.what_if import Alteration
 from page.about import GUIDE, PAPER, card_markdown, faithfulness_markdown
 from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
+from page.links import NOTHING, links_value
+from page.links import SCRIPT as LINK
+from page.links import TEMPLATE as LINKS
 from page.many import many_tab, ranked
 from page.take_away import zipped
 from page.views import (
@@ -195,11 +198,13 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return evidence_html(explanation, part), *evidence_figure(explanation, part, opacity)
 
     def show_gate(explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
+        """The coloured passage, the map, its legend, and the links of words and patches."""
         if explanation is None:
-            return WAITING, None, ""
+            return WAITING, None, "", NOTHING
+        links = links_value(explanation, branch)
         if kind == "effect" and branch in explanation.gate_effect:
-            return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity)
-        return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
+            return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity), links
+        return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch), links
 
     def show_map(explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
         return (None, WAITING) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
@@ -216,9 +221,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         return WAITING if explanation is None else attention_html(explanation, branch, stretch)
 
     def blank(words: str) -> tuple:
-        """What stands in the place of explanations: the zip; the board and its switches; evidence, map, legend; faithfulness; gate, map, legend; overlay,
+        """What stands in the place of explanations: the zip; the board and its switches; evidence, map, legend; faithfulness; gate, map, legend, links; overlay,
         legend; words."""
-        return None, *put_back(None), words, None, "", "", words, None, "", None, "", words
+        return None, *put_back(None), words, None, "", "", words, None, "", NOTHING, None, "", words
 
     def forget(question: tuple | None, image: str | None, passage: str) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. (The examples' own answer may be there first.)"""
@@ -322,6 +327,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                                     alt_text="The picture with the image share of each patch laid over it; the legend below gives the values",
                                 )  # fmt: skip
                                 gate_legend = gr.HTML()
+                                with gr.Accordion("Which patch met which word", open=False):
+                                    gr.Markdown("Through the gate each word meets some patches of the picture. The colour is what that meeting changed in the answer.")
+                                    links = gr.HTML(NOTHING, html_template=LINKS, js_on_load=LINK, elem_id="links")
                             with gr.Tab("Overlays"):
                                 view = gr.Dropdown(views, value=views[0][1] if views else None, label="Overlay", elem_id="view")
                                 head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
@@ -357,9 +365,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                 gr.Markdown(card_markdown(pipe), elem_id="card")
                 gr.Markdown(PAPER)
         switches = [board, gate_open, voting]
-        explained = [bundle, *switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, attention_map, attention_legend, words]
+        explained = [bundle, *switches, altered, evidence, evidence_map, evidence_legend, gate, gate_map, gate_legend, links, attention_map, attention_legend, words]
         shown = [
-            question, state, verdict, votes, bundle, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, attention_map,
+            question, state, verdict, votes, bundle, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, links, attention_map,
             attention_legend, words,
         ]  # fmt: skip
         chosen = [part, branch, kind, view, head, word_branch, opacity, stretch]
@@ -380,7 +388,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         redrawn = [opacity.change, stretch.change]
         gr.on([part.change, opacity.change], show_evidence, [state, part, opacity], [evidence, evidence_map, evidence_legend], **drawing)
         gr.on(
-            [branch.change, kind.change, *redrawn], show_gate, [state, branch, kind, opacity, stretch], [gate, gate_map, gate_legend], **drawing
+            [branch.change, kind.change, *redrawn], show_gate, [state, branch, kind, opacity, stretch], [gate, gate_map, gate_legend, links], **drawing
         )
         gr.on(
             [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing

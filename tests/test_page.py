@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+import re
 import sys
 import threading
 import time
@@ -320,15 +321,16 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
     question = (str(flower), PASSAGE)
     assert "Probability of YES" in functions["answer"](*question)[2]
-    explanation, _, board, *_, evidence, evidence_map, _, gate, gate_map, gate_legend, picture, legend, words = functions["run"](
+    explanation, _, board, *_, evidence, evidence_map, _, gate, gate_map, gate_legend, links, picture, legend, words = functions["run"](
         question, app.WHOLE, name, "share", views[0] if views else None, 1, name, 0.5, False
     )
     assert "roses" in words and "roses" in evidence and evidence_map is not None and board["words"]
     assert "<li>" in functions["measure"](question, explanation)
-    effect, effect_map, _ = functions["show_gate"](explanation, name, "effect", 0.5, False)
+    effect, effect_map, *_ = functions["show_gate"](explanation, name, "effect", 0.5, False)
     assert ("no gate" in gate) == (model.config.fusion == "none")
     assert (picture is not None) == bool(views) and ("no such map" in legend) == (not views)
     has_places = model.config.fusion == "tsf" and model.config.branches[0].axes == "natural"
+    assert bool(links["words"]) == has_places
     assert (effect_map is not None) == has_places and ("With the gate open" in effect) == (model.config.fusion == "tsf")
     assert (gate_map is not None) == has_places and ("no such map" in gate_legend) == (not has_places)
 
@@ -379,6 +381,23 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
         with pytest.raises(gr.Error, match="passage is empty"):
             handlers[name](str(flower), "")
     assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"
+
+
+def test_words_and_patches_show_each_other(page, flower):
+    ask(page, flower, PASSAGE)
+    page.locator("#evidence-map img").wait_for()
+    page.get_by_role("tab", name="TSF gate").click()
+    page.get_by_text("Which patch met which word").click()
+    word = page.locator("#links button[data-word]", has_text="roses")
+    word.click()
+    told = page.locator("#links .told")
+    assert told.inner_text().startswith("“roses” meets “row ")
+    coloured = page.evaluate("[...document.querySelectorAll('#links [data-cell]')].filter(c => /0\\.[1-9]/.test(c.style.backgroundColor)).length")
+    assert 0 < coloured < 40  # a word meets a few of the 64 patches
+    row, column = re.search(r"row (\d+), column (\d+)", told.inner_text()).groups()
+    page.locator(f'#links button[aria-label="row {row}, column {column}"]').focus()
+    page.keyboard.press("Enter")
+    assert told.inner_text().startswith(f"“row {row}, column {column}” meets “")
 
 
 def test_take_away(page, flower, tmp_path):

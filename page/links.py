@@ -1,0 +1,58 @@
+"""Words and patches tied to each other by the gate: choose either, see the other. Runs in the browser alone."""
+
+from typing import Any
+
+import numpy as np
+
+from musti_model import Explanation
+
+from .board import data_url
+
+NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1}
+TEMPLATE = """<div class="board links">{{#if value.words}}
+<p class="passage" role="group" aria-label="Words">{{#each value.words}}<button type="button" class="strike" data-word="{{@index}}">{{this}}</button> {{/each}}</p>
+<div class="cells" role="group" aria-label="Patches" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}};
+grid-template:repeat({{value.rows}},1fr) / repeat({{value.columns}},1fr)">{{#each value.cells}}<button type="button" data-cell="{{@index}}"
+ aria-label="{{this}}"></button>{{/each}}</div><p class="told" aria-live="polite">Choose a word or a patch.</p>{{/if}}</div>"""
+# Orange raises the logit, purple lowers it, as everywhere on the page; the strongest link of what was chosen has the full colour.
+SCRIPT = """
+const all = (kind) => [...element.querySelectorAll(`button[data-${kind}]`)];
+const show = (chosen, others, values) => {
+  const top = Math.max(...values.map(Math.abs), 1e-12);
+  others.forEach((b, i) => {
+    const part = Math.sqrt(Math.abs(values[i]) / top) * .8;
+    b.style.backgroundColor = values[i] < 0 ? `rgb(84 39 136 / ${part})` : `rgb(179 88 6 / ${part})`;
+    b.style.color = part > .5 && b.dataset.word ? "#fff" : "";
+  });
+  const best = values.reduce((a, v, i) => Math.abs(v) > Math.abs(values[a]) ? i : a, 0);
+  const name = (b) => b.innerText || b.getAttribute("aria-label");
+  element.querySelector(".told").textContent = values.some((v) => v !== 0)
+    ? `“${name(chosen)}” meets “${name(others[best])}” most: ${values[best] >= 0 ? "+" : ""}${values[best].toPrecision(3)} of the logit`
+    : `“${name(chosen)}” meets none.`;
+};
+const choose = (e) => {
+  const b = e.target.closest("button[data-word], button[data-cell]");
+  if (!b) return;
+  [...all("word"), ...all("cell")].forEach((x) => { x.style.backgroundColor = ""; x.style.color = ""; x.classList.toggle("chosen", x === b); });
+  const links = props.value.links;
+  if (b.dataset.word) show(b, all("cell"), links[+b.dataset.word]);
+  else show(b, all("word"), links.map((row) => row[+b.dataset.cell]));
+};
+element.addEventListener("click", choose);
+element.addEventListener("mouseover", choose);
+"""
+
+
+def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
+    """What the component needs for one branch; nothing where its tokens have no place or there is no gate."""
+    effect = None if explanation is None else explanation.gate_effect.get(branch)
+    if effect is None or effect.links is None:
+        return NOTHING
+    rows, columns = effect.links.shape[1:]
+    image = explanation.image
+    return {
+        "words": explanation.words,
+        "cells": [f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)],
+        "links": np.vectorize(lambda v: float(f"{v:.3g}"))(effect.links.reshape(len(effect.links), -1)).tolist(),
+        "picture": data_url(image), "shape": f"{image.width} / {image.height}", "rows": rows, "columns": columns,
+    }  # fmt: skip
