@@ -32,6 +32,7 @@ from musti_model.figures import overlay
 from musti_model.weights import STARTER
 from musti_model.what_if import Alteration
 from page.about import GUIDE, PAPER, card_markdown, faithfulness_markdown
+from page.batch import Pictures, answered, batch_tab
 from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from page.links import NOTHING, links_value
 from page.links import SCRIPT as LINK
@@ -61,7 +62,7 @@ LIFETIME = 3600  # seconds after which uploads and answers of a visit are delete
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
-LIVE_VERDICT = """() => document.querySelector("#verdict").setAttribute("aria-live", "polite")"""
+LIVE = """() => document.querySelectorAll("#verdict, #altered, #faithful, #many-told, #batch-told").forEach((e) => e.setAttribute("aria-live", "polite"))"""
 WORKING = "<p>The explanations follow …</p>"
 FAILED = "<p>The explanations could not be made.</p>"
 WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
@@ -151,6 +152,10 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             raise gr.Error("passages is a list of texts.", print_exception=False)
         return sentence(lambda: ranked(pipe, images or [], passages))
 
+    @on_gpu
+    def answer_many(items: list, pictures: Pictures) -> list[dict]:
+        return sentence(lambda: answered(pipe, items, pictures))
+
     def answer(image: str | None, passage: str) -> tuple:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
         prediction = predict_pair(image, passage)
@@ -190,7 +195,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def pack_up(explanation: Explanation | None) -> dict:
         if explanation is None:
             raise gr.Error("There is nothing to take away yet; press “Compare” first.", print_exception=False)
-        return gr.update(value=zipped(explanation), visible=True)
+        return gr.update(value=zipped(explanation, bundle.move_resource_to_block_cache), visible=True)
 
     def show_evidence(explanation: Explanation | None, part: str, opacity: float) -> tuple:
         if explanation is None:
@@ -323,8 +328,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                                 )  # fmt: skip
                                 gate = gr.HTML(elem_id="gate")
                                 gate_map = gr.Image(
-                                    label="Image share of each patch", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
-                                    alt_text="The picture with the image share of each patch laid over it; the legend below gives the values",
+                                    label="Patches through the gate", interactive=False, buttons=["download"], elem_id="gate-map", format="png",
+                                    alt_text="The picture with what is chosen under Show laid over each patch; the legend below gives the values",
                                 )  # fmt: skip
                                 gate_legend = gr.HTML()
                                 with gr.Accordion("Which patch met which word", open=False):
@@ -359,6 +364,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                             bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
             with gr.Tab("Compare many"):
                 many_tab(SafeImage, rank_pairs, explain_pair, guarded)
+            with gr.Tab("Batch"):
+                batch_tab(answer_many, sentence)
             with gr.Tab("About"):
                 gr.Markdown(GUIDE, elem_id="guide")
                 gr.Markdown(faithfulness_markdown(ASSETS))
@@ -394,12 +401,18 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             [view.change, head.change, *redrawn], show_map, [state, view, head, opacity, stretch], [attention_map, attention_legend], **drawing
         )
         gr.on([image.change, passage.change], forget, [question, image, passage], shown, **drawing)
-        gr.on([board.input, gate_open.input, voting.input], alter, [question, state, *switches], altered, trigger_mode="always_last", show_progress="minimal", **model)
-        pack.click(pack_up, state, bundle, api_visibility="private")
-        undo.click(put_back, state, [*switches, altered], **drawing)
+        tried = gr.on(
+            [board.input, gate_open.input, voting.input], alter, [question, state, *switches], altered, trigger_mode="always_last",
+            show_progress="minimal", **model,
+        )  # fmt: skip
+        tried.failure(lambda: "", None, altered, queue=False, show_progress="hidden", api_visibility="private")
+        packed = pack.click(pack_up, state, bundle, api_visibility="private")
+        for done in (tried, packed):
+            done.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
+        undo.click(put_back, state, [*switches, altered], **model)  # in the queue, after an alteration that is still at work
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)
-        demo.load(None, js=LIVE_VERDICT, api_visibility="private")
+        demo.load(None, js=LIVE, api_visibility="private")
         answer, overlays = gr.JSON(visible=False, label="answer"), gr.Gallery(visible=False, label="overlays")
         gr.Button(visible=False).click(predict, [image, passage], answer, api_name="predict", concurrency_id="model")
         files, texts, order = gr.File(visible=False, file_count="multiple", label="images"), gr.JSON(visible=False, label="passages"), gr.JSON(visible=False)

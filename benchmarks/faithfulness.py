@@ -62,6 +62,8 @@ def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary
     """The first ``number`` usable pairs."""
     result = []
     for start in range(0, len(pairs), 32):
+        if len(result) >= number:
+            break
         rows = [p for p in pairs[start : start + 32] if p.label == 1]
         answers = pipe.predict([p.image for p in rows], [p.text for p in rows]) if rows else []
         for pair, answer in zip(rows, answers, strict=True):
@@ -122,7 +124,7 @@ def randomised(pipe: MustiPipeline) -> MustiPipeline:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in twin.model.parameters():
-            if p.ndim > 1:
+            if p.ndim > 1 and p.numel() > 1:
                 p.copy_((torch.randn(p.shape, generator=generator) * p.detach().float().cpu().std()).to(p))
     return twin
 

@@ -210,7 +210,9 @@ def regions_by_contribution(case: Case) -> dict[str, Tensor]:
 
 
 def _logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability))) if 0 < probability < 1 else 0.0
+    """Finite also for a threshold of 0 or 1, which only says that every pair, or none, is a YES."""
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return float(np.log(p / (1 - p)))
 
 
 @torch.enable_grad()
@@ -229,7 +231,7 @@ def regions_by_relevance(case: Case) -> dict[str, Tensor]:
                 pairs = layers(vote, 0)
             prefix = branch.backbone.num_prefix_tokens
             start = torch.zeros(pairs[0][0].shape[-1], device=vote.device)
-            start[0] = 1.0
+            start[: 1 if prefix else None] = 1.0 if prefix else 1 / len(start)  # without a class token the whole is the mean of the places
             result[name] = relevance(pairs, start)[prefix:].reshape(image.grid).detach().float().cpu()
         else:
             image = branch(case.images[name], model.hidden_norm, model.grid_norm)
@@ -253,7 +255,8 @@ def combined(maps: dict[str, Tensor]) -> Tensor:
 class Evidence:
     """What speaks for (above 0) and against (below 0) the answer YES, for the whole model or one branch, in units of the logit.
 
-    words: aligned with ``Explanation.words``; map: float32 [H, W] in the picture's frame, None for a branch whose tokens have no place; methods:
+    words: aligned with ``Explanation.words``; map: float32 [H, W] in the picture's frame, None where the method needs tokens with a place and
+    they have none; methods:
     {"words": key of WORD_METHODS, "regions": key of REGION_METHODS}; branches: {name: Evidence of it}, empty for one branch; missing:
     [(object, probability)]: what the picture seems to show, and the probability of YES if the passage began with that object's English
     name; only where the answer is NO and the weights can name.

@@ -13,6 +13,8 @@ from .evidence import Case
 
 NODES = (8, 16, 32, 64)  # points on the path; more only where fewer miss TOLERANCE
 TOLERANCE = 0.01
+LEAST = 1e-4  # of the logit: changes below this are no more than the noise of float32
+CHUNK = 8  # points run at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class GateEffect:
     through each word, None without places. total: vote with the gate on minus vote with it off (I = 0), from two forward passes.
 
     The words and rest add up to total, and so do the patches and whole, but for error: their distance from it, as a share of it (0.01 is
-    1 %). Integrated gradients: Sundararajan et al. 2017, eq. 1, completeness.
+    1 %; of 1e-4 where the total is smaller). Integrated gradients: Sundararajan et al. 2017, eq. 1, completeness.
     """
 
     words: list[float]
@@ -59,7 +61,7 @@ def gate_effect(case: Case, branch: str) -> GateEffect:
         for nodes in NODES:
             gradient = path.mean_gradient(nodes)
             positions = (gradient * path.change).sum(-1)  # [T]
-            error = abs(float(positions.sum()) - total) / max(abs(total), 1e-9)
+            error = abs(float(positions.sum()) - total) / max(abs(total), LEAST)
             if error <= TOLERANCE:
                 break
     return _split(path, gradient, positions, case.words, total, error)
@@ -95,11 +97,15 @@ class _Path:
     def mean_gradient(self, nodes: int) -> Tensor:
         """Mean along the path of the vote's gradient at each position, by Gauss-Legendre's rule, [T, H]."""
         points, weights = np.polynomial.legendre.leggauss(nodes)
-        added: list[Tensor] = []
-        votes = self.votes(torch.tensor((points + 1) / 2, dtype=torch.float32), added)
-        (gradient,) = torch.autograd.grad(votes.sum(), added)
-        weights = torch.tensor(weights / 2, dtype=torch.float32, device=gradient.device)
-        return (weights.view(-1, 1, 1) * gradient).sum(0)
+        mean = torch.zeros_like(self.change)
+        for start in range(0, nodes, CHUNK):  # a large text encoder could not hold all points at once
+            part = slice(start, start + CHUNK)
+            added: list[Tensor] = []
+            votes = self.votes(torch.tensor((points[part] + 1) / 2, dtype=torch.float32), added)
+            (gradient,) = torch.autograd.grad(votes.sum(), added)
+            share = torch.tensor(weights[part] / 2, dtype=torch.float32, device=gradient.device)
+            mean += (share.view(-1, 1, 1) * gradient).sum(0)
+        return mean
 
 
 def _split(path: _Path, gradient: Tensor, positions: Tensor, words: list[tuple[int, ...]], total: float, error: float) -> GateEffect:

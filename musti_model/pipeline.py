@@ -22,7 +22,7 @@ from .explain import Explanation, Gate, GateWeights, Maps
 from .faithfulness import Faithfulness, of_regions, of_words
 from .gate_effect import GateEffect, gate_effect
 from .model import MustiModel, MustiOutput
-from .processing import MustiProcessor, Passages, open_image
+from .processing import READ_CHARACTERS, MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
@@ -188,6 +188,8 @@ class MustiPipeline:
     def faithfulness(self, image: Picture, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
         """How faithful the evidence of this very pair is: {"words": ..., "regions": ...}, the latter only where there is a map. Raises InputError."""
         case, evidence, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
+        if evidence is None:
+            raise InputError("This explanation was made without evidence; make it again with evidence=True.")
         with torch.inference_mode(), self._autocast():
             result = {"words": of_words(case, {"": torch.tensor(evidence.words)}, answer)[""]}
             if evidence.grid is not None:
@@ -229,7 +231,8 @@ class MustiPipeline:
             return evidence
         # "Why NO": what the passage would have had to name. At the front, because a long passage's end is not read.
         names = [name for name, _ in p.objects_in_picture]
-        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {explanation.passage}" for name in names])
+        text = explanation.passage[:READ_CHARACTERS]
+        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {text}" for name in names])
         return replace(evidence, missing=[(names[i], answer.probability) for i, answer in answers])
 
     def _gate_effects(self, case: Case) -> dict[str, GateEffect]:

@@ -27,7 +27,7 @@ from .processing import MustiProcessor
 
 STARTER = Path(__file__).parents[1] / "assets" / "starter"
 _HUB_ID = re.compile(r"^[\w.\-]+/[\w.\-]+(@[\w.\-/]+)?$")
-FILES = ["*.json", "*.txt", "model.safetensors"]
+FILES = ["*.json", "*.txt", "model.safetensors", "README.md"]  # the card is shown on the page
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,16 @@ def altered_logit(case: Case, alteration: Alteration) -> float:
     """Logit of the altered pair, before temperature. The branches that still vote get the weight of those that do not, each in proportion to
     its own, so that a branch left out does not by itself turn the answer towards NO.
 
-    Raises: InputError when nothing is left to answer about.
+    Raises: InputError when nothing is left to answer about, or for a word, cell or branch that is not there.
     """
     names = list(case.model.branches)
+    unknown = sorted(set(alteration.without) - set(names))
+    if unknown:
+        raise InputError(f"There is no branch {unknown[0]!r}; there are {', '.join(names)}.")
+    if not all(0 <= w < len(case.words) for w in alteration.struck):
+        raise InputError(f"The passage has {len(case.words)} words that were read; count them from 0.")
+    if not all(0 <= n < CELLS for cell in alteration.blanked for n in cell):
+        raise InputError(f"A cell is a row and a column from 0 to {CELLS - 1}.")
     kept = [n not in alteration.without for n in names]
     if not any(kept):
         raise InputError("At least one branch has to vote; leave one in.")

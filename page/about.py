@@ -1,6 +1,7 @@
 """The tab "About": how to read the page, a worked example, the weights and their scores, the paper, how to cite."""
 
 import json
+import re
 from pathlib import Path
 
 from musti_model import MustiPipeline
@@ -36,10 +37,13 @@ Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for
 
 def card_markdown(pipe: MustiPipeline) -> str:
     """The card that lies with the weights, without its header block; a sentence where there is none."""
-    path = Path(pipe.weights.folder) / "README.md" if pipe.weights.folder else None
-    if path is None or not path.is_file():
+    try:
+        text = (Path(pipe.weights.folder or ".") / "README.md").read_text(encoding="utf-8") if pipe.weights.folder else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
         return "## These weights\n\nNo card lies with these weights."
-    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<[^>]*>", "", text)  # a badge would be fetched from elsewhere
     if text.startswith("---"):
         text = text.split("---", 2)[-1]
     return "## These weights\n\n" + text.strip().replace("\n# ", "\n### ").replace("\n## ", "\n### ").removeprefix("# ")

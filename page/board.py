@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from typing import Any
 
 from PIL import Image
@@ -12,8 +13,8 @@ from musti_model.what_if import Alteration
 
 SIDE = 480  # px of the picture on the board
 EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1"}
-# Handlebars escapes every value, so a passage is shown as it was written.
-TEMPLATE = """<div class="board">{{#if value.words}}
+# Handlebars escapes HTML, but Gradio then evaluates the whole as a JavaScript template: see ``literal``.
+TEMPLATE = """<div class="board">{{#if value.picture}}
 <p class="passage" role="group" aria-label="Words to strike out">{{#each value.words}}<button type="button" class="strike{{#if off}} off{{/if}}"
  data-list="words" data-at="{{@index}}" aria-pressed="{{off}}">{{text}}</button> {{/each}}</p>
 <div class="cells" role="group" aria-label="Regions to blank out" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
@@ -38,7 +39,7 @@ const draw = (b) => {
 };
 element.addEventListener("pointerdown", (e) => {
   const b = e.target.closest("button[data-list]");
-  if (!b) return;
+  if (!b || e.button !== 0) return;
   drag = {list: b.dataset.list, off: !b.classList.contains("off"), at: new Set(), focus: key(b)};
   if (b.dataset.list === "cells") e.preventDefault();
   draw(b);
@@ -51,7 +52,10 @@ const end = () => {
   put([...done.at].map((at) => [done.list, at, done.off]), done.focus);
 };
 document.addEventListener("pointerup", end);
-document.addEventListener("pointercancel", end);
+document.addEventListener("pointercancel", () => {  // the browser took the touch for scrolling
+  drag?.at.forEach((at) => element.querySelector(`[data-list="${drag.list}"][data-at="${at}"]`)?.classList.toggle("off", !drag.off));
+  drag = null;
+});
 element.addEventListener("click", (e) => {
   const b = e.target.closest("button[data-list]");
   if (b && e.detail === 0) put([[b.dataset.list, +b.dataset.at, !b.classList.contains("off")]], key(b));
@@ -59,11 +63,16 @@ element.addEventListener("click", (e) => {
 """
 
 
+def literal(text: str) -> str:
+    """A text as a component's template may show it: without this a visitor's ``${...}`` would run, and a lone backslash or ``${`` break the page."""
+    return re.sub(r"([\\$])", r"\\\1", text)
+
+
 def board_value(explanation: Explanation | None) -> dict[str, Any]:
     """A fresh board for an explanation: nothing struck out, nothing blanked out."""
     if explanation is None:
         return EMPTY
-    words = [{"text": w, "off": False} for w in explanation.words]
+    words = [{"text": literal(w), "off": False} for w in explanation.words]
     cells = [{"text": f"row {r + 1}, column {c + 1}", "off": False} for r in range(CELLS) for c in range(CELLS)]
     image = explanation.image
     return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}"}

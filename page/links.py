@@ -6,7 +6,7 @@ import numpy as np
 
 from musti_model import Explanation
 
-from .board import data_url
+from .board import data_url, literal
 
 NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1}
 TEMPLATE = """<div class="board links">{{#if value.words}}
@@ -51,7 +51,7 @@ def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
     rows, columns = effect.links.shape[1:]
     image = explanation.image
     return {
-        "words": explanation.words,
+        "words": [literal(w) for w in explanation.words],
         "cells": [f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)],
         "links": np.vectorize(lambda v: float(f"{v:.3g}"))(effect.links.reshape(len(effect.links), -1)).tolist(),
         "picture": data_url(image), "shape": f"{image.width} / {image.height}", "rows": rows, "columns": columns,

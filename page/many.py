@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from musti_model import Explanation, InputError, MustiPipeline, Prediction
+from musti_model.processing import open_image
 
-from .board import data_url
+from .board import data_url, literal
 from .views import WHOLE, evidence_figure, evidence_html
 
 MOST_PASSAGES, MOST_PICTURES = 50, 20
@@ -45,16 +46,17 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
         raise InputError("Rank takes one picture with passages, or pictures with one passage.")
     if not pictures:
         raise InputError("Choose a picture first.")
+    if not passages:
+        raise InputError("There is no passage to rank; give at least one.")
     if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
         raise InputError(f"At most {MOST_PASSAGES} passages or {MOST_PICTURES} pictures at a time.")
     if len(pictures) == 1:
         for number, text in enumerate(passages, start=1):
             _named(f"Passage {number}", lambda text=text: pipe.processor.passages([text]))
         return pipe.rank(pictures[0], passages)
-    from musti_model.processing import open_image
-
-    opened = [_named(f"Picture {n}", lambda p=p: open_image(p)) for n, p in enumerate(pictures, start=1)]
-    return pipe.rank(opened, passages[0])
+    for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
+        _named(f"Picture {number}", lambda path=path: open_image(path))
+    return pipe.rank(pictures, passages[0])
 
 
 def _named(name: str, function: Callable[[], Any]) -> Any:
@@ -69,7 +71,7 @@ def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[
     return [
         {
             "rank": rank, "probability": f"{a.probability:.3f}", "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
-            "answer": "cannot tell" if a.unsure else a.label, "about": names[i],
+            "answer": "cannot tell" if a.unsure else a.label, "about": literal(names[i]),
         }
         for rank, (i, a) in enumerate(answers, start=1)
     ]  # fmt: skip
@@ -109,7 +111,7 @@ def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str
             versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
     button = gr.Button("Rank", variant="primary", elem_id="rank")
     table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
-    told = gr.HTML(HINT, elem_id="many-told")
+    told = gr.HTML(HINT, elem_id="many-told", elem_classes="live")
     with gr.Row():
         cards = [gr.HTML(elem_id=f"card-{n}") for n in (1, 2)]
         maps = [gr.Image(label=f"Regions of {t}", interactive=False, visible=False, elem_id=f"card-map-{t.split()[-1]}") for t in ("row chosen last", "row before")]
@@ -151,5 +153,13 @@ def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str
 
     mode.change(switch, mode, [picture, pictures, texts, text, *versions], queue=False, api_visibility="private")
     model = {"concurrency_id": "model", "api_visibility": "private"}
-    button.click(rank_all, [mode, picture, pictures, texts, text, *versions], [table, state, told, *cards, *maps], **model)
+    given, shown = [mode, picture, pictures, texts, text, *versions], [table, state, told, *cards, *maps]
+
+    def forget() -> tuple:
+        """A ranking must not stand beside pictures or passages that it is not about."""
+        return [], None, HINT, "", "", *[gr.update(visible=False)] * 2
+
+    asked = button.click(rank_all, given, shown, **model)
+    asked.failure(forget, None, shown, queue=False, show_progress="hidden", api_visibility="private")
+    gr.on([c.change for c in given], forget, None, shown, queue=False, show_progress="hidden", trigger_mode="always_last", api_visibility="private")
     table.select(choose, state, [state, *cards, *maps], **model)

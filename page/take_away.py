@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from musti_model import Explanation
@@ -17,14 +18,13 @@ Attention and gate shares tell where the model looked and mixed; evidence tells 
 """
 
 
-def zipped(explanation: Explanation) -> str:
-    """Path of a new zip; Gradio serves it to this visitor and deletes it with the rest of the visit."""
-    folder = Path(tempfile.mkdtemp())
-    explanation.save(folder / "explanation")
-    (folder / "explanation" / "README.txt").write_text(NOTE, encoding="utf-8")
-    path = folder / "explanation.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted((folder / "explanation").iterdir()):
-            archive.write(file, f"explanation/{file.name}")
-            file.unlink()
-    return str(path)
+def zipped(explanation: Explanation, keep: Callable[[str], str]) -> str:
+    """Path of a new zip. keep: copies a file to where Gradio deletes it with the rest of the visit; nothing stays elsewhere."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = explanation.save(Path(work) / "explanation")
+        (folder / "README.txt").write_text(NOTE, encoding="utf-8")
+        path = Path(work) / "explanation.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, f"explanation/{file.name}")
+        return keep(str(path))

@@ -161,14 +161,16 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
 
 def missing_html(prediction: Prediction, evidence: Evidence) -> str:
     """Why NO: what the passage would have had to name, by trying it."""
-    if prediction.label == "YES" or not evidence.missing:
+    if prediction.label == "YES" or prediction.unsure or not evidence.missing:
         return ""
     tried = ", ".join(f"{escape(o.replace('_', ' '))} {p:.3f}" for o, p in evidence.missing)
     read = sorted({n for n, _ in prediction.objects_in_passage})
     seen = prediction.objects_in_picture[0][0].replace("_", " ")
-    named = f"the passage speaks of {escape(', '.join(read))}" if read else "it reads none of its objects in the passage"
+    takes = f"The model takes the picture for {escape(seen)}, while the passage speaks of {escape(', '.join(read))}."
+    if prediction.objects_in_picture[0][0] in read:
+        takes = f"The model names {escape(seen)} on both sides, yet what it makes of the whole passage and the whole picture is too far apart."
     return (
-        f'<p class="missing"><strong>Why NO?</strong> The model takes the picture for {escape(seen)}, while {named}. '
+        f'<p class="missing"><strong>Why NO?</strong> {takes} '
         f"Put before the passage, these words would give the probability of YES: {tried} (threshold {prediction.threshold:.3f}).</p>"
     )
 
@@ -190,8 +192,8 @@ def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
         how = {"words": "struck out", "regions": "blanked out"}[what]
         better = f.random_deletion - f.deletion
         judged = "faithful" if better > 0.05 else "hardly better than chance" if better > 0 else "no better than chance"
-        if f.random_deletion > STAYS:
-            judged = f"cannot be told, since the answer stays {answer} whatever is {how}"
+        if f.random_deletion > STAYS or f.deletion == f.random_deletion:
+            judged = f"cannot be told, since the order in which they are {how} makes no difference"
         text += (
             f"<li><strong>{what.capitalize()}: {judged}.</strong> With the strongest {what} {how} first, the mean probability of {answer} on the way is "
             f"{f.deletion:.2f}; in random order it is {f.random_deletion:.2f}. Put back first, {f.insertion:.2f} against {f.random_insertion:.2f}.</li>"

@@ -101,3 +101,27 @@ def test_rank_endpoint(url, flower, tmp_path, monkeypatch):
     assert [a["index"] for a in answers] == [1, 0]
     with pytest.raises(Exception, match="one picture with passages"):
         client.predict(images=[handle_file(str(candle))] * 2, passages=PASSAGES, api_name="/rank")
+
+
+@pytest.mark.parametrize("passage", ["${window.hit=1}rose", "a\\rose", "rose${5", "`${window.hit=1}`rose", "{{value}}rose", "<img/src=x/onerror=window.hit=1>rose"])
+def test_passages_in_templates_are_never_code(page, flower, passage):
+    """Gradio evaluates a filled template as JavaScript."""
+    open_tab(page)
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#many-passages textarea").fill(passage)
+    page.locator("#rank").click()
+    page.locator("#ranking tbody tr").wait_for()
+    assert passage in page.locator("#ranking tbody tr").inner_text()
+    assert page.evaluate("window.hit") is None
+
+
+def test_a_ranking_does_not_outlive_its_inputs(page, flower):
+    open_tab(page)
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#many-passages textarea").fill("A rose.")
+    page.locator("#rank").click()
+    page.locator("#ranking tbody tr").wait_for()
+    page.locator("#many-passages textarea").fill("A herring.")
+    page.locator("#ranking tbody tr").wait_for(state="detached")

@@ -1,0 +1,174 @@
+"""The tab "Batch": a MUSTI file or a CSV, with a zip of pictures -> every record answered or told why not; nothing is lost."""
+
+import csv
+import io
+import itertools
+import json
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import gradio as gr
+from PIL import Image
+
+from musti_model import InputError, MustiPipeline
+from musti_model.processing import MAX_BYTES, open_image
+from training.data import BadRecord, MustiPair, iter_records, parse_records
+
+MOST_RECORDS, SIZE, LATEST = 2000, 16, 8
+COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem")
+
+
+class Pictures:
+    """The pictures of a zip, found by the last part of a record's address; of two with one name, the one whose longer path fits."""
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError("The second file is not a zip of pictures we can read; make it again.") from error
+        self.members = {m.filename: m for m in self.archive.infolist() if not m.is_dir()}
+
+    def open(self, address: str) -> Image.Image:
+        """Raises InputError for a picture that is not there, too large, or no picture."""
+        path = PurePosixPath(unquote(urlsplit(address).path.replace("\\", "/")))
+        fitting = [n for n in self.members if PurePosixPath(n).name == path.name]
+        if not fitting:
+            raise InputError(f"The zip holds no picture {path.name!r}.")
+        member = self.members[max(fitting, key=lambda n: _common_end(PurePosixPath(n).parts, path.parts))]
+        if member.file_size > MAX_BYTES:
+            raise InputError(f"The picture {path.name!r} is over {MAX_BYTES / 1e6:.0f} MB.")
+        try:
+            file = io.BytesIO(self.archive.read(member))
+            return open_image(Image.open(file))
+        except InputError:
+            raise
+        except Exception as error:  # damaged, encrypted, or no picture at all: zipfile and Pillow raise almost anything
+            raise InputError(f"The picture {path.name!r} cannot be read.") from error
+
+
+def _common_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """How many last parts of two paths are equal."""
+    pairs = zip(reversed(a), reversed(b), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def records_of(path: str | Path) -> Iterator[Any]:
+    """Records of a .csv (columns id, image, text; language if there is one) or of a MUSTI file. Raises InputError."""
+    if Path(path).suffix.lower() != ".csv":
+        yield from iter_records(path)
+        return
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = {"image", "text"} - set(rows.fieldnames or ())
+            if missing:
+                raise InputError(f"The CSV has no column {' and no column '.join(sorted(missing))}; its first line names the columns.")
+            for number, row in enumerate(rows, start=1):
+                yield {k: v for k, v in row.items() if k is not None} | ({} if row.get("id") else {"id": number})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError("The CSV is not UTF-8 text with commas; export it again.") from error
+
+
+def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
+    """One row of COLUMNS for each item, in order."""
+    rows = [_row(item) for item in items]
+    ready = []
+    for row, item in zip(rows, items, strict=True):
+        if isinstance(item, MustiPair):
+            try:
+                pipe.processor.passages([item.text])
+                ready.append((row, pictures.open(item.image), item.text))
+            except InputError as error:
+                row["problem"] = str(error)
+    answers = pipe.predict([image for _, image, _ in ready], [text for _, _, text in ready], batch=SIZE)
+    for (row, _, _), answer in zip(ready, answers, strict=True):
+        row |= {"answer": answer.label, "probability": round(answer.probability, 4)}
+    return rows
+
+
+def _row(item: MustiPair | BadRecord) -> dict[str, Any]:
+    empty = dict.fromkeys(COLUMNS, "") | {"id": item.id}
+    if isinstance(item, BadRecord):
+        return empty | {"problem": f"record {item.position}: {item.reason}"}
+    return empty | {"image": item.image, "text": item.text, "language": item.language}
+
+
+def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
+    """Counts by language, problems, and the latest rows."""
+    languages: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["answer"]:
+            languages.setdefault(row["language"], Counter())[row["answer"]] += 1
+    problems = [r for r in rows if r["problem"]]
+    counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
+    table = f'<table class="votes"><thead><tr><th>language</th><th>YES</th><th>NO</th></tr></thead><tbody>{counts}</tbody></table>' if counts else ""
+    bad = "".join(f"<li>{escape(str(r['id']) or '(no id)')}: {escape(r['problem'])}</li>" for r in problems[-LATEST:])
+    more = f" (the last {LATEST} of them)" if len(problems) > LATEST else ""
+    told = f"<p>Not answered{more}:</p><ul>{bad}</ul>" if bad else ""
+    latest = "".join(
+        f"<li>{escape(str(r['id']))}: <strong>{r['answer']}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
+        for r in [r for r in rows if r["answer"]][-LATEST:]
+    )
+    title = "Done" if finished else "At work"
+    return (
+        f"<p><strong>{title}:</strong> {len(rows) - len(problems)} answered, {len(problems)} not, of {len(rows)} records so far.</p>"
+        f"{table}{told}" + (f"<p>Latest:</p><ul>{latest}</ul>" if latest else "")
+    )
+
+
+def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable[[str], str]) -> list[str]:
+    """Paths of results.csv and results.json; the latter has every record as it was given, with ``subtask1_label`` filled in. keep: as in
+    ``take_away.zipped``."""
+    filled = []
+    for row, record in zip(rows, records, strict=True):
+        extra = {"subtask1_label": row["answer"], "probability": row["probability"]} if row["answer"] else {"problem": row["problem"]}
+        filled.append((record if isinstance(record, dict) else {"record": record}) | extra)
+    with tempfile.TemporaryDirectory() as work:
+        table, whole = Path(work) / "results.csv", Path(work) / "results.json"
+        with table.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({k: _safe_cell(v) for k, v in row.items()} for row in rows)
+        whole.write_text(json.dumps({"pairs": filled}, indent=1, ensure_ascii=False), encoding="utf-8")
+        return [keep(str(table)), keep(str(whole))]
+
+
+def _safe_cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence: Callable[[Callable[[], Any]], Any]) -> None:
+    """Builds the tab. answer: ``answered`` on the page's model; sentence: calls a function, its errors become sentences on the page."""
+    gr.Markdown(
+        f"A MUSTI file (`.json`) or a table (`.csv` with columns id, image, text, language), and a zip of its pictures, which are found by their file names. "
+        f"At most {MOST_RECORDS} records. Every record comes back, answered or with the reason why not. Files are deleted within two hours."
+    )
+    with gr.Row():
+        source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".csv"], elem_id="batch-file")
+        pictures = gr.File(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
+    button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
+    told = gr.HTML(elem_id="batch-told")
+    results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
+
+    def run(file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
+        if not file or not archive:
+            raise gr.Error("Choose a file of pairs and a zip of pictures first.", print_exception=False)
+        records, zipped = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
+        if not records or len(records) > MOST_RECORDS:
+            words = f"The file holds more than {MOST_RECORDS} records; split it." if records else "The file holds no record."
+            raise gr.Error(words, print_exception=False)
+        items, rows = list(parse_records(records)), []
+        for start in range(0, len(items), SIZE):
+            rows += answer(items[start : start + SIZE], zipped)
+            progress(len(rows) / len(items), desc=f"{len(rows)} of {len(items)}")
+            yield summary_html(rows, finished=False), gr.skip()
+        yield summary_html(rows, finished=True), gr.update(value=write_results(rows, records, results.move_resource_to_block_cache), visible=True)
+
+    button.click(run, [source, pictures], [told, results], concurrency_id="model", api_visibility="private")
