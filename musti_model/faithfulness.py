@@ -56,9 +56,7 @@ def of_regions(case: Case, maps: dict[str, Tensor], answer: str = "YES", seed: i
 
 def to_cells(values: Tensor) -> Tensor:
     """A map [h, w] -> the mean of each cell, [CELLS, CELLS]."""
-    big = torch.as_tensor(values).detach().float().cpu()[None, None]
-    big = F.interpolate(big, size=(4 * CELLS, 4 * CELLS), mode="bilinear", align_corners=False)
-    return big.view(CELLS, 4, CELLS, 4).mean((1, 3))
+    return F.adaptive_avg_pool2d(torch.as_tensor(values).detach().float().cpu()[None, None], CELLS)[0, 0]
 
 
 Probabilities = Callable[[list[tuple[int, ...]]], np.ndarray]

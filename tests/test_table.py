@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from training.starter import table
 from training.starter.table import BATCH, EPOCHS, ROWS, STEPS, Row, Table, draw, settings_of, system_of, write
@@ -45,3 +46,26 @@ def test_differences_and_summary_by_hand(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "table.json").read_text()) == results and (tmp_path / "table.png").stat().st_size > 3000
     draw([("a", [0.1, 0.2])], tmp_path / "again.png")
     assert table.TEXT_LENGTH <= 256
+
+
+def test_backbones_that_learn_too_see_the_pictures_and_get_gradients():
+    from types import SimpleNamespace
+
+    from tests.conftest import tiny_model
+    from training.losses import FocalLoss
+    from training.starter.match import PixelObjective
+
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), dtype=np.uint8)
+    model = tiny_model().train()
+    objective = PixelObjective(SimpleNamespace(pixels=pixels), FocalLoss(), naming=0.0)
+    encoded = objective.encoded(model, SimpleNamespace(pictures=torch.tensor([4, 1])))
+    again = objective.encoded(model, SimpleNamespace(pictures=torch.tensor([4, 1])))
+    assert encoded["vit"].tokens.shape == (2, 17, 32) and torch.equal(encoded["vit"].tokens, again["vit"].tokens)
+    encoded["vit"].tokens.sum().backward()
+    assert model.branches["vit"].backbone.patch_embed.proj.weight.grad.abs().max() > 0
+
+
+def test_only_the_last_row_trains_the_backbones():
+    names = [n for n, r in ROWS.items() if r.backbones]
+    assert names == ["published optimiser, 1e-3 on everything"]
+    assert settings_of(ROWS[names[0]], system_of(ROWS[names[0]]), 0).lr_of == {}

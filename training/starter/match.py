@@ -161,7 +161,7 @@ class Objective:
     def __call__(self, model: MustiModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """-> loss [], parts."""
         batch = batch.to(next(model.parameters()).device)
-        encoded = tokens_of(model, self.features[batch.view], batch.pictures)
+        encoded = self.encoded(model, batch)
         loss, parts = self._names(model, batch, encoded) if self.naming else (0.0, {})
         if self.focal is not None:
             rows, columns, labels = batch.pairs.T
@@ -174,6 +174,10 @@ class Objective:
             loss = loss + 10 * (focal + self.branches * each)
             parts["focal"] = focal.item()
         return loss, parts
+
+    def encoded(self, model: MustiModel, batch: Batch) -> dict[str, ImageTokens]:
+        """Image tokens of the batch's pictures."""
+        return tokens_of(model, self.features[batch.view], batch.pictures)
 
     def _names(self, model: MustiModel, batch: Batch, encoded: dict[str, ImageTokens]) -> tuple[Tensor, dict[str, float]]:
         known = len(model.config.objects)
@@ -205,6 +209,23 @@ class Objective:
             inside = torch.stack([quarters(labels * 0 + torch.arange(4), tokens.grid) == q for q in range(4)], dim=2).to(logits.device)
             losses.append(-own.masked_fill(~inside, float("-inf")).logsumexp(1).mean())
         return torch.stack(losses).mean()
+
+
+class PixelObjective(Objective):
+    """The same, but the pictures go through the backbones, which learn too."""
+
+    def __init__(self, pictures: Pictures, focal: FocalLoss, **weights: float) -> None:
+        super().__init__([], focal, **weights)
+        self.pictures = pictures
+
+    def encoded(self, model: MustiModel, batch: Batch) -> dict[str, ImageTokens]:
+        """Image tokens of a random view of each picture."""
+        rows = batch.pictures.cpu().numpy()
+        generator = torch.Generator().manual_seed(int(rows.sum()))  # of the batch alone, so that a resumed run sees the same views
+        size = next(iter(model.branches.values())).config.image_size
+        x = random_view(torch.from_numpy(np.array(self.pictures.pixels[rows])), size, generator, 0.4)
+        x = (x.to(next(model.parameters()).device) - 0.5) / 0.5
+        return model.encode_images(dict.fromkeys(model.branches, x))
 
 
 @torch.inference_mode()

@@ -28,7 +28,7 @@ from ..memory import keep_freed_memory
 from ..metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
 from ..systems import System, load_system
 from .baselines import naming_probabilities
-from .match import Batch, Objective, pair_logits
+from .match import Batch, Objective, PixelObjective, backbone_features, pair_logits
 from .pictures import load_pictures
 from .stages import FROZEN, Workshop, finished_backbones
 
@@ -40,11 +40,13 @@ DETECTED = 3  # objects that the stand-in for the detector names
 
 @dataclass(frozen=True)
 class Row:
-    """system: of training/systems; changes: to it; own_rates: learning rates and optimiser of the system instead of the common ones."""
+    """system: of training/systems; changes: to it; own_rates: learning rates and optimiser of the system instead of the common ones; backbones: they
+    are trained too, from the pictures themselves."""
 
     system: str
     changes: dict[str, Any] = field(default_factory=dict)
     own_rates: bool = False
+    backbones: bool = False
 
 
 PAPER = {
@@ -68,6 +70,7 @@ OURS = {
     "alpha .75": Row("starter", {"loss.alpha": 0.75}),
     "no loss on single branches": Row("starter", {"loss.branches": 0.0}),
     "published optimiser, 1e-3 on all but the frozen backbones": Row("mmm2024-a30", own_rates=True),
+    "published optimiser, 1e-3 on everything": Row("mmm2024-a30", own_rates=True, backbones=True),
 }
 ROWS = PAPER | OURS
 
@@ -88,7 +91,7 @@ def settings_of(row: Row, system: System, seed: int) -> TrainSettings:
     """The common budget; rates and optimiser are common too unless the row has its own."""
     common: dict[str, Any] = {"lr": 6e-4, "lr_of": {**FROZEN, "gate": 1e-2, "scale": 1e-2, "bias": 1e-2}}
     if row.own_rates:
-        common = {k: v for k, v in system.train.items() if k not in ("epochs", "patience", "select", "precision")} | {"lr_of": FROZEN}
+        common = {k: v for k, v in system.train.items() if k not in ("epochs", "patience", "select", "precision")} | {"lr_of": {} if row.backbones else FROZEN}
     return TrainSettings(epochs=EPOCHS, steps_per_epoch=STEPS, seed=seed, **common)
 
 
@@ -150,19 +153,23 @@ class Table:
         objects = self.full.config.objects
         model: Any = DetectorBert(system.model) if detector else MustiModel(dataclasses.replace(system.model, objects=objects))
         model.load_state_dict({k: v for k, v in self.start.items() if not detector or k.startswith(TEXT_SIDE[:3])}, strict=False)
+        if row.backbones:
+            for branch, own in model.branches.items():
+                own.backbone.load_state_dict(self.full.branches[branch].backbone.state_dict())
         objective = self._objective(system, row, detector)
         data = self.shop.epoch(BATCH, STEPS, seed=30 + seed, padding="longest" if detector else system.model.tokenizer_padding)
         try:
-            train(model, skipping(data), objective, self._dev, settings_of(row, system, seed), folder)
+            train(model, skipping(data), objective, lambda m: self._dev(m, row), settings_of(row, system, seed), folder)
             stopped = ""
         except CollapseError as error:
             stopped = str(error)
-        return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
+        return self._scores(model, row) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
 
     def kind(self, name: str, seed: int) -> str:
         """16 hex digits of all that a run is made of: system, loss, settings, data, and the text side it starts from."""
         system = system_of(ROWS[name])
         made = [system.model.to_dict(), dataclasses.asdict(system.loss), dataclasses.asdict(settings_of(ROWS[name], system, seed)), BATCH]
+        made += ["backbones"] if ROWS[name].backbones else []
         made += [self.shop.record["data"], self.start["pooler.dense.weight"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
@@ -171,13 +178,16 @@ class Table:
         if detector:
             return DetectorObjective(self.shop, self.names["train"], loss)
         naming = 0.0 if row.own_rates else 0.5  # the published training knows no naming
+        if row.backbones:
+            return PixelObjective(self.shop.pictures["train"], loss, naming=naming, none=0.5, branches=system.loss.branches)
         return Objective(self.shop.views, loss, naming=naming, none=0.5, branches=system.loss.branches)
 
-    def _logits(self, model: nn.Module, split: str) -> np.ndarray:
+    def _logits(self, model: nn.Module, split: str, row: Row) -> np.ndarray:
         """Of every third pair of a split."""
         passages, pairs = self.shop.passages[split], self.shop.pairs[split][::3]
         if not isinstance(model, DetectorBert):
-            return pair_logits(model, self.shop.tokenizer, self.shop.features[split], passages, pairs)[0]
+            features = backbone_features(model, self.shop.pictures[split], 0, 0)[0] if row.backbones else self.shop.features[split]
+            return pair_logits(model, self.shop.tokenizer, features, passages, pairs)[0]
         logits = np.zeros(len(pairs))
         order = sorted(range(len(pairs)), key=lambda i: len(passages[pairs[i].passage].text))
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -190,13 +200,13 @@ class Table:
     def labels(self, split: str) -> np.ndarray:
         return np.array([p.label for p in self.shop.pairs[split][::3]])
 
-    def _dev(self, model: nn.Module) -> dict[str, Any]:
-        probabilities, labels = sigmoid(self._logits(model, "dev")), self.labels("dev")
+    def _dev(self, model: nn.Module, row: Row) -> dict[str, Any]:
+        probabilities, labels = sigmoid(self._logits(model, "dev", row)), self.labels("dev")
         result = scores(labels, probabilities, best_threshold(labels, probabilities))
         return {"score": result["f1_macro"], "auc": result["auc"], "spread": float(probabilities.std())}
 
-    def _scores(self, model: nn.Module) -> dict[str, Any]:
-        dev, test = (sigmoid(self._logits(model.eval(), s)) for s in ("dev", "test"))
+    def _scores(self, model: nn.Module, row: Row) -> dict[str, Any]:
+        dev, test = (sigmoid(self._logits(model.eval(), s, row)) for s in ("dev", "test"))
         threshold = best_threshold(self.labels("dev"), dev)
         tuned, half = scores(self.labels("test"), test, threshold), scores(self.labels("test"), test, 0.5)
         return {
