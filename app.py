@@ -172,6 +172,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     def measure(question: tuple | None, explanation: Explanation | None) -> str:
         if explanation is None:
             return ""
+        if not pipe.many_passes:
+            return "<p>How faithful this is was not measured: these weights are too large for that on this machine.</p>"
         return faithfulness_html(explanation.prediction.label, measure_pair(*question, explanation))
 
     def show(explanation: Explanation | None, part: str, branch: str, kind: str, view: str | None, head: int, word_branch: str, opacity: float, stretch: bool) -> tuple:

@@ -28,6 +28,7 @@ from .what_if import Alteration, altered_logit
 
 Picture = str | Path | Image.Image
 SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
+LARGE = 50_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 
 
@@ -158,9 +159,14 @@ class MustiPipeline:
                 answers += self._answer(encoded, texts, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
+    @property
+    def many_passes(self) -> bool:
+        """Whether hundreds of forward passes for one explanation are bearable: on an accelerator, or for a small model."""
+        return self.device.type != "cpu" or sum(p.numel() for p in self.model.parameters()) <= LARGE
+
     def explain(self, image: Picture, passage: str, evidence: bool = True) -> Explanation:
         """One pair with gate shares, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many more forward passes,
-        unless ``evidence`` is False. Raises InputError."""
+        unless ``evidence`` is False. A large model on a CPU gets evidence from gradients (``Evidence.methods`` says which). Raises InputError."""
         started = time.perf_counter()
         texts = self.processor.passages([passage])
         picture = open_image(image)
@@ -225,7 +231,7 @@ class MustiPipeline:
 
     def _evidence(self, case: Case, picture: Image.Image, explanation: Explanation) -> Evidence:
         with torch.inference_mode(False), torch.enable_grad(), self._autocast():
-            evidence = evidence_of(case, picture.size)
+            evidence = evidence_of(case, picture.size, *(() if self.many_passes else ("relevance", "relevance")))
         p = explanation.prediction
         if p.label == "YES" or not p.objects_in_picture:
             return evidence

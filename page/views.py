@@ -16,6 +16,10 @@ from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of,
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
 WHOLE = "whole model"
+QUICK = (
+    "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
+    "faithful, and their numbers have no unit."
+)
 STAYS = 0.93  # mean probability of the answer while parts are taken away at random, from which no order could do much
 CLOSE = 0.05  # distance from the threshold within which an answer is called close
 
@@ -145,7 +149,8 @@ def evidence_html(explanation: Explanation, branch: str) -> str:
     evidence = part_of(explanation, branch)
     label = "logit for (+) or against (−) YES"
     words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, signed=True)
-    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence)
+    quick = "" if evidence.methods["words"] != "relevance" else f"<p>{QUICK}</p>"
+    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence) + quick
 
 
 def strongest(words: list[str], values: list[float], many: int = 3, least: float = 0.05) -> str:

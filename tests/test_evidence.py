@@ -300,3 +300,10 @@ def test_what_is_missing_is_told_for_a_no_only(tokenizer, picture, threshold, mi
     assert len(e.evidence.missing) == missing
     for name, probability in e.evidence.missing:
         assert probability == pytest.approx(pipe(picture, f"{name}. {PASSAGE}").probability, abs=1e-5)
+
+
+def test_a_large_model_on_a_cpu_gets_evidence_from_gradients(pipe, picture, monkeypatch):
+    assert pipe.explain(picture, PASSAGE).evidence.methods == {"words": "occlusion", "regions": "in place and close up"}
+    monkeypatch.setattr("musti_model.pipeline.LARGE", 1000)
+    e = pipe.explain(picture, PASSAGE)
+    assert not pipe.many_passes and e.evidence.methods == {"words": "relevance", "regions": "relevance"} and e.evidence.map.shape == (48, 64)
