@@ -1,6 +1,7 @@
 """The measures of ``benchmarks.faithfulness`` on cases worked by hand, and the whole on a tiny model."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,3 +90,14 @@ def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
     result = json.loads((tmp_path / "out" / "faithfulness.json").read_text())
     assert 0 <= result["regions"]["in place"]["grid"] <= 1 and (tmp_path / "out" / "faithfulness.png").stat().st_size > 1000
     assert MustiPipeline.from_pretrained(tmp_path / "w").name in result["weights"]
+
+
+def test_the_readme_has_the_measured_table():
+    root = Path(__file__).parents[1]
+    table = (root / "assets" / "faithfulness" / "faithfulness.md").read_text().strip()
+    measured = json.loads((root / "assets" / "faithfulness" / "faithfulness.json").read_text())
+    metrics = json.loads((root / "assets" / "starter" / "metrics.json").read_text())
+    assert table in (root / "README.md").read_text() and metrics["weights"] in measured["weights"]
+    best = measured["regions"]["in place and close up"]
+    assert best["grid"] >= 0.6 and measured["words"]["occlusion"]["pointing"] >= 0.8 and measured["gate"]["worst"] <= 0.01
+    assert best["deletion"] == min(r["deletion"] for r in measured["regions"].values())  # the page offers what measures best
