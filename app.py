@@ -34,6 +34,7 @@ from musti_model.what_if import Alteration
 from page.about import GUIDE, PAPER, card_markdown, faithfulness_markdown
 from page.batch import Pictures, answered, batch_tab
 from page.board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
+from page.link import FULL_ADDRESS, query_of, reopened
 from page.links import NOTHING, links_value
 from page.links import SCRIPT as LINK
 from page.links import TEMPLATE as LINKS
@@ -75,6 +76,10 @@ EXAMPLES = [
 ]
 
 
+EXAMPLE_FILES = [(ASSETS / "examples" / name, text) for name, text in EXAMPLES]
+SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of the page's inputs
+
+
 class SafeImage(gr.Image):
     """An image input whose unreadable files end in one sentence instead of a server path."""
 
@@ -105,6 +110,11 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
     branches = [(branch_name(b.name), b.name) for b in pipe.config.branches]
     views = view_choices(pipe)
+    names = [name for _, name in branches]
+    choices = {
+        "part": [WHOLE, *names], "branch": names, "kind": ["share", "effect"], "view": [v for _, v in views], "head": list(range(1, 65)),
+        "words": names, "opacity": [n / 20 for n in range(21)], "stretch": [False, True],
+    }  # fmt: skip
 
     def guarded(function: Callable) -> Callable:
         """A function whose errors become sentences on the page."""
@@ -193,6 +203,17 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         alteration = alteration_of(value, opened, voting, [b for _, b in branches])
         probability = alter_pair(*question, alteration) if alteration.changes else explanation.prediction.probability
         return what_if_html(explanation.prediction, probability, alteration)
+
+    def link_to(question: tuple | None, *settings: Any) -> tuple:
+        named = dict(zip(SETTINGS, settings, strict=True))
+        return sentence(lambda: query_of(question, EXAMPLE_FILES, named)), gr.update(visible=True)
+
+    def reopen(request: gr.Request) -> list:
+        """A mark, example and settings of the address, if it names an example; the mark's change asks for the answer."""
+        example, named = reopened(dict(request.query_params), EXAMPLE_FILES, choices)
+        if example is None:
+            return [gr.skip()] * (3 + len(SETTINGS))
+        return ["reopened", str(example[0]), example[1], *[named.get(name, gr.skip()) for name in SETTINGS]]
 
     def pack_up(explanation: Explanation | None) -> dict:
         if explanation is None:
@@ -362,8 +383,11 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                                 info="From the smallest to the largest value: small differences look large.",
                             )  # fmt: skip
                         with gr.Row():
+                            make_link = gr.Button("Link to this view", size="sm", elem_id="make-link")
                             pack = gr.Button("Take away (zip of maps and numbers)", size="sm", elem_id="pack")
                             bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
+                        link = gr.Textbox(label="Link", interactive=False, buttons=["copy"], visible="hidden", elem_id="link")
+                        query = gr.Textbox(visible=False)
             with gr.Tab("Compare many"):
                 many_tab(SafeImage, rank_pairs, explain_pair, guarded)
             with gr.Tab("Batch"):
@@ -379,9 +403,13 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             question, state, verdict, votes, bundle, *switches, altered, evidence, evidence_map, evidence_legend, faithful, gate, gate_map, gate_legend, links, attention_map,
             attention_legend, words,
         ]  # fmt: skip
+        silent = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         chosen = [part, branch, kind, view, head, word_branch, opacity, stretch]
         model = {"concurrency_id": "model", "api_visibility": "private"}
         asked = [gr.on([button.click, passage.submit], answer, [image, passage], shown, **model)]
+        mark = gr.Textbox(visible="hidden", elem_id="mark", label="mark")  # in the page, or its change would tell nobody
+        demo.load(reopen, None, [mark, image, passage, *chosen], **silent)
+        asked.append(mark.change(answer, [image, passage], shown, **model))
         with examples_at:
             rows = [[str(ASSETS / "examples" / name), text] for name, text in EXAMPLES]
             examples = gr.Examples(rows, [image, passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private")
@@ -411,6 +439,8 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         packed = pack.click(pack_up, state, bundle, api_visibility="private")
         for done in (tried, packed):
             done.then(forget, [question, image, passage], shown, queue=False, show_progress="hidden", api_visibility="private")
+        made = make_link.click(link_to, [question, *chosen], [query, link], api_visibility="private")
+        made.success(None, query, link, js=FULL_ADDRESS, api_visibility="private")
         undo.click(put_back, state, [*switches, altered], **model)  # in the queue, after an alteration that is still at work
         view.change(show_head, view, head, **drawing)
         gr.on([word_branch.change, stretch.change], show_attention, [state, word_branch, stretch], words, **drawing)

@@ -1,0 +1,27 @@
+"""A link that reopens an example with the chosen settings. Uploads have none: they are not kept."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from musti_model import InputError
+
+Choices = dict[str, list[Any]]  # setting: the values that it may have
+FULL_ADDRESS = "(query) => location.origin + location.pathname + query"
+
+
+def query_of(question: tuple[str, str] | None, examples: list[tuple[Path, str]], settings: dict[str, Any]) -> str:
+    """``?example=2&...`` of what stands on the page. Raises InputError for anything but an example."""
+    for number, (picture, passage) in enumerate(examples, start=1):
+        if question and question[1] == passage and Path(question[0]).read_bytes() == picture.read_bytes():
+            return "?" + urlencode({"example": number} | {k: v for k, v in settings.items() if v is not None})
+    raise InputError("Only an example can be reopened by a link: uploads are not kept. Choose one and press “Compare”.")
+
+
+def reopened(query: dict[str, str], examples: list[tuple[Path, str]], choices: Choices) -> tuple[tuple[Path, str] | None, dict[str, Any]]:
+    """What a link asks for: the example, or None, and the settings that may be had; anything else in the address is passed over."""
+    number = query.get("example", "")
+    if not number.isascii() or not number.isdigit() or not 1 <= int(number[:4]) <= len(examples):
+        return None, {}
+    by_text = {name: {str(v): v for v in values} for name, values in choices.items()}
+    return examples[int(number) - 1], {k: by_text[k][v] for k, v in query.items() if v in by_text.get(k, {})}
