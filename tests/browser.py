@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ def url(tmp_path_factory):
     demo = app.build(*app.load_pipeline())
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
     yield address
+    # A worker that is inside PyTorch when Python ends would take the process down with it.
+    deadline = time.monotonic() + 60
+    while any(demo._queue.active_jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
     demo.close()
 
 

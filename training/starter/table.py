@@ -140,13 +140,15 @@ class Table:
         objects = np.array(self.full.config.objects)
         return np.array([", ".join(objects[np.argsort(-p)[:DETECTED]]).replace("_", " ") for p in probabilities])
 
+    def kept(self, name: str, seed: int) -> dict[str, Any] | None:
+        """A run that stands in the table so far and is made of the same."""
+        kind = self.kind(name, seed)
+        return next((r for r in self.done if (r["row"], r["seed"], r["kind"]) == (name, seed, kind)), None)
+
     def run(self, name: str, seed: int) -> dict[str, Any]:
-        """One run: trained, or read back from the table so far. -> scores and answers."""
+        """One run. -> scores and answers."""
         started, row = time.time(), ROWS[name]
         system, kind = system_of(row), self.kind(name, seed)
-        done = [r for r in self.done if (r["row"], r["seed"], r["kind"]) == (name, seed, kind)]
-        if done:
-            return done[0]
         folder = self.work / "table" / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}-{kind}"
         torch.manual_seed(seed)
         detector = row.system == "detector-bert"
@@ -280,11 +282,14 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     table = Table(options.data, options.work, options.backbones, options.out / "table.json")
-    results = []
-    for seed in range(options.seeds):
-        for name in ROWS:
+    wanted = [(name, seed) for seed in range(options.seeds) for name in ROWS]
+    results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]  # also those after a row that is still to be run
+    for name, seed in wanted:
+        if not table.kept(name, seed):
             results.append(table.run(name, seed))
+            results.sort(key=lambda r: wanted.index((r["row"], r["seed"])))
             write(table, results, options.out)
+    write(table, results, options.out)
 
 
 if __name__ == "__main__":
