@@ -208,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", required=True, help="a MUSTI file with local pictures")
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
-    parser.add_argument("--number", type=int, default=100)
+    parser.add_argument("--number", type=int, default=100, help="pairs answered YES rightly to measure (default 100); grids need some dozens")
     parser.add_argument("--out", type=Path, help="folder for faithfulness.md, .json and .png")
     options = parser.parse_args()
     started = time.time()

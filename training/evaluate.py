@@ -18,7 +18,17 @@ from musti_model.errors import InputError, WeightsError
 from .data import MustiPair, fingerprint, read_pairs
 from .figures import draw_confusion, draw_curve, draw_reliability
 from .learners import labels_of, load_learner, pair_logits
-from .metrics import best_threshold, collapsed, expected_calibration_error, fit_temperature, interval, resampled_f1, scores, sigmoid
+from .metrics import (
+    FLATTEST,
+    best_threshold,
+    collapsed,
+    expected_calibration_error,
+    fit_temperature,
+    interval,
+    resampled_f1,
+    scores,
+    sigmoid,
+)
 from .split import components
 from .train import divide, usable
 
@@ -70,6 +80,8 @@ def evaluate_run(run: Path, pairs_file: Path | None = None) -> Path:
         threshold = best_threshold(labels["dev"], dev) if finite else 0.5
     else:  # a number is meant before the temperature
         threshold = float(sigmoid(np.log(float(about["threshold"]) / (1 - float(about["threshold"]))) / temperature))
+    if temperature >= FLATTEST:
+        print(FLAT, file=sys.stderr)
     learner.save(run / "weights", threshold, temperature)
     report = {k: about[k] for k in ("system", "about", "seed", "data", "split", "pairs_file", "options", "settings", "loss", "model", "batch", "start", "versions", "command")}
     report |= {"fold": about["options"]["fold"], "threshold": threshold, "temperature": temperature, "weights": fingerprint_of(run / "weights")}
@@ -145,6 +157,12 @@ def write(out: Path, report: dict[str, Any], sets: dict[str, tuple[list[MustiPai
     return out
 
 
+FLAT = (
+    "The temperature ran to its bound: on the development pairs the logits tell nothing about the labels, so every probability lies near .5. "
+    "Train longer, or on more pairs."
+)
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [f"# {report['system']}", "", report["about"], ""]
@@ -163,6 +181,8 @@ def markdown(report: dict[str, Any]) -> str:
             lines += [_line(f"{part}, {tag}", s) for tag, s in report[part]["languages"].items()]
     figures = {"pr.png": "Precision and recall", "roc.png": "ROC", "confusion.png": "Confusion", "reliability.png": "Reliability"}
     lines += ["", "Figures are of the test pairs.", "", *(f"![{title}]({file})" for file, title in figures.items())]
+    if report["temperature"] >= FLATTEST:
+        lines += ["", f"**{FLAT}**"]
     if "tensors start from" in report.get("start", ""):
         lines += [
             "",

@@ -59,6 +59,9 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -np.asarray(logits, dtype=np.float64)))
 
 
+FLATTEST = 50.0  # a temperature from here on says that the logits tell nothing about the labels
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017). logits, labels: [N]."""
 

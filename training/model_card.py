@@ -104,7 +104,9 @@ def _scores(facts: Facts) -> str:
         return f"## Scores\n\nNone. The weights carry the threshold {facts.config.threshold:.3f} and the temperature {facts.config.temperature:.3f}."
     rows = [_row(SETS[name], report[name]) for name in SETS]
     rows += [_row(f"test, {tag}", scores) for tag, scores in report["test"].get("languages", {}).items()]
-    figures = "".join(f"\n\n![{path.split('/')[-1].rsplit('.', 1)[0]}]({path})" for path in facts.figures)
+    start = facts.record.get("start", "")
+    read = "\n\n" + start + " Pairs held out here may have been read by those weights, so these scores may be too high." if "tensors start from" in start else ""
+    figures = read + "".join(f"\n\n![{path.split('/')[-1].rsplit('.', 1)[0]}]({path})" for path in facts.figures)
     return (
         f"## Scores\n\nYES from a probability of {report['threshold']:.3f}; the logit is divided by the temperature {report['temperature']:.3f} "
         "first. Both are stored with the weights. Intervals are 95 % bootstrap intervals.\n\n"

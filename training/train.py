@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--leave-out", metavar="LANGUAGE", help="train without a language and test on it, instead of folds")
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--split-seed", type=int, default=0, help="apart from --seed, so that runs over seeds share their test pairs")
-    result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the system, e.g. loss.alpha=0.3 train.epochs=5")
+    result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the system; may be given again: --set loss.alpha=0.3 --set train.epochs=5")
     return result
 
 

@@ -92,20 +92,22 @@ def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = 
         (table.setdefault(part, {}) if part else table)[inner] = value
     unknown = set(table) - {f.name for f in fields(System)} - {"kind"}
     if unknown:
-        raise ValueError(f"A system does not know {', '.join(sorted(unknown))}.")
+        raise ValueError(f"A system does not know {', '.join(sorted(unknown))}; change model.NAME, loss.NAME, train.NAME, batch, threshold or start.")
     train, known = table["train"], {f.name for f in fields(TrainSettings)} - {"steps_per_epoch", "seed"}
     if set(train) - known:
-        raise ValueError(f"train does not know {', '.join(sorted(set(train) - known))}.")
-    if set(table["loss"]) - {f.name for f in fields(LossSettings)}:
-        raise ValueError(f"loss does not know {', '.join(sorted(set(table['loss']) - {f.name for f in fields(LossSettings)}))}.")
+        raise ValueError(f"train does not know {', '.join(sorted(set(train) - known))}; it knows {', '.join(sorted(known))}.")
+    losses = {f.name for f in fields(LossSettings)}
+    if set(table["loss"]) - losses:
+        raise ValueError(f"loss does not know {', '.join(sorted(set(table['loss']) - losses))}; it knows {', '.join(sorted(losses))}.")
     make = _detector if table["kind"] == "detector" else _musti
     try:
         model = make(name, table["model"], size)
     except (TypeError, KeyError) as error:
         raise ValueError(f"The model of {name} cannot be built from these settings ({error}); check their spelling.") from error
     start = "starter" if size == "starter" and table["start"] == "pretrained" else table["start"]  # the published ones have other shapes
+    about = table["about"] if size == "base" else f"Built small, at the starter's size, after this system: {table['about']}"
     return System(
-        name=name, about=table["about"], model=model, loss=LossSettings(**_nullable(table["loss"])), train=train,
+        name=name, about=about, model=model, loss=LossSettings(**_nullable(table["loss"])), train=train,
         batch=table["batch"], threshold=table["threshold"], start=start,
     )  # fmt: skip
 
