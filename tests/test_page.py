@@ -269,6 +269,7 @@ def test_keyboard_alone_reaches_words(page, flower):
     page.locator("#picture img").first.wait_for()
     page.get_by_label("Passage").focus()
     page.keyboard.type(PASSAGE)
+    page.wait_for_timeout(1000)  # every key told the page that the passage has changed; let the last of that arrive
     tab_to(page, "document.activeElement.id === 'run'")
     page.keyboard.press("Enter")
     page.locator("#verdict h2").wait_for()

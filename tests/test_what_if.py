@@ -39,7 +39,7 @@ def test_a_blanked_picture_is_one_of_its_mean_colour(pipe, picture):
     every = [(r, c) for r in range(8) for c in range(8)]
     case = pipe.case(picture, PASSAGE)
     images = {n: x.mean((2, 3), keepdim=True).expand_as(x) for n, x in case.images.items()}
-    expected = float(pipe.model(images, case.input_ids, case.mask).logits[0])
+    expected = pipe.model(images, case.input_ids, case.mask).logits[0].item()
     assert altered(pipe, picture, blanked=every) == pytest.approx(expected, abs=1e-4)
     assert altered(pipe, picture, blanked=every[:8]) != pytest.approx(expected, abs=1e-3)
 
