@@ -26,7 +26,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
-    """One session at one width: every tab of one answer."""
+    """One visit at one width: every tab of one answer."""
     picture, passage = app.EXAMPLES[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
