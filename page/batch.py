@@ -157,7 +157,7 @@ def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence
     told = gr.HTML(elem_id="batch-told")
     results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
 
-    def run(file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
+    def answer_all(file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
         if not file or not archive:
             raise gr.Error("Choose a file of pairs and a zip of pictures first.", print_exception=False)
         records, zipped = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
@@ -171,4 +171,4 @@ def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence
             yield summary_html(rows, finished=False), gr.skip()
         yield summary_html(rows, finished=True), gr.update(value=write_results(rows, records, results.move_resource_to_block_cache), visible=True)
 
-    button.click(run, [source, pictures], [told, results], concurrency_id="model", api_visibility="private")
+    button.click(answer_all, [source, pictures], [told, results], concurrency_id="model", api_visibility="private")

@@ -94,8 +94,8 @@ def card_html(explanation: Explanation, name: str) -> str:
 Rank = Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
 
 
-def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str, str], Explanation], guarded: Callable) -> None:
-    """Builds the tab. rank, explain: of the page, with their errors as sentences; guarded: makes a function's errors such sentences."""
+def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str, str], Explanation], sentence: Callable) -> None:
+    """Builds the tab. rank, explain: of the page, with their errors as sentences; sentence: calls a function, its errors become such."""
     mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
     with gr.Row():
         with gr.Column(min_width=300):
@@ -112,9 +112,15 @@ def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str
     button = gr.Button("Rank", variant="primary", elem_id="rank")
     table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
     told = gr.HTML(HINT, elem_id="many-told", elem_classes="live")
+    cards, maps = [], []
     with gr.Row():
-        cards = [gr.HTML(elem_id=f"card-{n}") for n in (1, 2)]
-        maps = [gr.Image(label=f"Regions of {t}", interactive=False, visible=False, elem_id=f"card-map-{t.split()[-1]}") for t in ("row chosen last", "row before")]
+        for number, title in ((1, "row chosen last"), (2, "row before")):
+            with gr.Column(min_width=320):
+                cards.append(gr.HTML(elem_id=f"card-{number}"))
+                maps.append(
+                    gr.Image(label="Regions for and against", interactive=False, buttons=["download"], visible=False, elem_id=f"card-map-{number}",
+                             alt_text=f"The picture of the {title}, regions for YES in orange and against it in purple")
+                )  # fmt: skip
     state = gr.State(None, time_to_live=3600)  # the questions by rank, and the rows chosen
 
     def switch(chosen: str) -> list[Any]:
@@ -123,8 +129,10 @@ def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str
             gr.update(visible=chosen == "pictures"), *[gr.update(visible=chosen == "languages") for _ in versions],
         ]  # fmt: skip
 
-    @guarded
-    def rank_all(chosen: str, image: str | None, images: list[str] | None, passages: str, passage: str, *translated: str) -> tuple:
+    def rank_all(*given: Any) -> tuple:
+        return sentence(lambda: rank_given(*given))
+
+    def rank_given(chosen: str, image: str | None, images: list[str] | None, passages: str, passage: str, *translated: str) -> tuple:
         if chosen == "pictures":
             given, texts_given = list(images or []), [passage or ""]
             names = [f"picture {n}" for n in range(1, len(given) + 1)]

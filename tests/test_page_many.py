@@ -60,7 +60,7 @@ def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
     page.locator("#ranking tbody tr").filter(has_text="herrings").get_by_role("button").click()
     page.locator("#card-1 .word", has_text="herrings").wait_for()
     assert "candle" in page.locator("#card-2 h3").inner_text()
-    page.locator("#card-map-before img").wait_for()
+    page.locator("#card-map-2 img").wait_for()
 
 
 def test_one_passage_with_pictures(page, flower):

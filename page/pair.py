@@ -1,0 +1,332 @@
+"""The tab "One pair": a question, its answer at once, its explanations after."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from musti_model import Explanation
+from musti_model.what_if import Alteration
+
+from . import links as linked
+from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
+from .calls import Calls, sentence
+from .link import FULL_ADDRESS, query_of, reopened
+from .take_away import zipped
+from .views import (
+    WHOLE,
+    attention_html,
+    branch_name,
+    effect_figure,
+    effect_html,
+    evidence_figure,
+    evidence_html,
+    faithfulness_html,
+    gate_html,
+    map_figure,
+    verdict_html,
+    view_choices,
+    votes_html,
+)
+
+LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
+# On a narrow screen the answer lies far below the button; screen readers are told of it.
+SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
+  if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
+# Messages of one visitor may overtake each other, so each says when it left the browser.
+STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
+WORKING = "<p>The explanations follow …</p>"
+FAILED = "<p>The explanations could not be made.</p>"
+WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
+SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
+SILENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+DRAWING = SILENT | {"trigger_mode": "always_last"}
+MODEL: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
+
+
+class Question(NamedTuple):
+    """What was asked: a picture's file, a passage, and when, in ms by the visitor's own clock."""
+
+    image: str
+    passage: str
+    asked: float
+
+
+def shown_map(label: str, elem_id: str, alt_text: str) -> gr.Image:
+    """A picture that is shown, and can be downloaded, and nothing else."""
+    return gr.Image(label=label, interactive=False, buttons=["download"], elem_id=elem_id, format="png", alt_text=alt_text)
+
+
+class PairTab:
+    """Builds the tab inside the Blocks that is open; its components are attributes, its handlers methods."""
+
+    def __init__(self, calls: Calls, image_input: Callable[..., gr.Image], examples: list[tuple[Path, str]], demo: gr.Blocks) -> None:
+        self.calls, self.pipe, self.examples, self.demo = calls, calls.pipe, examples, demo
+        self.branches = [(branch_name(b.name), b.name) for b in self.pipe.config.branches]
+        self.names = [name for _, name in self.branches]
+        self.views = view_choices(self.pipe)
+        self.gated = self.pipe.config.fusion == "tsf"
+        self.state = gr.State(None, time_to_live=LIFETIME)
+        self.question = gr.State(None, time_to_live=LIFETIME)
+        self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
+        self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="mark")  # in the page, or its change would tell nobody
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self._ask(image_input)
+            with gr.Column(scale=3, min_width=300):
+                self._answer()
+        self._wire()
+
+    # Components -----------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, image_input: Callable[..., gr.Image]) -> None:
+        self.image = image_input(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture")
+        self.passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", placeholder="Paste a passage that speaks of a smell …")
+        self.button = gr.Button("Compare", variant="primary", elem_id="run")
+        rows = [[str(path), text] for path, text in self.examples]
+        self.gallery = gr.Examples(
+            rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private"
+        )
+        if self.pipe.objects:
+            with gr.Accordion(f"The {len(self.pipe.objects)} objects these weights know", open=False):
+                gr.Markdown(", ".join(self.pipe.objects))
+
+    def _answer(self) -> None:
+        self.verdict = gr.HTML("<p>The answer appears here.</p>", elem_id="verdict")
+        with gr.Tabs():
+            for title, build in (
+                ("Why", self._why), ("What if", self._what_if), ("Vote", self._vote), ("TSF gate", self._gate), ("Overlays", self._overlays),
+                ("Words", self._words),
+            ):  # fmt: skip
+                with gr.Tab(title):
+                    build()
+        with gr.Row():
+            self.opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of overlays", elem_id="opacity")
+            note = "From the smallest to the largest value: small differences look large."
+            self.stretch = gr.Checkbox(False, label="Stretch colours", elem_id="stretch", info=note)
+        with gr.Row():
+            self.make_link = gr.Button("Link to this view", size="sm", elem_id="make-link")
+            self.pack = gr.Button("Take away (zip of maps and numbers)", size="sm", elem_id="pack")
+            self.bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
+        self.link = gr.Textbox(label="Link", interactive=False, buttons=["copy"], visible="hidden", elem_id="link")
+
+    def _why(self) -> None:
+        self.part = gr.Radio([("Whole model", WHOLE), *self.branches], value=WHOLE, label="Evidence of", elem_id="part")
+        self.evidence = gr.HTML(elem_id="evidence")
+        alt = "The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values"
+        self.evidence_map, self.evidence_legend = shown_map("Regions for and against", "evidence-map", alt), gr.HTML()
+        self.faithful = gr.HTML(elem_id="faithful")
+        gr.Markdown(
+            "Each word is struck out and read alone. Blocks of a blank picture are shown in random orders, and parts of the picture are "
+            "looked at alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not "
+            "whether the model is right."
+        )
+
+    def _what_if(self) -> None:
+        self.altered = gr.HTML(elem_id="altered")
+        with gr.Row():
+            self.gate_open = gr.Checkbox(True, label="Gate open", elem_id="gate-open", visible=self.gated)
+            self.voting = gr.CheckboxGroup(self.branches, value=self.names, label="Branches that vote", elem_id="voting")
+        self.board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="board")
+        self.undo = gr.Button("Put everything back", size="sm", elem_id="undo")
+        gr.Markdown(
+            "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
+            "those that do. With the gate shut the passage is read without the picture."
+        )
+
+    def _vote(self) -> None:
+        self.votes = gr.HTML(elem_id="votes")
+
+    def _gate(self) -> None:
+        self.branch = gr.Radio(self.branches, value=self.names[0], label="Image branch", elem_id="branch")
+        kinds = [("Image share", "share"), ("Effect on the answer", "effect")]
+        self.kind = gr.Radio(kinds, value="share", label="Show", elem_id="kind", visible=self.gated)
+        self.gate = gr.HTML(elem_id="gate")
+        alt = "The picture with what is chosen under Show laid over each patch; the legend below gives the values"
+        self.gate_map, self.gate_legend = shown_map("Patches through the gate", "gate-map", alt), gr.HTML()
+        with gr.Accordion("Which patch met which word", open=False):
+            gr.Markdown("Through the gate each word meets some patches of the picture. The colour is what that meeting changed in the answer.")
+            self.links = gr.HTML(linked.NOTHING, html_template=linked.TEMPLATE, js_on_load=linked.SCRIPT, elem_id="links")
+
+    def _overlays(self) -> None:
+        self.view = gr.Dropdown(self.views, value=self.views[0][1] if self.views else None, label="Overlay", elem_id="view")
+        self.head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
+        alt = "The picture with the chosen map laid over it; the legend below gives the values"
+        self.attention_map, self.attention_legend = shown_map("Overlay", "attention-map", alt), gr.HTML()
+        gr.Markdown(
+            "Attention and Grad-CAM show where the model looked and which regions raised its score; neither proves why it answered as it did."
+        )
+
+    def _words(self) -> None:
+        self.word_branch = gr.Radio(self.branches, value=self.names[0], label="Text read with the picture of branch", elem_id="word-branch")
+        self.words = gr.HTML(elem_id="words")
+        gr.Markdown("Last-layer attention of the text encoder's summary token, mean of its heads: where it looked, not why the model decided.")
+
+    # Events ---------------------------------------------------------------------------------------------------------------------
+
+    def _wire(self) -> None:
+        self.chosen = [self.part, self.branch, self.kind, self.view, self.head, self.word_branch, self.opacity, self.stretch]
+        self.switches = [self.board, self.gate_open, self.voting]
+        self.why = [self.evidence, self.evidence_map, self.evidence_legend]
+        self.through = [self.gate, self.gate_map, self.gate_legend]
+        self.overlaid = [self.attention_map, self.attention_legend]
+        self.explained = [self.bundle, *self.switches, self.altered, *self.why, self.faithful, *self.through, self.links, *self.overlaid, self.words]
+        self.shown = [self.question, self.state, self.verdict, self.votes, *self.explained]
+        self._wire_questions()
+        self._wire_views()
+        self._wire_alterations()
+
+    def _wire_questions(self) -> None:
+        given = [self.image, self.passage, self.when]
+        self.demo.load(self.reopen, None, [self.mark, self.image, self.passage, *self.chosen], **SILENT)
+        asked = [
+            gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, self.shown, js=STAMP, **MODEL),
+            self.gallery.load_input_event.then(self.answer, given, self.shown, js=STAMP, **MODEL),
+        ]
+        for event in asked:
+            event.success(None, js=SHOW_VERDICT, api_visibility="private")
+            told = event.success(self.run, [self.question, *self.chosen], [self.state, *self.explained], **MODEL)
+            told.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
+            measured = told.success(self.measure, [self.question, self.state], self.faithful, **MODEL)
+            for done in (event, told, measured):  # the picture or the passage may have changed while the model was at work
+                self._check(done.then)
+        self._check(lambda *given, **named: gr.on([self.image.change, self.passage.change], *given, **(DRAWING | named)))
+
+    def _check(self, when: Callable[..., Any]) -> None:
+        """After an event: forget an answer that is about another question."""
+        when(self.forget, [self.question, self.image, self.passage, self.when], self.shown, js=STAMP, **SILENT)
+
+    def _wire_views(self) -> None:
+        redrawn = [self.opacity.change, self.stretch.change]
+        gr.on([self.part.change, self.opacity.change], self.show_evidence, [self.state, self.part, self.opacity], self.why, **DRAWING)
+        given = [self.state, self.branch, self.kind, self.opacity, self.stretch]
+        gr.on([self.branch.change, self.kind.change, *redrawn], self.show_gate, given, self.through, **DRAWING)
+        self.branch.change(linked.links_value, [self.state, self.branch], self.links, **DRAWING)
+        given = [self.state, self.view, self.head, self.opacity, self.stretch]
+        gr.on([self.view.change, self.head.change, *redrawn], self.show_map, given, self.overlaid, **DRAWING)
+        self.view.change(self.show_head, self.view, self.head, **DRAWING)
+        gr.on([self.word_branch.change, self.stretch.change], self.show_attention, [self.state, self.word_branch, self.stretch], self.words, **DRAWING)
+
+    def _wire_alterations(self) -> None:
+        changed = [self.board.input, self.gate_open.input, self.voting.input]
+        given = [self.question, self.state, *self.switches]
+        tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **MODEL)
+        tried.failure(lambda: "", None, self.altered, **SILENT)
+        packed = self.pack.click(self.pack_up, self.state, self.bundle, api_visibility="private")
+        for done in (tried, packed):
+            self._check(done.then)
+        self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **MODEL)  # queued after an alteration still at work
+        made = self.make_link.click(self.link_to, [self.question, *self.chosen], [self.query, self.link], api_visibility="private")
+        made.success(None, self.query, self.link, js=FULL_ADDRESS, api_visibility="private")
+
+    # Questions and answers ------------------------------------------------------------------------------------------------------
+
+    def answer(self, image: str | None, passage: str, when: float) -> tuple:
+        """The verdict alone; it comes at once, and whatever else stood there was about another question."""
+        prediction = self.calls.predict(image, passage)
+        votes = votes_html(prediction, self.pipe.config.temperature)
+        return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(WORKING)
+
+    def run(self, question: Question | None, *chosen: Any) -> tuple:
+        """The explanations of the question that was answered last; none if it has been given up meanwhile."""
+        if question is None:
+            return (gr.skip(),) * (1 + len(self.explained))
+        part, branch, kind, view, head, word_branch, opacity, stretch = chosen
+        e = self.calls.explain(question.image, question.passage)
+        return (
+            e, None, *self.put_back(e), *self.show_evidence(e, part, opacity), "", *self.show_gate(e, branch, kind, opacity, stretch),
+            linked.links_value(e, branch), *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
+        )  # fmt: skip
+
+    def measure(self, question: Question | None, explanation: Explanation | None) -> str:
+        """How faithful these explanations are."""
+        if question is None or explanation is None:
+            return ""
+        if not self.pipe.many_passes:
+            return "<p>How faithful this is was not measured: these weights are too large for that on this machine.</p>"
+        return faithfulness_html(explanation.prediction.label, self.calls.measure(question.image, question.passage, explanation))
+
+    def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
+        """An answer must not stand beside a picture or a passage that it is not about. What left the browser before the question was asked
+        says nothing about it."""
+        if question is not None and (question[:2] == (image, passage) or when <= question.asked):
+            return (gr.skip(),) * len(self.shown)
+        return None, None, WAITING, "", *self.blank("")
+
+    def blank(self, words: str) -> tuple:
+        """What stands in the place of ``explained``."""
+        return None, *self.put_back(None), words, None, "", "", words, None, "", linked.NOTHING, None, "", words
+
+    # Alterations, links, zips ---------------------------------------------------------------------------------------------------
+
+    def put_back(self, explanation: Explanation | None) -> tuple:
+        """The board, the gate's switch, the voting branches and the altered answer, as if nothing had been altered."""
+        told = "" if explanation is None else what_if_html(explanation.prediction, explanation.prediction.probability, Alteration())
+        return board_value(explanation), True, self.names, told
+
+    def alter(self, question: Question | None, explanation: Explanation | None, value: dict, opened: bool, voting: list[str]) -> str:
+        """The altered answer beside the old one."""
+        if question is None or explanation is None:
+            return WAITING
+        alteration = alteration_of(value, opened, voting, self.names)
+        old = explanation.prediction
+        new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
+        return what_if_html(old, new, alteration)
+
+    def pack_up(self, explanation: Explanation | None) -> dict:
+        """The zip."""
+        if explanation is None:
+            raise gr.Error("There is nothing to take away yet; press “Compare” first.", print_exception=False)
+        return gr.update(value=zipped(explanation, self.bundle.move_resource_to_block_cache), visible=True)
+
+    def link_to(self, question: Question | None, *settings: Any) -> tuple:
+        """The query of a link, and the field that will show the whole."""
+        named = dict(zip(SETTINGS, settings, strict=True))
+        return sentence(lambda: query_of(question and question[:2], self.examples, named)), gr.update(visible=True)
+
+    def reopen(self, request: gr.Request) -> list:
+        """A mark, example and settings of the address, if it names an example; the mark's change asks for the answer."""
+        heads = [self.heads_of(n) for n, b in self.pipe.model.branches.items() if b.is_vit]
+        choices = {
+            "part": [WHOLE, *self.names], "branch": self.names, "kind": ["share", "effect"], "view": [v for _, v in self.views],
+            "head": list(range(1, max(heads, default=1) + 1)), "words": self.names, "opacity": [n / 20 for n in range(21)], "stretch": [False, True],
+        }  # fmt: skip
+        example, named = reopened(dict(request.query_params), self.examples, choices)
+        if example is None:
+            return [gr.skip()] * (3 + len(SETTINGS))
+        return ["reopened", str(example[0]), example[1], *[named.get(name, gr.skip()) for name in SETTINGS]]
+
+    # Views: no model runs -------------------------------------------------------------------------------------------------------
+
+    def show_evidence(self, explanation: Explanation | None, part: str, opacity: float) -> tuple:
+        """The coloured passage, the map, its legend."""
+        if explanation is None:
+            return WAITING, None, ""
+        return evidence_html(explanation, part), *evidence_figure(explanation, part, opacity)
+
+    def show_gate(self, explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
+        """The coloured passage, the map, its legend."""
+        if explanation is None:
+            return WAITING, None, ""
+        if kind == "effect" and branch in explanation.gate_effect:
+            return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity)
+        return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
+
+    def show_map(self, explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
+        """An attention map or Grad-CAM, and its legend."""
+        return (None, WAITING) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
+
+    def show_head(self, view: str | None) -> dict:
+        """The slider of heads, where the view is of one head."""
+        kind, _, branch = (view or "").partition(":")
+        heads = self.heads_of(branch) if kind == "heads" else 1
+        return gr.update(visible=heads > 1, maximum=max(2, heads))
+
+    def heads_of(self, branch: str) -> int:
+        """Attention heads of a ViT branch's last layer."""
+        return self.pipe.model.branches[branch].backbone.blocks[-1].attn.num_heads
+
+    def show_attention(self, explanation: Explanation | None, branch: str, stretch: bool) -> str:
+        """The passage coloured by attention."""
+        return WAITING if explanation is None else attention_html(explanation, branch, stretch)
