@@ -48,23 +48,26 @@ class Case:
         return 1 / (1 + np.exp(-logits / self.model.config.temperature))
 
 
+def cut_texts(case: Case, kept: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """The passage cut down to the wordpieces at the given positions, padded as the model wants it. -> input_ids, mask [len(kept), T]."""
+    carry = case.model.config.padding == "carry"
+    width = case.input_ids.shape[1] if carry else max(len(row) for row in kept)
+    pad = case.input_ids[0, -1] if case.length < case.input_ids.shape[1] else case.input_ids.new_zeros(())
+    ids = pad.repeat(len(kept), width)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(kept):
+        ids[i, : len(row)] = case.input_ids[0, row]
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
 @torch.no_grad()
 def votes_of_texts(case: Case, kept: list[list[int]]) -> Tensor:
     """Votes of the picture with the passage cut down to the wordpieces at the given positions. -> [len(kept), branches]."""
-    result = []
     order = sorted(range(len(kept)), key=lambda i: len(kept[i]))  # like lengths together: little padding
-    carry = case.model.config.padding == "carry"
-    pad = case.input_ids[0, -1] if case.length < case.input_ids.shape[1] else case.input_ids.new_zeros(())
-    for start in range(0, len(order), CHUNK):
-        rows = [kept[i] for i in order[start : start + CHUNK]]
-        width = case.input_ids.shape[1] if carry else max(len(r) for r in rows)
-        ids = pad.repeat(len(rows), width)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = case.input_ids[0, row]
-            mask[i, : len(row)] = 1
-        result.append(case.model.match(case.encoded, ids, mask).votes)
-    return torch.cat(result)[torch.tensor(order, device=result[0].device).argsort()]
+    parts = [[kept[i] for i in order[start : start + CHUNK]] for start in range(0, len(order), CHUNK)]
+    votes = torch.cat([case.model.match(case.encoded, *cut_texts(case, part)).votes for part in parts])
+    return votes[torch.tensor(order, device=votes.device).argsort()]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .evidence import CELLS, Case, blanked
+from .evidence import CELLS, Case, blanked, cut_texts
 from .model import MustiOutput
 
 
@@ -49,8 +49,7 @@ def altered_logit(case: Case, alteration: Alteration) -> float:
     struck = {p for w in alteration.struck for p in case.words[w]}
     if alteration.struck and len(set(alteration.struck)) == len(case.words):
         raise InputError("All words are struck out; leave at least one.")
-    positions = [p for p in range(case.length) if p not in struck]
-    ids, mask = _shortened(case, positions)
+    ids, mask = cut_texts(case, [[p for p in range(case.length) if p not in struck]])
     images = case.images
     if alteration.blanked:
         shown = torch.ones(1, CELLS, CELLS, dtype=torch.bool)
@@ -59,16 +58,6 @@ def altered_logit(case: Case, alteration: Alteration) -> float:
         images = {n: blanked(x, shown) for n, x in images.items()}
     output = case.model.match(case.model.encode_images(images), ids, mask, gate_open=alteration.gate_open)
     return _vote_of(output, case.model.vote_slopes(), torch.tensor(kept, device=output.votes.device))
-
-
-def _shortened(case: Case, positions: list[int]) -> tuple[Tensor, Tensor]:
-    """input_ids and mask of the kept positions, padded as the model wants it."""
-    ids, mask = case.input_ids[:, positions], case.mask[:, positions]
-    if case.model.config.padding == "carry":
-        padding = case.input_ids.shape[1] - len(positions)
-        pad = case.input_ids[0, -1] if case.length < case.input_ids.shape[1] else 0
-        ids, mask = torch.nn.functional.pad(ids, (0, padding), value=int(pad)), torch.nn.functional.pad(mask, (0, padding))
-    return ids, mask
 
 
 def _vote_of(output: MustiOutput, slopes: Tensor, kept: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,16 +99,38 @@ def test_only_the_blocks_that_differ_from_a_blank_picture_have_a_value(pipe):
         assert cells[4:8, 0:2].sum() / cells.sum() > 0.8
 
 
-def test_windows_close_up(pipe, case):
-    """The top left window, enlarged, is the top left half of the picture resized; and the values of all windows balance."""
-    x = case.images["vit"]
-    corner = ev._enlarged(x, 0, 4, 4)
-    assert corner.shape == x.shape and torch.allclose(corner.mean(), x[..., :16, 16:].mean(), atol=0.05)
-    same = Image.new("RGB", (64, 64), "teal")
-    for values in ev.regions_close_up(pipe.case(same, PASSAGE)).values():
+def test_an_enlarged_window_shows_its_own_part():
+    x = torch.arange(4.0).view(1, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)  # quarters 0 1 / 2 3
+    assert [float(ev._enlarged(x, r, c, 4).mean()) for r in (0, 4) for c in (0, 4)] == [0, 1, 2, 3]
+    assert ev._enlarged(x, 0, 2, 4).shape == x.shape and ev._enlarged(x, 0, 2, 4).mean() == 0.5
+
+
+def test_windows_close_up_by_hand(case, monkeypatch):
+    """Where a vote is the mean of what is shown, the brighter quarter has the higher values, and a cell's is the mean of its windows'."""
+    bright = torch.zeros(1, 3, 32, 32)
+    bright[..., :16, 16:] = 8.0  # top right
+    case = dataclasses.replace(case, images={"vit": bright, "resnet": bright})
+    monkeypatch.setattr(case.model, "encode_images", lambda images: images)
+    monkeypatch.setattr(case.model, "match", lambda images, *_: SimpleNamespace(votes=torch.stack([images[n].mean((1, 2, 3)) for n in images], 1)))
+    values = ev.regions_close_up(case)["vit"] * 64
+    # Nine windows, rows and columns at 0, 2, 4: votes 0 4 8 / 0 2 4 / 0 0 0, of mean 2. A corner cell lies in one window, the next in more.
+    assert values[0, 7] == pytest.approx(8 - 2, abs=1e-4) and values[7, 0] == pytest.approx(0 - 2, abs=1e-4)
+    assert values[0, 4] == pytest.approx((4 + 8) / 2 - 2, abs=0.1)
+
+
+def test_close_up_of_one_colour_is_nothing(pipe):
+    for values in ev.regions_close_up(pipe.case(Image.new("RGB", (64, 64), "teal"), PASSAGE)).values():
         assert values.abs().max() < 1e-6
-    for values in ev.regions_close_up(case).values():
-        assert values.abs().max() > 0
+
+
+def test_relevance_without_a_class_token_starts_from_all_places(tokenizer, picture, monkeypatch):
+    vit = tiny_model().config.branches[0]
+    vit = dataclasses.replace(vit, backbone_args={**vit.backbone_args, "class_token": False, "global_pool": "avg"})
+    starts = []
+    real = ev.relevance
+    monkeypatch.setattr(ev, "relevance", lambda layers, start: starts.append(start) or real(layers, start))
+    maps = ev.regions_by_relevance(pipeline(tokenizer, branches=(vit,)).case(picture, PASSAGE))
+    assert maps["vit"].shape == (4, 4) and torch.allclose(starts[0], torch.full((16,), 1 / 16))
 
 
 # Contribution -----------------------------------------------------------------------------------------------------------------------

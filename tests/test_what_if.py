@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from musti_model import InputError
+from musti_model import InputError, MustiPipeline, MustiProcessor
 from musti_model.what_if import Alteration, altered_logit
 from page.board import alteration_of, board_value, what_if_html
+from tests.conftest import tiny_model
 
 PASSAGE = "The roses smelled sweet in the garden."
 
@@ -33,6 +34,19 @@ def test_nothing_altered(pipe, picture, plain):
 
 def test_a_struck_word_is_a_passage_without_it(pipe, picture):
     assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(pipe(picture, "The smelled in the garden.").logit, abs=1e-4)
+
+
+def test_a_struck_word_where_padding_takes_part(tokenizer, picture):
+    model = tiny_model(padding="carry")
+    pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
+    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(pipe(picture, "The smelled in the garden.").logit, abs=1e-4)
+    assert altered(pipe, picture) == pytest.approx(pipe(picture, PASSAGE).logit, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"struck": [99]}, {"struck": [-1]}, {"blanked": [(0, 8)]}, {"without": ["swin"]}])
+def test_what_is_not_there_cannot_be_altered(pipe, picture, changes):
+    with pytest.raises(InputError):
+        altered(pipe, picture, **changes)
 
 
 def test_a_blanked_picture_is_one_of_its_mean_colour(pipe, picture):
