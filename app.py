@@ -27,9 +27,10 @@ import gradio as gr
 from musti_model import MustiPipeline, WeightsError
 from musti_model.figures import overlay
 from musti_model.weights import STARTER
-from page.about import GUIDE, PAPER, card_markdown, faithfulness_markdown
+from page.about import about_tab
 from page.batch import batch_tab
 from page.calls import Calls, calls_of, sentence
+from page.language import say, speak
 from page.many import many_tab
 from page.pair import LIFETIME, PairTab
 from page.views import weights_banner
@@ -57,7 +58,7 @@ class SafeImage(gr.Image):
         try:
             return super().preprocess(payload)
         except Exception as error:
-            raise gr.Error("This file is not a picture we can read; try a JPEG or PNG.", print_exception=False) from error
+            raise gr.Error(say("This file is not a picture we can read; try a JPEG or PNG."), print_exception=False) from error
 
     def get_block_name(self) -> str:
         """The front end draws it as the ordinary image component."""
@@ -83,20 +84,18 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
         )
-        gr.HTML(weights_banner(pipe, problem))
-        with gr.Tabs():
-            with gr.Tab("One pair"):
-                PairTab(calls, SafeImage, EXAMPLE_FILES, demo)
+        gr.HTML(lambda: weights_banner(pipe, problem))
+        with gr.Tabs() as pages:
+            with gr.Tab("One pair", id="pair"):
+                pair = PairTab(calls, SafeImage, EXAMPLE_FILES, demo)
             with gr.Tab("Compare many"):
                 many_tab(SafeImage, calls.rank, calls.explain, sentence)
             with gr.Tab("Batch"):
                 batch_tab(calls.answer_many, sentence)
             with gr.Tab("About"):
-                gr.Markdown(GUIDE, elem_id="guide")
-                gr.Markdown(faithfulness_markdown(ASSETS))
-                gr.Markdown(card_markdown(pipe), elem_id="card")
-                gr.Markdown(PAPER)
+                about_tab(pipe, ASSETS, pages, pair)
         demo.load(None, js=LIVE, api_visibility="private")
+        speak(demo)
         endpoints(calls)
     return demo.queue(max_size=20, default_concurrency_limit=1)
 

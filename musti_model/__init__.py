@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from .config import ImageBranchConfig, MustiConfig, preset
-from .errors import InputError, WeightsError
+from .errors import InputError, Sentence, WeightsError
 from .explain import Explanation
 from .model import MustiModel, MustiOutput
 from .pipeline import MustiPipeline, Prediction
@@ -19,6 +19,7 @@ __all__ = [
     "MustiPipeline",
     "MustiProcessor",
     "Prediction",
+    "Sentence",
     "WeightsError",
     "preset",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import explain as maths
 from .branches import ImageTokens
-from .errors import InputError, WeightsError
+from .errors import InputError, Sentence, WeightsError
 from .evidence import Case, Evidence, evidence_of
 from .explain import Explanation, Gate, GateWeights, Maps
 from .faithfulness import Faithfulness, of_regions, of_words
@@ -120,7 +120,7 @@ class MustiPipeline:
     def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
         """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
         if len(images) != len(passages):
-            raise InputError(f"There are {len(images)} pictures and {len(passages)} passages; give as many of each.")
+            raise InputError("There are {pictures} pictures and {passages} passages; give as many of each.", pictures=len(images), passages=len(passages))
         result = []
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
@@ -291,10 +291,11 @@ class MustiPipeline:
         unsure = bool(self.objects) and not read
         if unsure:
             notices.append(
-                f"The model found none of the {len(self.objects)} smell objects it knows in this passage, so its answer says little."
+                Sentence("The model found none of the {count} smell objects it knows in this passage, so its answer says little.", count=len(self.objects))
             )
         if seen and seen[0][1] < SEEN:
-            notices.append(f"The model is not sure what the picture shows: its best guess, {seen[0][0]}, has {seen[0][1]:.0%}.")
+            told = "The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}."
+            notices.append(Sentence(told, object=Sentence(seen[0][0]), share=seen[0][1]))
         return Prediction(
             label="YES" if probability >= self.config.threshold else "NO",
             probability=probability,

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .config import MustiConfig
-from .errors import InputError
+from .errors import InputError, Sentence
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 30_000_000
@@ -38,18 +38,18 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decoded(source)
     if not isinstance(source, (str, Path)):
-        raise InputError(f"A picture is a file name or a PIL image, not {type(source).__name__}.")
+        raise InputError("A picture is a file name or a PIL image, not {kind}.", kind=type(source).__name__)
     path = Path(source)
     try:
         size = path.stat().st_size if path.is_file() else -1
     except (OSError, ValueError):  # a name too long for a file, or with a zero in it
         size = -1
     if size < 0:
-        raise InputError(f"There is no picture file {path.name[:60]!r}; check the name.")
+        raise InputError("There is no picture file {name!r}; check the name.", name=path.name[:60])
     if size == 0:
         raise InputError("The picture file is empty; choose another one.")
     if size > MAX_BYTES:
-        raise InputError(f"The picture file has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.")
+        raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6)
     return _decoded(path)
 
 
@@ -65,18 +65,18 @@ def _decoded(source: Path | Image.Image) -> Image.Image:
         except InputError:
             raise
         except Image.DecompressionBombError as error:
-            raise InputError(_too_large()) from error
+            raise _too_large() from error
         except Exception as error:  # Pillow's decoders raise almost anything on broken files
             raise InputError("This file is not a picture we can read, or it is damaged; try a JPEG or PNG.") from error
 
 
-def _too_large() -> str:
-    return f"The picture is too large; the limit is {MAX_PIXELS // 1_000_000} megapixels."
+def _too_large() -> InputError:
+    return InputError("The picture is too large; the limit is {limit} megapixels.", limit=MAX_PIXELS // 1_000_000)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        raise InputError(_too_large())
+        raise _too_large()
     if min(image.size) < 1:
         raise InputError("The picture has no pixels; choose another one.")
     if getattr(image, "is_animated", False):
@@ -114,7 +114,7 @@ def clean_passage(text: str) -> str:
     if not isinstance(text, str):
         raise InputError("The passage must be text.")
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"The passage has {len(text)} characters; the limit is {MAX_CHARACTERS}.")
+        raise InputError("The passage has {count} characters; the limit is {limit}.", count=len(text), limit=MAX_CHARACTERS)
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     text = _BROKEN.sub("", unicodedata.normalize("NFC", text).translate(_LIGATURES)).replace("\r\n", "\n")
     text = "".join(" " if c != "\n" and unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()
@@ -210,11 +210,11 @@ class MustiProcessor:
         if len(kept) >= total:
             return []
         if not kept:
-            return [f"The passage is longer than the model reads: none of its {total} words was read whole."]
-        return [
-            f"The passage is longer than the model reads: its last {total - len(kept)} of {total} words were left out; "
-            f"the last word read is “{kept[-1].text}”."
-        ]
+            return [Sentence("The passage is longer than the model reads: none of its {total} words was read whole.", total=total)]
+        told = (
+            "The passage is longer than the model reads: its last {left} of {total} words were left out; the last word read is “{word}”."
+        )
+        return [Sentence(told, left=total - len(kept), total=total, word=kept[-1].text)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the tokenizer and processor.json (sizes, means, stds; for readers, the config has them too)."""

@@ -38,11 +38,11 @@ def altered_logit(case: Case, alteration: Alteration) -> float:
     names = list(case.model.branches)
     unknown = sorted(set(alteration.without) - set(names))
     if unknown:
-        raise InputError(f"There is no branch {unknown[0]!r}; there are {', '.join(names)}.")
+        raise InputError("There is no branch {name!r}; there are {names}.", name=unknown[0], names=", ".join(names))
     if not all(0 <= w < len(case.words) for w in alteration.struck):
-        raise InputError(f"The passage has {len(case.words)} words that were read; count them from 0.")
+        raise InputError("The passage has {count} words that were read; count them from 0.", count=len(case.words))
     if not all(0 <= n < CELLS for cell in alteration.blanked for n in cell):
-        raise InputError(f"A cell is a row and a column from 0 to {CELLS - 1}.")
+        raise InputError("A cell is a row and a column from 0 to {last}.", last=CELLS - 1)
     kept = [n not in alteration.without for n in names]
     if not any(kept):
         raise InputError("At least one branch has to vote; leave one in.")

@@ -1,38 +1,88 @@
-"""The tab "About": how to read the page, a worked example, the weights and their scores, the paper, how to cite."""
+"""The tab "About": how to read the page, a guided tour, how true the explanations are, the weights, the paper, how to cite."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
 
 from musti_model import MustiPipeline
 
-GUIDE = """## How to read this page
+from .language import say
+from .pair import PairTab
 
-1. **The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the threshold it is called close; when the model reads
-   none of its objects in the passage, it says that it cannot tell.
-2. **Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, blocks of the
-   picture are hidden and shown, parts are looked at enlarged. Below stands how faithful this very explanation is, against random ones.
-3. **What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.
-4. **TSF gate** shows how much of the picture goes into the text before it is read, word by word and patch by patch, and what that changes in the answer.
-5. **Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.
-6. **Vote** shows how the two image branches add up.
+GUIDE = (
+    "**The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the threshold it is called close; when the "
+    "model reads none of its objects in the passage, it says that it cannot tell.",
+    "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, "
+    "parts of the picture are hidden at random, and parts are looked at enlarged. Below stands how faithful this very explanation is, against random ones.",
+    "**What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.",
+    "**TSF gate** shows how much of the picture goes into the text before it is read, word by word and patch by patch, and what that changes in the answer.",
+    "**Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.",
+    "**Vote** shows how the two image branches add up.",
+)
 
-## A worked example
 
-Choose the first example, the candle with *“She blew out the candle …”*. The answer is YES. Under **Why**, one word is orange: *candle*. Under **What if**, click
-it away: the probability falls below the threshold, although wick and wax still stand there, because these small weights know the word but not the things around it.
-Put it back, and draw over the candle in the picture. Then choose the second example: the same picture with a German passage about a horse is a NO, and **Why**
-says which word the passage would have needed.
-"""
-PAPER = """## The paper
+class Step(NamedTuple):
+    """A step of the tour. example: its number on the page, from 0; view: the tab that is opened."""
 
-The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature Extractor on
-the MUSTI dataset* (MediaEval 2023): ViT and ResNet image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch and a vote.
+    text: str
+    example: int
+    view: str
 
-## How to cite
 
-Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for the task, and this page by its address, the name and revision of the weights above, and the day.
-"""
+TOUR = (
+    Step("A candle, and *“She blew out the candle …”*. The answer is YES, and one word is orange: *candle*.", 0, "why"),
+    Step(
+        "Click the word *candle* away: the probability falls below the threshold, although wick and wax still stand there, because these small weights know "
+        "the word but not the things around it. Put it back, and draw over the candle in the picture.",
+        0, "what-if",
+    ),
+    Step("The same picture with a German passage about a horse is a NO. **Why NO?** says which word the passage would have needed.", 1, "why"),
+    Step(
+        "How much of the picture went into the words: with these weights hardly anything, which the numbers say. Choose *Effect on the answer*, and open "
+        "*Which patch met which word*.",
+        0, "gate",
+    ),
+)  # fmt: skip
+PAPER = (
+    "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature "
+    "Extractor on the MUSTI dataset* (MediaEval 2023): ViT and ResNet image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch "
+    "and a vote."
+)
+CITE = (
+    "Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for the task, and this page by its address, the name and revision of the "
+    "weights above, and the day."
+)
+
+
+def heading(text: str, level: int = 2) -> gr.HTML:
+    """A heading in the visitor's language."""
+    return gr.HTML(lambda: f"<h{level}>{say(text)}</h{level}>", elem_classes="prose")
+
+
+def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) -> None:
+    """Builds the tab. assets: folder with the measured faithfulness; pages, pair: where the tour leads."""
+    heading("How to read this page")
+    with gr.Column(elem_id="guide"):
+        for text in GUIDE:
+            gr.Markdown(text)
+    heading("A guided tour")
+    for number, step in enumerate(TOUR, start=1):
+        with gr.Row(elem_classes="step"):
+            gr.Markdown(step.text)
+            button = gr.Button(f"Show step {number}", size="sm", min_width=140, scale=0, elem_id=f"step-{number}")
+        pair.show_example(button, step.example, step.view, pages)
+    heading("How true the explanations are")
+    gr.HTML(lambda: faithfulness_html(assets), elem_id="measured")
+    heading("These weights")
+    gr.Markdown("The card is in the language of whoever wrote it.")
+    gr.Markdown(card_markdown(pipe), elem_id="card")
+    heading("The paper")
+    gr.Markdown(PAPER)
+    heading("How to cite")
+    gr.Markdown(CITE)
 
 
 def card_markdown(pipe: MustiPipeline) -> str:
@@ -42,17 +92,36 @@ def card_markdown(pipe: MustiPipeline) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not text:
-        return "## These weights\n\nNo card lies with these weights."
+        return "No card lies with these weights."
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<[^>]*>", "", text)  # a badge would be fetched from elsewhere
     if text.startswith("---"):
         text = text.split("---", 2)[-1]
-    return "## These weights\n\n" + text.strip().replace("\n# ", "\n### ").replace("\n## ", "\n### ").removeprefix("# ")
+    return text.strip().replace("\n# ", "\n### ").replace("\n## ", "\n### ").removeprefix("# ")
 
 
-def faithfulness_markdown(assets: Path) -> str:
-    """The measured faithfulness of the embedded starter's explanations; "" where it was not measured."""
-    table, numbers = assets / "faithfulness" / "faithfulness.md", assets / "faithfulness" / "faithfulness.json"
-    if not table.is_file() or not numbers.is_file():
+def faithfulness_html(assets: Path) -> str:
+    """The measured faithfulness of the embedded starter's explanations for the whole model; "" where it was not measured."""
+    file = assets / "faithfulness" / "faithfulness.json"
+    if not file.is_file():
         return ""
-    weights = json.loads(numbers.read_text())["weights"]
-    return f"## How true the explanations are\n\nMeasured with {weights}; low deletion and high insertion are good.\n\n{table.read_text()}"
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    told = say(
+        "Measured with {weights} on {pairs} pairs that were answered YES rightly. Deletion takes away first what is said to matter most: low is good. "
+        "Insertion puts it back first: high is good. Pointing: the top word names the shared object; the share of positive evidence in the quarter of "
+        "four pictures that the passage speaks of.",
+        weights=measured["weights"], pairs=measured["pairs"],
+    )  # fmt: skip
+    return f"<p>{told}</p>" + "".join(_table(kind, measured[kind]) for kind in ("words", "regions"))
+
+
+def _table(kind: str, rows: dict[str, dict[str, Any]]) -> str:
+    heads = "".join(f"<th>{say(h)}</th>" for h in (kind.capitalize(), "deletion", "insertion", "better than random", "pointing"))
+    lines = []
+    for name, row in sorted(rows.items(), key=lambda r: r[1]["deletion"]):
+        if ", " not in name:  # of the whole model
+            pointing = row.get("pointing", row.get("grid"))
+            cells = (f"{row['deletion']:.3f}", f"{row['insertion']:.3f}", f"{row['better']:.0%}", "" if pointing is None else f"{pointing:.0%}")
+            lines.append(f"<tr><td>{say(name)}</td>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
+    chance = next(iter(rows.values()))
+    lines.append(f"<tr><td>{say('random')}</td><td>{chance['random_deletion']:.3f}</td><td>{chance['random_insertion']:.3f}</td><td></td><td></td></tr>")
+    return f'<div class="scroll"><table class="votes"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'

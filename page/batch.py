@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlsplit
 import gradio as gr
 from PIL import Image
 
-from musti_model import InputError, MustiPipeline
+from musti_model import InputError, MustiPipeline, Sentence
 from musti_model.processing import MAX_BYTES, open_image
 from training.data import BadRecord, MustiPair, iter_records, parse_records
+
+from .language import say
 
 MOST_RECORDS, SIZE, LATEST = 2000, 16, 8
 COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem")
@@ -39,17 +41,17 @@ class Pictures:
         path = PurePosixPath(unquote(urlsplit(address).path.replace("\\", "/")))
         fitting = [n for n in self.members if PurePosixPath(n).name == path.name]
         if not fitting:
-            raise InputError(f"The zip holds no picture {path.name!r}.")
+            raise InputError("The zip holds no picture {name!r}.", name=path.name)
         member = self.members[max(fitting, key=lambda n: _common_end(PurePosixPath(n).parts, path.parts))]
         if member.file_size > MAX_BYTES:
-            raise InputError(f"The picture {path.name!r} is over {MAX_BYTES / 1e6:.0f} MB.")
+            raise InputError("The picture {name!r} is over {limit:.0f} MB.", name=path.name, limit=MAX_BYTES / 1e6)
         try:
             file = io.BytesIO(self.archive.read(member))
             return open_image(Image.open(file))
         except InputError:
             raise
         except Exception as error:  # damaged, encrypted, or no picture at all: zipfile and Pillow raise almost anything
-            raise InputError(f"The picture {path.name!r} cannot be read.") from error
+            raise InputError("The picture {name!r} cannot be read.", name=path.name) from error
 
 
 def _common_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
@@ -68,7 +70,7 @@ def records_of(path: str | Path) -> Iterator[Any]:
             rows = csv.DictReader(file)
             missing = {"image", "text"} - set(rows.fieldnames or ())
             if missing:
-                raise InputError(f"The CSV has no column {' and no column '.join(sorted(missing))}; its first line names the columns.")
+                raise InputError("The CSV has no column {columns}; its first line names the columns.", columns=", ".join(sorted(missing)))
             for number, row in enumerate(rows, start=1):
                 yield {k: v for k, v in row.items() if k is not None} | ({} if row.get("id") else {"id": number})
     except (UnicodeDecodeError, csv.Error) as error:
@@ -85,7 +87,7 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
                 pipe.processor.passages([item.text])
                 ready.append((row, pictures.open(item.image), item.text))
             except InputError as error:
-                row["problem"] = str(error)
+                row["problem"] = error.args[0]
     answers = pipe.predict([image for _, image, _ in ready], [text for _, _, text in ready], batch=SIZE)
     for (row, _, _), answer in zip(ready, answers, strict=True):
         row |= {"answer": answer.label, "probability": round(answer.probability, 4)}
@@ -95,7 +97,7 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
 def _row(item: MustiPair | BadRecord) -> dict[str, Any]:
     empty = dict.fromkeys(COLUMNS, "") | {"id": item.id}
     if isinstance(item, BadRecord):
-        return empty | {"problem": f"record {item.position}: {item.reason}"}
+        return empty | {"problem": Sentence("record {number}: {reason}", number=item.position, reason=Sentence(item.reason))}
     return empty | {"image": item.image, "text": item.text, "language": item.language}
 
 
@@ -107,18 +109,19 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
             languages.setdefault(row["language"], Counter())[row["answer"]] += 1
     problems = [r for r in rows if r["problem"]]
     counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
-    table = f'<table class="votes"><thead><tr><th>language</th><th>YES</th><th>NO</th></tr></thead><tbody>{counts}</tbody></table>' if counts else ""
-    bad = "".join(f"<li>{escape(str(r['id']) or '(no id)')}: {escape(r['problem'])}</li>" for r in problems[-LATEST:])
-    more = f" (the last {LATEST} of them)" if len(problems) > LATEST else ""
-    told = f"<p>Not answered{more}:</p><ul>{bad}</ul>" if bad else ""
+    heads = "".join(f"<th>{say(h)}</th>" for h in ("language", "YES", "NO"))
+    table = f'<table class="votes"><thead><tr>{heads}</tr></thead><tbody>{counts}</tbody></table>' if counts else ""
+    bad = "".join(f"<li>{escape(str(r['id']) or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
+    title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
+    told = f"<p>{title}</p><ul>{bad}</ul>" if bad else ""
     latest = "".join(
-        f"<li>{escape(str(r['id']))}: <strong>{r['answer']}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
+        f"<li>{escape(str(r['id']))}: <strong>{say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
         for r in [r for r in rows if r["answer"]][-LATEST:]
     )
-    title = "Done" if finished else "At work"
+    counts = say("{answered} answered, {not_answered} not, of {all} records.", answered=len(rows) - len(problems), not_answered=len(problems), all=len(rows))
     return (
-        f"<p><strong>{title}:</strong> {len(rows) - len(problems)} answered, {len(problems)} not, of {len(rows)} records so far.</p>"
-        f"{table}{told}" + (f"<p>Latest:</p><ul>{latest}</ul>" if latest else "")
+        f"<p><strong>{say('Done:') if finished else say('At work:')}</strong> {counts}</p>{table}{told}"
+        + (f"<p>{say('Latest:')}</p><ul>{latest}</ul>" if latest else "")
     )
 
 
@@ -146,9 +149,12 @@ def _safe_cell(value: Any) -> Any:
 
 def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence: Callable[[Callable[[], Any]], Any]) -> None:
     """Builds the tab. answer: ``answered`` on the page's model; sentence: calls a function, its errors become sentences on the page."""
-    gr.Markdown(
-        f"A MUSTI file (`.json`) or a table (`.csv` with columns id, image, text, language), and a zip of its pictures, which are found by their file names. "
-        f"At most {MOST_RECORDS} records. Every record comes back, answered or with the reason why not. Files are deleted within two hours."
+    gr.HTML(
+        Sentence(
+            "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, which are found by their "
+            "file names. At most {most} records. Every record comes back, answered or with the reason why not. Files are deleted within two hours.",
+            most=MOST_RECORDS,
+        )
     )
     with gr.Row():
         source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".csv"], elem_id="batch-file")
@@ -159,15 +165,15 @@ def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence
 
     def answer_all(file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
         if not file or not archive:
-            raise gr.Error("Choose a file of pairs and a zip of pictures first.", print_exception=False)
+            raise gr.Error(say("Choose a file of pairs and a zip of pictures first."), print_exception=False)
         records, zipped = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
         if not records or len(records) > MOST_RECORDS:
-            words = f"The file holds more than {MOST_RECORDS} records; split it." if records else "The file holds no record."
+            words = say("The file holds more than {most} records; split it.", most=MOST_RECORDS) if records else say("The file holds no record.")
             raise gr.Error(words, print_exception=False)
         items, rows = list(parse_records(records)), []
         for start in range(0, len(items), SIZE):
             rows += answer(items[start : start + SIZE], zipped)
-            progress(len(rows) / len(items), desc=f"{len(rows)} of {len(items)}")
+            progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
             yield summary_html(rows, finished=False), gr.skip()
         yield summary_html(rows, finished=True), gr.update(value=write_results(rows, records, results.move_resource_to_block_cache), visible=True)
 

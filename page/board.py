@@ -11,13 +11,16 @@ from musti_model import Explanation, Prediction
 from musti_model.evidence import CELLS
 from musti_model.what_if import Alteration
 
+from .language import say
+from .views import meter_html
+
 SIDE = 480  # px of the picture on the board
-EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1"}
+EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1", "told": {}}
 # Handlebars escapes HTML, but Gradio then evaluates the whole as a JavaScript template: see ``literal``.
 TEMPLATE = """<div class="board">{{#if value.picture}}
-<p class="passage" role="group" aria-label="Words to strike out">{{#each value.words}}<button type="button" class="strike{{#if off}} off{{/if}}"
+<p class="passage" role="group" aria-label="{{value.told.words}}">{{#each value.words}}<button type="button" class="strike{{#if off}} off{{/if}}"
  data-list="words" data-at="{{@index}}" aria-pressed="{{off}}">{{text}}</button> {{/each}}</p>
-<div class="cells" role="group" aria-label="Regions to blank out" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
+<div class="cells" role="group" aria-label="{{value.told.cells}}" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
 {{#each value.cells}}<button type="button" class="{{#if off}}off{{/if}}" data-list="cells" data-at="{{@index}}" aria-pressed="{{off}}" aria-label="{{text}}">
 </button>{{/each}}</div>{{/if}}</div>"""
 # A drag draws on the page at once and is told to the server when it ends; Enter and Space arrive as a click without a pointer (detail 0).
@@ -73,9 +76,15 @@ def board_value(explanation: Explanation | None) -> dict[str, Any]:
     if explanation is None:
         return EMPTY
     words = [{"text": literal(w), "off": False} for w in explanation.words]
-    cells = [{"text": f"row {r + 1}, column {c + 1}", "off": False} for r in range(CELLS) for c in range(CELLS)]
+    cells = [{"text": place_name(r, c), "off": False} for r in range(CELLS) for c in range(CELLS)]
+    told = {"words": literal(say("Words to strike out")), "cells": literal(say("Regions to blank out"))}
     image = explanation.image
-    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}"}
+    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}", "told": told}
+
+
+def place_name(row: int, column: int) -> str:
+    """A place of a grid, counted from 0, as screen readers say it."""
+    return say("row {row}, column {column}", row=row + 1, column=column + 1)
 
 
 def data_url(image: Image.Image, side: int = SIDE) -> str:
@@ -97,13 +106,13 @@ def alteration_of(value: dict[str, Any], gate_open: bool, voting: list[str], bra
 def what_if_html(prediction: Prediction, probability: float, alteration: Alteration) -> str:
     """The new probability beside the old one."""
     if not alteration.changes:
-        return "<p>Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here.</p>"
+        told = say("Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here.")
+        return f"<p>{told}</p>"
     rows = "".join(
-        f'<tr><td>{name}</td><td><strong>{p:.3f}</strong></td><td>{"YES" if p >= prediction.threshold else "NO"}</td>'
-        f'<td><div class="meter" role="img" aria-label="{name}: probability {p:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
-        f'<div class="mark" style="left:{prediction.threshold:.1%}"></div></div></td></tr>'
-        for name, p in (("as it is", prediction.probability), ("altered", probability))
+        f"<tr><td>{name}</td><td><strong>{p:.3f}</strong></td><td>{say('YES') if p >= prediction.threshold else say('NO')}</td>"
+        f"<td>{meter_html(p, prediction.threshold)}</td></tr>"
+        for name, p in ((say("as it is"), prediction.probability), (say("altered"), probability))
     )
     turned = (prediction.probability >= prediction.threshold) != (probability >= prediction.threshold)
-    sentence = "That turns the answer." if turned else "The answer stays the same."
+    sentence = say("That turns the answer.") if turned else say("The answer stays the same.")
     return f'<table class="votes whatif"><tbody>{rows}</tbody></table><p>{sentence}</p>'

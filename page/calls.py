@@ -12,6 +12,7 @@ from musti_model.faithfulness import Faithfulness
 from musti_model.what_if import Alteration
 
 from .batch import Pictures, answered
+from .language import say
 from .many import ranked
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
@@ -24,10 +25,10 @@ def sentence(function: Callable[[], Any]) -> Any:
     except gr.Error:
         raise
     except (InputError, WeightsError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(say(error.args[0]), print_exception=False) from error
     except Exception as error:  # no memory left on the device, say: the log tells more than the page should
         logging.getLogger(__name__).exception("a question could not be answered")
-        raise gr.Error("This pair could not be answered; try a smaller picture or another one.", print_exception=False) from error
+        raise gr.Error(say("This pair could not be answered; try a smaller picture or another one."), print_exception=False) from error
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ import numpy as np
 
 from musti_model import Explanation
 
-from .board import data_url, literal
+from .board import data_url, literal, place_name
+from .language import say
 
-NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1}
+NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1, "told": {}}
 TEMPLATE = """<div class="board links">{{#if value.words}}
-<p class="passage" role="group" aria-label="Words">{{#each value.words}}<button type="button" class="strike" data-word="{{@index}}">{{this}}</button> {{/each}}</p>
-<div class="cells" role="group" aria-label="Patches" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}};
+<p class="passage" role="group" aria-label="{{value.told.words}}">{{#each value.words}}<button type="button" class="strike" data-word="{{@index}}">{{this}}</button> {{/each}}</p>
+<div class="cells" role="group" aria-label="{{value.told.patches}}" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}};
 grid-template:repeat({{value.rows}},1fr) / repeat({{value.columns}},1fr)">{{#each value.cells}}<button type="button" data-cell="{{@index}}"
- aria-label="{{this}}"></button>{{/each}}</div><p class="told" aria-live="polite">Choose a word or a patch.</p>{{/if}}</div>"""
+ aria-label="{{this}}"></button>{{/each}}</div><p class="told" aria-live="polite">{{value.told.choose}}</p>{{/if}}</div>"""
 # Orange raises the logit, purple lowers it, as everywhere on the page; the strongest link of what was chosen has the full colour.
 SCRIPT = """
 const all = (kind) => [...element.querySelectorAll(`button[data-${kind}]`)];
@@ -26,9 +27,9 @@ const show = (chosen, others, values) => {
   });
   const best = values.reduce((a, v, i) => Math.abs(v) > Math.abs(values[a]) ? i : a, 0);
   const name = (b) => b.innerText || b.getAttribute("aria-label");
-  element.querySelector(".told").textContent = values.some((v) => v !== 0)
-    ? `“${name(chosen)}” meets “${name(others[best])}” most: ${values[best] >= 0 ? "+" : ""}${values[best].toPrecision(3)} of the logit`
-    : `“${name(chosen)}” meets none.`;
+  const found = {a: name(chosen), b: name(others[best]), v: (values[best] >= 0 ? "+" : "") + values[best].toPrecision(3)};
+  const told = props.value.told;
+  element.querySelector(".told").textContent = (values.some((v) => v !== 0) ? told.meets : told.none).replace(/\\[([abv])\\]/g, (_, key) => found[key]);
 };
 const choose = (e) => {
   const b = e.target.closest("button[data-word], button[data-cell]");
@@ -52,7 +53,11 @@ def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
     image = explanation.image
     return {
         "words": [literal(w) for w in explanation.words],
-        "cells": [f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)],
+        "cells": [place_name(r, c) for r in range(rows) for c in range(columns)],
         "links": np.vectorize(lambda v: float(f"{v:.3g}"))(effect.links.reshape(len(effect.links), -1)).tolist(),
         "picture": data_url(image), "shape": f"{image.width} / {image.height}", "rows": rows, "columns": columns,
+        "told": {
+            "words": say("Words"), "patches": say("Patches"), "choose": say("Choose a word or a patch."),
+            "meets": say("“[a]” meets “[b]” most: [v] of the logit"), "none": say("“[a]” meets none."),  # filled in by the browser
+        },
     }  # fmt: skip

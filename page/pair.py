@@ -1,17 +1,20 @@
 """The tab "One pair": a question, its answer at once, its explanations after."""
 
+import time
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from musti_model import Explanation
+from musti_model import Explanation, Sentence
 from musti_model.what_if import Alteration
 
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls, sentence
+from .language import say
 from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
 from .views import (
@@ -25,6 +28,7 @@ from .views import (
     faithfulness_html,
     gate_html,
     map_figure,
+    object_name,
     verdict_html,
     view_choices,
     votes_html,
@@ -36,9 +40,9 @@ SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
 # Messages of one visitor may overtake each other, so each says when it left the browser.
 STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
-WORKING = "<p>The explanations follow …</p>"
-FAILED = "<p>The explanations could not be made.</p>"
-WAITING = "<p>Press “Compare” for the answer.</p>"  # also after an answer has expired
+WORKING = "The explanations follow …"
+FAILED = "The explanations could not be made."
+WAITING = "Press “Compare” for the answer."  # also after an answer has expired
 SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
 SILENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 DRAWING = SILENT | {"trigger_mode": "always_last"}
@@ -51,6 +55,11 @@ class Question(NamedTuple):
     image: str
     passage: str
     asked: float
+
+
+def paragraph(text: str) -> str:
+    """A sentence of ours in the visitor's language, as HTML."""
+    return f"<p>{say(text)}</p>"
 
 
 def shown_map(label: str, elem_id: str, alt_text: str) -> gr.Image:
@@ -89,17 +98,17 @@ class PairTab:
             rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private"
         )
         if self.pipe.objects:
-            with gr.Accordion(f"The {len(self.pipe.objects)} objects these weights know", open=False):
-                gr.Markdown(", ".join(self.pipe.objects))
+            with gr.Accordion(Sentence("The {count} objects these weights know", count=len(self.pipe.objects)), open=False):
+                gr.HTML(lambda: escape(", ".join(map(object_name, self.pipe.objects))))
 
     def _answer(self) -> None:
-        self.verdict = gr.HTML("<p>The answer appears here.</p>", elem_id="verdict")
-        with gr.Tabs():
-            for title, build in (
-                ("Why", self._why), ("What if", self._what_if), ("Vote", self._vote), ("TSF gate", self._gate), ("Overlays", self._overlays),
-                ("Words", self._words),
+        self.verdict = gr.HTML(Sentence("The answer appears here."), elem_id="verdict")
+        with gr.Tabs() as self.tabs:
+            for name, title, build in (
+                ("why", "Why", self._why), ("what-if", "What if", self._what_if), ("vote", "Vote", self._vote), ("gate", "TSF gate", self._gate),
+                ("overlays", "Overlays", self._overlays), ("words", "Words", self._words),
             ):  # fmt: skip
-                with gr.Tab(title):
+                with gr.Tab(title, id=name):
                     build()
         with gr.Row():
             self.opacity = gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of overlays", elem_id="opacity")
@@ -118,9 +127,8 @@ class PairTab:
         self.evidence_map, self.evidence_legend = shown_map("Regions for and against", "evidence-map", alt), gr.HTML()
         self.faithful = gr.HTML(elem_id="faithful")
         gr.Markdown(
-            "Each word is struck out and read alone. Blocks of a blank picture are shown in random orders, and parts of the picture are "
-            "looked at alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not "
-            "whether the model is right."
+            "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The "
+            "numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
         )
 
     def _what_if(self) -> None:
@@ -187,11 +195,20 @@ class PairTab:
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
             told = event.success(self.run, [self.question, *self.chosen], [self.state, *self.explained], **MODEL)
-            told.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
+            told.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
             measured = told.success(self.measure, [self.question, self.state], self.faithful, **MODEL)
             for done in (event, told, measured):  # the picture or the passage may have changed while the model was at work
                 self._check(done.then)
         self._check(lambda *given, **named: gr.on([self.image.change, self.passage.change], *given, **(DRAWING | named)))
+
+    def show_example(self, button: gr.Button, number: int, view: str, pages: gr.Tabs) -> None:
+        """Has a button elsewhere on the page open this tab, ask an example (counted from 0) and show a view of the answer."""
+        picture, passage = self.examples[number]
+
+        def show() -> tuple:
+            return gr.Tabs(selected="pair"), gr.Tabs(selected=view), str(picture), passage, f"{number} {time.time()}"
+
+        button.click(show, None, [pages, self.tabs, self.image, self.passage, self.mark], **SILENT)
 
     def _check(self, when: Callable[..., Any]) -> None:
         """After an event: forget an answer that is about another question."""
@@ -226,7 +243,7 @@ class PairTab:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
         prediction = self.calls.predict(image, passage)
         votes = votes_html(prediction, self.pipe.config.temperature)
-        return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(WORKING)
+        return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(paragraph(WORKING))
 
     def run(self, question: Question | None, *chosen: Any) -> tuple:
         """The explanations of the question that was answered last; none if it has been given up meanwhile."""
@@ -244,7 +261,7 @@ class PairTab:
         if question is None or explanation is None:
             return ""
         if not self.pipe.many_passes:
-            return "<p>How faithful this is was not measured: these weights are too large for that on this machine.</p>"
+            return paragraph("How faithful this is was not measured: these weights are too large for that on this machine.")
         return faithfulness_html(explanation.prediction.label, self.calls.measure(question.image, question.passage, explanation))
 
     def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
@@ -252,7 +269,7 @@ class PairTab:
         says nothing about it."""
         if question is not None and (question[:2] == (image, passage) or when <= question.asked):
             return (gr.skip(),) * len(self.shown)
-        return None, None, WAITING, "", *self.blank("")
+        return None, None, paragraph(WAITING), "", *self.blank("")
 
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
@@ -268,7 +285,7 @@ class PairTab:
     def alter(self, question: Question | None, explanation: Explanation | None, value: dict, opened: bool, voting: list[str]) -> str:
         """The altered answer beside the old one."""
         if question is None or explanation is None:
-            return WAITING
+            return paragraph(WAITING)
         alteration = alteration_of(value, opened, voting, self.names)
         old = explanation.prediction
         new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
@@ -277,7 +294,7 @@ class PairTab:
     def pack_up(self, explanation: Explanation | None) -> dict:
         """The zip."""
         if explanation is None:
-            raise gr.Error("There is nothing to take away yet; press “Compare” first.", print_exception=False)
+            raise gr.Error(say("There is nothing to take away yet; press “Compare” first."), print_exception=False)
         return gr.update(value=zipped(explanation, self.bundle.move_resource_to_block_cache), visible=True)
 
     def link_to(self, question: Question | None, *settings: Any) -> tuple:
@@ -302,20 +319,20 @@ class PairTab:
     def show_evidence(self, explanation: Explanation | None, part: str, opacity: float) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return WAITING, None, ""
+            return paragraph(WAITING), None, ""
         return evidence_html(explanation, part), *evidence_figure(explanation, part, opacity)
 
     def show_gate(self, explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return WAITING, None, ""
+            return paragraph(WAITING), None, ""
         if kind == "effect" and branch in explanation.gate_effect:
             return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity)
         return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
 
     def show_map(self, explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
         """An attention map or Grad-CAM, and its legend."""
-        return (None, WAITING) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
+        return (None, paragraph(WAITING)) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
 
     def show_head(self, view: str | None) -> dict:
         """The slider of heads, where the view is of one head."""
@@ -329,4 +346,4 @@ class PairTab:
 
     def show_attention(self, explanation: Explanation | None, branch: str, stretch: bool) -> str:
         """The passage coloured by attention."""
-        return WAITING if explanation is None else attention_html(explanation, branch, stretch)
+        return paragraph(WAITING) if explanation is None else attention_html(explanation, branch, stretch)

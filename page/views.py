@@ -1,6 +1,7 @@
 """What people read and look at: answers and explanations -> HTML and pictures. No model runs here."""
 
 from collections import Counter
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -12,6 +13,8 @@ from musti_model.evidence import Evidence
 from musti_model.explain import to_frame
 from musti_model.faithfulness import Faithfulness
 from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of, words_html
+
+from .language import say
 
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
@@ -33,36 +36,58 @@ def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
     """Which weights run, their measured score, and the caveat."""
     try:
         test = pipe.card["test"]
-        score = f"F1-macro {float(test['f1_macro']):.2f} on {int(test['pairs'])} held-out test pairs. "
+        score = say("F1-macro {score:.2f} on {pairs} held-out test pairs.", score=float(test["f1_macro"]), pairs=int(test["pairs"]))
     except (KeyError, TypeError, ValueError):  # others may have written the card
-        score = "No measured score is stored with these weights. "
-    caveat = escape(str(pipe.card.get("caveat", "")))
+        score = say("No measured score is stored with these weights.")
+    caveat = escape(say(str(pipe.card.get("caveat", ""))))
     warning = f'<p class="banner warning" role="alert">{escape(problem)}</p>' if problem else ""
     return (
-        f'{warning}<div class="banner" id="weights"><strong>Weights:</strong> {escape(pipe.name)} '
-        f"({escape(pipe.revision)}). {score}{caveat}</div>"
+        f'{warning}<div class="banner" id="weights"><strong>{say("Weights:")}</strong> {escape(pipe.name)} '
+        f"({escape(pipe.revision)}). {score} {caveat}</div>"
     )
 
 
 def verdict_html(prediction: Prediction) -> str:
     """The answer in words, the probability against the threshold, the notices."""
     yes, p, t = prediction.label == "YES", prediction.probability, prediction.threshold
-    title = "YES: the same smell" if yes else "NO: not the same smell"
+    title = say("YES: the same smell") if yes else say("NO: not the same smell")
     if abs(p - t) < CLOSE:
-        title = "Rather YES, but only just" if yes else "Rather NO, but only just"
+        title = say("Rather YES, but only just") if yes else say("Rather NO, but only just")
     if prediction.unsure:
-        title = "The model cannot tell"
-    side = "above" if yes else "below"
-    notices = "".join(f'<div class="notice">{escape(n)}</div>' for n in prediction.notices)
-    seen = ", ".join(f"{escape(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
-    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
-    read = ", ".join(f"{escape(w)} → {escape(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
-    naming = f"<p>In the picture it would see: {seen}.<br>In the passage it reads: {read or 'none of its objects'}.</p>" if seen else ""
+        title = say("The model cannot tell")
+    above = say("Probability of YES <strong>{p:.3f}</strong>, above the threshold {t:.3f}.", p=p, t=t)
+    below = say("Probability of YES <strong>{p:.3f}</strong>, below the threshold {t:.3f}.", p=p, t=t)
+    notices = "".join(f'<div class="notice">{escape(say(n))}</div>' for n in prediction.notices)
     return (
-        f'<div class="verdict"><h2>{title}</h2><p>Probability of YES <strong>{p:.3f}</strong>, {side} the threshold {t:.3f}.</p>'
-        f'<div class="meter" role="img" aria-label="probability {p:.3f}, threshold {t:.3f}"><div class="fill" style="width:{p:.1%}"></div>'
-        f'<div class="mark" style="left:{t:.1%}"><span>threshold</span></div></div>{naming}{notices}</div>'
+        f'<div class="verdict"><h2>{title}</h2><p>{above if yes else below}</p>{meter_html(p, t, say("threshold"))}'
+        f"{naming_html(prediction)}{notices}</div>"
     )
+
+
+def meter_html(probability: float, threshold: float, mark: str = "") -> str:
+    """A bar of the probability with the threshold on it. mark: what stands under the threshold."""
+    told = say("probability {p:.3f}, threshold {t:.3f}", p=probability, t=threshold)
+    under = f"<span>{mark}</span>" if mark else ""
+    return (
+        f'<div class="meter" role="img" aria-label="{told}"><div class="fill" style="width:{probability:.1%}"></div>'
+        f'<div class="mark" style="left:{threshold:.1%}">{under}</div></div>'
+    )
+
+
+def naming_html(prediction: Prediction) -> str:
+    """What the model sees in the picture and reads in the passage; "" for weights that cannot name."""
+    if not prediction.objects_in_picture:
+        return ""
+    seen = ", ".join(f"{escape(object_name(n))} ({v:.0%})" for n, v in prediction.objects_in_picture)
+    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
+    read = ", ".join(f"{escape(w)} → {escape(object_name(n))}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
+    sides = say("In the picture it would see: {seen}.", seen=seen), say("In the passage it reads: {read}.", read=read or say("none of its objects"))
+    return f"<p>{'<br>'.join(sides)}</p>"
+
+
+def object_name(name: str) -> str:
+    """An object of the weights as people read it."""
+    return say(name.replace("_", " "))
 
 
 def votes_html(prediction: Prediction, temperature: float) -> str:
@@ -71,38 +96,42 @@ def votes_html(prediction: Prediction, temperature: float) -> str:
         f"<tr><td>{escape(branch_name(n))}</td><td>{s:+.3f}</td><td>{prediction.votes[n]:+.3f}</td></tr>"
         for n, s in prediction.similarities.items()
     )
-    softened = f" / temperature {temperature:.2f}" if temperature != 1 else ""
+    heads = "".join(f"<th>{h}</th>" for h in (say("branch"), say("cosine text/image"), say("its vote")))
+    told = say("Probability = sigmoid(logit / temperature {temperature:.2f}).", temperature=temperature)
     return (
-        '<div class="scroll"><table class="votes"><thead><tr><th>branch</th><th>cosine text/image</th><th>its vote</th></tr></thead>'
-        f"<tbody>{rows}<tr><td>constant</td><td></td><td>{prediction.vote_bias:+.3f}</td></tr>"
-        f"<tr><td><strong>logit (sum)</strong></td><td></td><td><strong>{prediction.logit:+.3f}</strong></td></tr></tbody></table></div>"
-        f"<p>Probability = sigmoid(logit{softened}).</p>"
+        f'<div class="scroll"><table class="votes"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}<tr><td>{say('constant')}</td><td></td><td>{prediction.vote_bias:+.3f}</td></tr>"
+        f"<tr><td><strong>{say('logit (sum)')}</strong></td><td></td><td><strong>{prediction.logit:+.3f}</strong></td></tr></tbody></table></div>"
+        f"<p>{told if temperature != 1 else say('Probability = sigmoid(logit).')}</p>"
     )
 
 
 def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The gate's numbers and the coloured passage."""
     if explanation.gate_weights is None:
-        return "<p>These weights have no gate (fusion none): the picture does not touch the text before the cosine.</p>"
+        return f"<p>{say('These weights have no gate (fusion none): the picture does not touch the text before the cosine.')}</p>"
     g, values = explanation.gate_weights, explanation.gates[branch].words
-    return (
-        f"<p>w_image = {g.w_image:+.4f}, w_text = {g.w_text:+.4f}, bias = {g.bias:+.4f}: the gate passes on "
-        "LayerNorm(w_image · I + w_text · T + bias + T). <em>How to read it:</em> the brighter a word, the larger the picture's part in what the "
-        "text encoder gets at that place; it shows where picture and text were mixed, not that the word decided the answer.</p>"
-        + coloured_words(explanation, values, "image share", stretch) + ("" if stretch else alike(values))
+    passed = say(
+        "w_image = {image:+.4f}, w_text = {text:+.4f}, bias = {bias:+.4f}: the gate passes on LayerNorm(w_image · I + w_text · T + bias + T).",
+        image=g.w_image, text=g.w_text, bias=g.bias,
+    )  # fmt: skip
+    reading = say(
+        "<em>How to read it:</em> the brighter a word, the larger the picture's part in what the text encoder gets at that place; it shows where "
+        "picture and text were mixed, not that the word decided the answer."
     )
+    return f"<p>{passed} {reading}</p>" + coloured_words(explanation, values, say("image share"), stretch) + ("" if stretch else alike(values))
 
 
 def alike(values: list[float]) -> str:
     """What to do when all colours look the same."""
     if not values or min(values) < 0.7 * max(values):
         return ""
-    return "<p>The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.</p>"
+    return f"<p>{say('The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.')}</p>"
 
 
 def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The passage coloured by the text encoder's attention."""
-    return coloured_words(explanation, explanation.word_attention[branch], "attention of the summary token", stretch)
+    return coloured_words(explanation, explanation.word_attention[branch], say("attention of the summary token"), stretch)
 
 
 def coloured_words(explanation: Explanation, values: list[float], label: str, stretch: bool) -> str:
@@ -116,11 +145,12 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
     kind, _, branch = (view or "").partition(":")
     if kind == "heads":
         head = min(max(int(head), 1), len(explanation.heads[branch]))
-        values, label = explanation.head_map(branch, head - 1), f"class-token attention of head {head}, last layer"
+        values, label = explanation.head_map(branch, head - 1), say("class-token attention of head {head}, last layer", head=head)
     elif view in explanation.maps:
-        values, label = explanation.maps[view], VIEW_NAMES[kind]
+        values, label = explanation.maps[view], say(VIEW_NAMES[kind])
     else:
-        return None, "<p>There is no such map: these weights have no gate, or their image tokens have no place in the picture.</p>"
+        told = say("There is no such map: these weights have no gate, or their image tokens have no place in the picture.")
+        return None, f"<p>{told}</p>"
     scale = scale_of(values, stretch)
     return overlay(explanation.image, values, opacity, scale), legend_html(*scale, label)
 
@@ -147,9 +177,9 @@ def part_of(explanation: Explanation, branch: str) -> Evidence:
 def evidence_html(explanation: Explanation, branch: str) -> str:
     """The passage coloured by what speaks for and against YES, the words that weigh most, and what a NO lacks."""
     evidence = part_of(explanation, branch)
-    label = "logit for (+) or against (−) YES"
+    label = say("logit for (+) or against (−) YES")
     words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, signed=True)
-    quick = "" if evidence.methods["words"] != "relevance" else f"<p>{QUICK}</p>"
+    quick = "" if evidence.methods["words"] != "relevance" else f"<p>{say(QUICK)}</p>"
     return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence) + quick
 
 
@@ -157,10 +187,9 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
     """The words that weigh most on either side, in a sentence; those under ``least`` (logit) are left out."""
     order = sorted(range(len(words)), key=lambda i: -values[i])
     sides = []
-    for title, rows in (("For YES", order[:many]), ("Against", order[::-1][:many])):
-        sign = 1 if title == "For YES" else -1
+    for sign, title, rows in ((1, say("For YES"), order[:many]), (-1, say("Against"), order[::-1][:many])):
         named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows if sign * values[i] >= least]
-        sides.append(f"<strong>{title}:</strong> {', '.join(named) or 'no word weighs much'}.")
+        sides.append(f"<strong>{title}:</strong> {', '.join(named) or say('no word weighs much')}.")
     return f"<p>{' '.join(sides)}</p>"
 
 
@@ -168,42 +197,48 @@ def missing_html(prediction: Prediction, evidence: Evidence) -> str:
     """Why NO: what the passage would have had to name, by trying it."""
     if prediction.label == "YES" or prediction.unsure or not evidence.missing:
         return ""
-    tried = ", ".join(f"{escape(o.replace('_', ' '))} {p:.3f}" for o, p in evidence.missing)
+    tried = ", ".join(f"{escape(o.replace('_', ' '))} {p:.3f}" for o, p in evidence.missing)  # the very words that were put there
     read = sorted({n for n, _ in prediction.objects_in_passage})
-    seen = prediction.objects_in_picture[0][0].replace("_", " ")
-    takes = f"The model takes the picture for {escape(seen)}, while the passage speaks of {escape(', '.join(read))}."
-    if prediction.objects_in_picture[0][0] in read:
-        takes = f"The model names {escape(seen)} on both sides, yet what it makes of the whole passage and the whole picture is too far apart."
-    return (
-        f'<p class="missing"><strong>Why NO?</strong> {takes} '
-        f"Put before the passage, these words would give the probability of YES: {tried} (threshold {prediction.threshold:.3f}).</p>"
+    seen = escape(object_name(prediction.objects_in_picture[0][0]))
+    takes = say(
+        "The model takes the picture for {seen}, while the passage speaks of {read}.", seen=seen, read=escape(", ".join(map(object_name, read)))
     )
+    if prediction.objects_in_picture[0][0] in read:
+        told = "The model names {seen} on both sides, yet what it makes of the whole passage and the whole picture is too far apart."
+        takes = say(told, seen=seen)
+    told = "Put before the passage, these English words would give the probability of YES: {tried} (threshold {threshold:.3f})."
+    needed = say(told, tried=tried, threshold=prediction.threshold)
+    return f'<p class="missing"><strong>{say("Why NO?")}</strong> {takes} {needed}</p>'
 
 
 def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
     """The picture with regions for and against, and its legend."""
     values = part_of(explanation, branch).map
     if values is None:
-        return None, "<p>The image tokens of these weights have no place in the picture, so there is no map.</p>"
+        return None, f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>"
     scale = signed_scale_of(values)
-    legend = legend_html(*scale, "logit for (+) or against (−) YES, per cell of an 8 × 8 grid", signed=True)
+    legend = legend_html(*scale, say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid"), signed=True)
     return overlay(explanation.image, values, opacity, scale, signed=True), legend
 
 
 def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
     """How faithful these very explanations are, in two sentences. answer: "YES" or "NO"."""
-    text = ""
-    for what, f in measured.items():
-        how = {"words": "struck out", "regions": "blanked out"}[what]
-        better = f.random_deletion - f.deletion
-        judged = "faithful" if better > 0.05 else "hardly better than chance" if better > 0 else "no better than chance"
-        if f.random_deletion > STAYS or f.deletion == f.random_deletion:
-            judged = f"cannot be told, since the order in which they are {how} makes no difference"
-        text += (
-            f"<li><strong>{what.capitalize()}: {judged}.</strong> With the strongest {what} {how} first, the mean probability of {answer} on the way is "
-            f"{f.deletion:.2f}; in random order it is {f.random_deletion:.2f}. Put back first, {f.insertion:.2f} against {f.random_insertion:.2f}.</li>"
-        )
-    return f'<div class="faithful"><p>Measured for this pair:</p><ul>{text}</ul></div>'
+    told = {
+        "words": "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
+        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}.",
+        "regions": "With the strongest regions blanked out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
+        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}.",
+    }
+    items = "".join(f"<li><strong>{say(judgement(what, f))}</strong> {say(told[what], answer=say(answer), **asdict(f))}</li>" for what, f in measured.items())
+    return f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
+
+
+def judgement(what: str, f: Faithfulness) -> str:
+    """An explanation's faithfulness in a few words. what: "words" or "regions"."""
+    better, name = f.random_deletion - f.deletion, what.capitalize()
+    if f.random_deletion > STAYS or better == 0:
+        return f"{name}: cannot be told, since the order in which they are taken away makes no difference."
+    return f"{name}: faithful." if better > 0.05 else f"{name}: hardly better than chance." if better > 0 else f"{name}: no better than chance."
 
 
 def effect_html(explanation: Explanation, branch: str) -> str:
@@ -211,12 +246,13 @@ def effect_html(explanation: Explanation, branch: str) -> str:
     effect = explanation.gate_effect.get(branch)
     if effect is None:
         return ""
-    label = "change of the logit by the gate"
-    return (
-        f"<p>With the gate open, the {escape(branch_name(branch))} branch's vote is <strong>{effect.total:+.3f}</strong> from what it is with the gate "
-        f"shut. Word by word (and {effect.rest:+.3f} at places that are no words); the parts miss the whole by {effect.error:.2%}:</p>"
-        + words_html(explanation.passage, explanation.word_spans, effect.words, label, signed=True)
-    )
+    told = say(
+        "With the gate open, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is with the gate shut. Word by word (and "
+        "{rest:+.3f} at places that are no words); the parts miss the whole by {error:.2%}:",
+        branch=escape(branch_name(branch)), total=effect.total, rest=effect.rest, error=effect.error,
+    )  # fmt: skip
+    label = say("change of the logit by the gate")
+    return f"<p>{told}</p>" + words_html(explanation.passage, explanation.word_spans, effect.words, label, signed=True)
 
 
 def effect_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
@@ -226,4 +262,4 @@ def effect_figure(explanation: Explanation, branch: str, opacity: float) -> tupl
         return None, ""
     values = to_frame(torch.from_numpy(effect.patches), *explanation.image.size)
     scale = signed_scale_of(values)
-    return overlay(explanation.image, values, opacity, scale, signed=True), legend_html(*scale, "change of the logit by each patch through the gate", signed=True)
+    return overlay(explanation.image, values, opacity, scale, signed=True), legend_html(*scale, say("change of the logit by each patch through the gate"), signed=True)

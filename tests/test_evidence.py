@@ -74,29 +74,28 @@ def test_occlusion_of_words_by_hand(case):
     assert torch.allclose(ev.words_by_occlusion(case)[0], expected, atol=1e-5)
 
 
-def test_blocks_in_place_add_up_to_what_the_picture_adds(case):
-    """Completeness of Shapley values, also of sampled ones."""
-    votes = ev.votes_of_pictures(case, torch.stack([torch.ones(8, 8, dtype=torch.bool), torch.zeros(8, 8, dtype=torch.bool)]))
-    maps = ev.regions_in_place(case, orders=3)
-    for k, values in enumerate(maps.values()):
-        assert values.sum().item() == pytest.approx(float(votes[0, k] - votes[1, k]), abs=1e-5)
-        assert torch.equal(values[0:2, 0:2], values[0, 0].expand(2, 2))
+def test_cells_of_an_additive_vote_by_hand(case, monkeypatch):
+    """Where each cell adds a number of its own, a linear model that is free to fit finds that number."""
+    worth = torch.arange(64.0)
+    monkeypatch.setattr(ev, "votes_of_pictures", lambda _case, kept: (kept.flatten(1).float() @ worth + 7)[:, None] * torch.tensor([1.0, -2.0]))
+    monkeypatch.setattr(ev, "RIDGE", 1e-6)
+    monkeypatch.setattr(ev, "SMOOTH", 0.0)
+    maps = ev.regions_in_place(case)
+    assert torch.allclose(maps["vit"].flatten(), worth, atol=1e-3) and torch.allclose(maps["resnet"].flatten(), -2 * worth, atol=1e-3)
+    monkeypatch.setattr(ev, "SMOOTH", 1e9)
+    assert float(ev.regions_in_place(case)["vit"].std()) < 0.1  # neighbours alike
 
 
-def test_blocks_of_an_additive_vote_by_hand(case, monkeypatch):
-    """Where each block adds a number of its own, that number is its Shapley value, in any order."""
-    worth = torch.arange(16.0)
-    monkeypatch.setattr(ev, "votes_of_pictures", lambda _case, kept: (kept.flatten(1).float() @ worth)[:, None].expand(-1, 2))
-    values = ev.regions_in_place(case, orders=2)["vit"]
-    assert torch.allclose(values[::2, ::2] * 4, worth.view(4, 4), atol=1e-4)
+def test_the_roughness_of_a_grid_by_hand():
+    v = torch.tensor([1.0, 2.0, 5.0, 9.0], dtype=torch.float64)  # 1 2 / 5 9
+    assert float(v @ ev._differences(2) @ v) == (1 - 2) ** 2 + (5 - 9) ** 2 + (1 - 5) ** 2 + (2 - 9) ** 2
 
 
-def test_only_the_blocks_that_differ_from_a_blank_picture_have_a_value(pipe):
+def test_only_the_cells_that_differ_from_a_blank_picture_have_a_value(pipe):
     pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
     pixels[32:64, 0:16] = 128 + np.random.default_rng(1).choice([-90, 90], (32, 16, 1))
-    for values in ev.regions_in_place(pipe.case(Image.fromarray(pixels), PASSAGE), orders=4).values():
-        cells = values.abs()
-        assert cells[4:8, 0:2].sum() / cells.sum() > 0.8
+    for values in ev.regions_in_place(pipe.case(Image.fromarray(pixels), PASSAGE)).values():
+        assert values[4:8, 0:2].abs().mean() > 4 * values[:3, 4:].abs().mean()
 
 
 def test_an_enlarged_window_shows_its_own_part():

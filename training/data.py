@@ -166,13 +166,13 @@ def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
         with path.open(encoding="utf-8-sig") as file:
             yield from _records(_Json(file, chunk), path.name)
     except OSError as error:
-        raise InputError(f"The MUSTI file {path} cannot be read ({error.strerror or error}); check the name.") from error
+        raise InputError("The MUSTI file {name} cannot be read ({reason}); check the name.", name=path, reason=error.strerror or error) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"The MUSTI file {path.name} is not UTF-8 text; save it as UTF-8 JSON.") from error
+        raise InputError("The MUSTI file {name} is not UTF-8 text; save it as UTF-8 JSON.", name=path.name) from error
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"The MUSTI file {path.name} is not JSON ({error}); fetch or export it again.") from error
+        raise InputError("The MUSTI file {name} is not JSON ({reason}); fetch or export it again.", name=path.name, reason=error) from error
 
 
 def _records(json_text: "_Json", name: str) -> Iterator[Any]:
@@ -198,7 +198,7 @@ def _records(json_text: "_Json", name: str) -> Iterator[Any]:
     if json_text.peek():
         raise json_text.error("something follows the end")
     if not found:
-        raise InputError(f'The MUSTI file {name} holds no list of pairs; it is {{"pairs": [...]}} or a list.')
+        raise InputError('The MUSTI file {name} holds no list of pairs; it is {{"pairs": [...]}} or a list.', name=name)
 
 
 class _Json:

@@ -1,0 +1,94 @@
+"""The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what has no translation stays English."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.context import LocalContext
+
+from musti_model import Sentence
+
+FOLDER = Path(__file__).parent / "languages"
+TEXTS = ("label", "info", "placeholder", "alt_text")  # properties of components that people read
+
+
+@functools.cache
+def translations() -> dict[str, dict[str, str]]:
+    """{language tag: {English template: translation}}, of all languages but English."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def chosen(accepted: str) -> str:
+    """The language of ours that an Accept-Language header (RFC 9110, 12.5.4) likes best; "en" where it names none."""
+    liked = []
+    for at, part in enumerate(accepted.split(",")):
+        tag, _, weight = part.partition(";q=")
+        try:
+            liked.append((-float(weight or 1), at, tag.strip().split("-")[0].lower()))
+        except ValueError:
+            continue
+    return next((tag for weight, _, tag in sorted(liked) if weight < 0 and (tag == "en" or tag in translations())), "en")
+
+
+def language() -> str:
+    """The language of the visitor whose message is being answered; "en" outside of one."""
+    request = LocalContext.request.get(None)
+    headers = getattr(request, "headers", None) or {}
+    return chosen(headers.get("accept-language", ""))
+
+
+def say(text: str, **values: Any) -> str:
+    """A text in the visitor's language.
+
+    Args:
+        text: an English template for ``str.format``, or, without values, a plain text, or a ``Sentence``, whose own values count.
+        values: what the template's fields hold; those that are a ``Sentence`` are translated as well.
+    """
+    if isinstance(text, Sentence):
+        text, values = text.template, text.values
+    template = translations().get(language(), {}).get(text, text)
+    return template.format(**{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
+
+
+# Components: built once in English, told their texts anew for each visit --------------------------------------------------------------
+
+
+def texts_of(component: gr.blocks.Block) -> dict[str, Any]:
+    """The properties of a component that hold texts to translate: {property: text, list of texts, or list of (text, value)}."""
+    found = {name: getattr(component, name, None) for name in TEXTS}
+    if isinstance(component, (gr.Button, gr.Markdown)) or (isinstance(component, gr.HTML) and isinstance(component.value, Sentence)):
+        found["value"] = component.value
+    if getattr(component, "choices", None):
+        found["choices"] = component.choices
+    if isinstance(component, gr.Dataset):
+        found["headers"] = component.headers
+    return {name: held for name, held in found.items() if held}
+
+
+def parts_of(held: Any) -> Iterator[str]:
+    """The single texts of a property."""
+    for item in held if isinstance(held, list) else [held]:
+        yield item[0] if isinstance(item, tuple) else item
+
+
+def _said(held: Any) -> Any:
+    if isinstance(held, list):
+        return [(say(item[0]), item[1]) if isinstance(item, tuple) else say(item) for item in held]
+    return say(held)
+
+
+def speak(demo: gr.Blocks) -> None:
+    """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
+    told = [b for b in demo.blocks.values() if texts_of(b) and not getattr(b, "silent", False)]
+    tag = gr.Textbox(visible=False)
+
+    def translate() -> list[Any]:
+        if language() == "en":
+            return ["en", *[gr.skip() for _ in told]]
+        return [language(), *[gr.update(**{name: _said(held) for name, held in texts_of(b).items()}) for b in told]]
+
+    spoken = demo.load(translate, None, [tag, *told], queue=False, show_progress="hidden", api_visibility="private")
+    spoken.then(None, tag, None, js="(tag) => { document.documentElement.lang = tag; }", api_visibility="private")
