@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones home; must be set before gradio is imported
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ except ImportError:
 
 import gradio as gr
 
+from assets.theme import theme
 from musti_model import MustiPipeline, WeightsError
-from musti_model.figures import overlay
 from musti_model.weights import STARTER
 from page.about import about_tab
 from page.batch import batch_tab
-from page.calls import Calls, calls_of, sentence
-from page.language import say, speak
+from page.calls import calls_of, sentence
+from page.endpoints import endpoints
+from page.inputs import SafeImage
+from page.language import Told, speak
 from page.many import many_tab
 from page.pair import LIFETIME, PairTab
 from page.views import weights_banner
@@ -48,21 +51,6 @@ EXAMPLES = [
 
 
 EXAMPLE_FILES = [(ASSETS / "examples" / name, text) for name, text in EXAMPLES]
-
-
-class SafeImage(gr.Image):
-    """An image input whose unreadable files end in one sentence instead of a server path."""
-
-    def preprocess(self, payload: Any) -> Any:
-        """As gr.Image, but any failure becomes a sentence."""
-        try:
-            return super().preprocess(payload)
-        except Exception as error:
-            raise gr.Error(say("This file is not a picture we can read; try a JPEG or PNG."), print_exception=False) from error
-
-    def get_block_name(self) -> str:
-        """The front end draws it as the ordinary image component."""
-        return "image"
 
 
 def load_pipeline() -> tuple[MustiPipeline, str | None]:
@@ -84,7 +72,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
         )
-        gr.HTML(lambda: weights_banner(pipe, problem))
+        Told(lambda: weights_banner(pipe, problem))
         with gr.Tabs() as pages:
             with gr.Tab("One pair", id="pair"):
                 pair = PairTab(calls, SafeImage, EXAMPLE_FILES, demo)
@@ -100,61 +88,15 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     return demo.queue(max_size=20, default_concurrency_limit=1)
 
 
-def endpoints(calls: Calls) -> None:
-    """What machines may ask: /predict, /explain, /rank."""
-
-    def predict(image: str, passage: str) -> dict:
-        """Whether a picture and a passage evoke the same smell.
-
-        Args:
-            image: the picture.
-            passage: the historical text.
-
-        Returns: label, probability, threshold, similarities, notices.
-        """
-        return calls.predict(image, passage).to_json()
-
-    def explain(image: str, passage: str) -> tuple[dict, list]:
-        """The answer with words, evidence, gate, attention, and the overlay pictures (at most 1000 px a side).
-
-        Args:
-            image: the picture.
-            passage: the historical text.
-        """
-        explanation = calls.explain(image, passage)
-        overlays = [(overlay(explanation.image, values), name) for name, values in explanation.maps.items()]
-        return explanation.prediction.to_json() | explanation.manifest(), overlays
-
-    def rank(images: list[str], passages: list[str]) -> list[dict]:
-        """One picture against up to 50 passages, or up to 20 pictures against one passage, best first.
-
-        Args:
-            images: the pictures.
-            passages: the historical texts.
-
-        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
-        """
-        return [{"index": i} | p.to_json() for i, p in calls.rank(images, passages)]
-
-    image = SafeImage(type="filepath", image_mode=None, visible=False, label="image")
-    passage, answer = gr.Textbox(visible=False, label="passage"), gr.JSON(visible=False, label="answer")
-    overlays = gr.Gallery(visible=False, label="overlays")
-    images, passages = gr.File(visible=False, file_count="multiple", label="images"), gr.JSON(visible=False, label="passages")
-    order = gr.JSON(visible=False, label="answers")
-    for function, given, told in (
-        (predict, [image, passage], answer), (explain, [image, passage], [answer, overlays]), (rank, [images, passages], order),
-    ):  # fmt: skip
-        gr.Button(visible=False).click(function, given, told, api_name=function.__name__, concurrency_id="model")
-
-
 def launch_settings() -> dict[str, Any]:
     """Arguments of ``launch``, the same for people and for tests."""
     return {
-        "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "theme": theme(),
         "css_paths": [ASSETS / "style.css"],
         "max_file_size": "30mb",
         "run_history": False,
         "enable_monitoring": False,
+        "mcp_server": find_spec("mcp") is not None,  # a tool for language models, where gradio[mcp] is installed
         "footer_links": ["api"],
         "allowed_paths": [str(ASSETS / "examples")],
     }

@@ -12,7 +12,7 @@ class Sentence(str):
     template: str
     values: dict[str, Any]
 
-    def __new__(cls, template: str, **values: Any) -> "Sentence":
+    def __new__(cls, template: str, /, **values: Any) -> "Sentence":
         """Raises KeyError for a field without a value."""
         text = super().__new__(cls, template.format(**values) if values else template)
         text.template, text.values = template, values
@@ -26,7 +26,7 @@ class Sentence(str):
 class InputError(ValueError):
     """A picture or a passage that cannot be used. Takes a template and its values, as ``Sentence`` does."""
 
-    def __init__(self, template: str, **values: Any) -> None:
+    def __init__(self, template: str, /, **values: Any) -> None:
         super().__init__(template if isinstance(template, Sentence) else Sentence(template, **values))
 
 

@@ -294,8 +294,10 @@ class MustiPipeline:
                 Sentence("The model found none of the {count} smell objects it knows in this passage, so its answer says little.", count=len(self.objects))
             )
         if seen and seen[0][1] < SEEN:
-            told = "The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}."
-            notices.append(Sentence(told, object=Sentence(seen[0][0]), share=seen[0][1]))
+            guess, share = seen[0]
+            notices.append(
+                Sentence("The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.", object=Sentence(guess), share=share)
+            )
         return Prediction(
             label="YES" if probability >= self.config.threshold else "NO",
             probability=probability,

@@ -211,10 +211,12 @@ class MustiProcessor:
             return []
         if not kept:
             return [Sentence("The passage is longer than the model reads: none of its {total} words was read whole.", total=total)]
-        told = (
-            "The passage is longer than the model reads: its last {left} of {total} words were left out; the last word read is “{word}”."
-        )
-        return [Sentence(told, left=total - len(kept), total=total, word=kept[-1].text)]
+        return [
+            Sentence(
+                "The passage is longer than the model reads: its last {left} of {total} words were left out; the last word read is “{word}”.",
+                left=total - len(kept), total=total, word=kept[-1].text,
+            )
+        ]  # fmt: skip
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the tokenizer and processor.json (sizes, means, stds; for readers, the config has them too)."""

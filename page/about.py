@@ -9,7 +9,7 @@ import gradio as gr
 
 from musti_model import MustiPipeline
 
-from .language import say
+from .language import Told, later, say
 from .pair import PairTab
 
 GUIDE = (
@@ -22,6 +22,13 @@ GUIDE = (
     "**Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.",
     "**Vote** shows how the two image branches add up.",
 )
+
+
+KINDS = {"words": "Words", "regions": later("Regions")}
+COLUMNS = (later("deletion"), later("insertion"), later("better than random"), later("pointing"))
+METHODS = (
+    later("occlusion"), later("relevance"), later("in place and close up"), later("in place"), later("close up"), later("contribution"),
+)  # fmt: skip
 
 
 class Step(NamedTuple):
@@ -57,9 +64,9 @@ CITE = (
 )
 
 
-def heading(text: str, level: int = 2) -> gr.HTML:
+def heading(text: str) -> gr.HTML:
     """A heading in the visitor's language."""
-    return gr.HTML(lambda: f"<h{level}>{say(text)}</h{level}>", elem_classes="prose")
+    return Told(lambda: f"<h2>{say(text)}</h2>", elem_classes="prose")
 
 
 def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) -> None:
@@ -75,7 +82,7 @@ def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) 
             button = gr.Button(f"Show step {number}", size="sm", min_width=140, scale=0, elem_id=f"step-{number}")
         pair.show_example(button, step.example, step.view, pages)
     heading("How true the explanations are")
-    gr.HTML(lambda: faithfulness_html(assets), elem_id="measured")
+    Told(lambda: faithfulness_html(assets), elem_id="measured")
     heading("These weights")
     gr.Markdown("The card is in the language of whoever wrote it.")
     gr.Markdown(card_markdown(pipe), elem_id="card")
@@ -115,10 +122,10 @@ def faithfulness_html(assets: Path) -> str:
 
 
 def _table(kind: str, rows: dict[str, dict[str, Any]]) -> str:
-    heads = "".join(f"<th>{say(h)}</th>" for h in (kind.capitalize(), "deletion", "insertion", "better than random", "pointing"))
+    heads = "".join(f"<th>{say(h)}</th>" for h in (KINDS[kind], *COLUMNS))
     lines = []
     for name, row in sorted(rows.items(), key=lambda r: r[1]["deletion"]):
-        if ", " not in name:  # of the whole model
+        if name in METHODS:  # of the whole model
             pointing = row.get("pointing", row.get("grid"))
             cells = (f"{row['deletion']:.3f}", f"{row['insertion']:.3f}", f"{row['better']:.0%}", "" if pointing is None else f"{pointing:.0%}")
             lines.append(f"<tr><td>{say(name)}</td>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")

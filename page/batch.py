@@ -20,7 +20,7 @@ from musti_model import InputError, MustiPipeline, Sentence
 from musti_model.processing import MAX_BYTES, open_image
 from training.data import BadRecord, MustiPair, iter_records, parse_records
 
-from .language import say
+from .language import later, say
 
 MOST_RECORDS, SIZE, LATEST = 2000, 16, 8
 COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem")
@@ -97,7 +97,7 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
 def _row(item: MustiPair | BadRecord) -> dict[str, Any]:
     empty = dict.fromkeys(COLUMNS, "") | {"id": item.id}
     if isinstance(item, BadRecord):
-        return empty | {"problem": Sentence("record {number}: {reason}", number=item.position, reason=Sentence(item.reason))}
+        return empty | {"problem": Sentence("record {number}: {reason}", number=item.position, reason=item.reason)}
     return empty | {"image": item.image, "text": item.text, "language": item.language}
 
 
@@ -109,7 +109,7 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
             languages.setdefault(row["language"], Counter())[row["answer"]] += 1
     problems = [r for r in rows if r["problem"]]
     counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
-    heads = "".join(f"<th>{say(h)}</th>" for h in ("language", "YES", "NO"))
+    heads = "".join(f"<th>{say(h)}</th>" for h in (later("language"), "YES", "NO"))
     table = f'<table class="votes"><thead><tr>{heads}</tr></thead><tbody>{counts}</tbody></table>' if counts else ""
     bad = "".join(f"<li>{escape(str(r['id']) or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")

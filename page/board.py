@@ -15,16 +15,29 @@ from .language import say
 from .views import meter_html
 
 SIDE = 480  # px of the picture on the board
-EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1", "told": {}}
+EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1", "columns": CELLS, "told": {}}
 # Handlebars escapes HTML, but Gradio then evaluates the whole as a JavaScript template: see ``literal``.
 TEMPLATE = """<div class="board">{{#if value.picture}}
 <p class="passage" role="group" aria-label="{{value.told.words}}">{{#each value.words}}<button type="button" class="strike{{#if off}} off{{/if}}"
  data-list="words" data-at="{{@index}}" aria-pressed="{{off}}">{{text}}</button> {{/each}}</p>
 <div class="cells" role="group" aria-label="{{value.told.cells}}" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
-{{#each value.cells}}<button type="button" class="{{#if off}}off{{/if}}" data-list="cells" data-at="{{@index}}" aria-pressed="{{off}}" aria-label="{{text}}">
+{{#each value.cells}}<button type="button" class="{{#if off}}off{{/if}}" data-list="cells" data-at="{{@index}}"
+ tabindex="{{#if @index}}-1{{else}}0{{/if}}" aria-pressed="{{off}}" aria-label="{{text}}">
 </button>{{/each}}</div>{{/if}}</div>"""
+# The cells are one stop for the Tab key; the arrow keys move among them.
+ROVING = """
+element.addEventListener("keydown", (e) => {
+  const columns = props.value.columns, step = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns}[e.key];
+  const cells = [...element.querySelectorAll(".cells button")], at = cells.indexOf(e.target);
+  if (at < 0 || !step) return;
+  e.preventDefault();
+  cells[at + step]?.focus();
+});
+"""
 # A drag draws on the page at once and is told to the server when it ends; Enter and Space arrive as a click without a pointer (detail 0).
-SCRIPT = """
+SCRIPT = (
+    ROVING
+    + """
 let drag = null;
 const key = (b) => `[data-list="${b.dataset.list}"][data-at="${b.dataset.at}"]`;
 const put = (changes, focus) => {
@@ -64,6 +77,7 @@ element.addEventListener("click", (e) => {
   if (b && e.detail === 0) put([[b.dataset.list, +b.dataset.at, !b.classList.contains("off")]], key(b));
 });
 """
+)
 
 
 def literal(text: str) -> str:
@@ -77,9 +91,9 @@ def board_value(explanation: Explanation | None) -> dict[str, Any]:
         return EMPTY
     words = [{"text": literal(w), "off": False} for w in explanation.words]
     cells = [{"text": place_name(r, c), "off": False} for r in range(CELLS) for c in range(CELLS)]
-    told = {"words": literal(say("Words to strike out")), "cells": literal(say("Regions to blank out"))}
+    told = {"words": literal(say("Words to strike out")), "cells": literal(say("Regions to blank out; the arrow keys move"))}
     image = explanation.image
-    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}", "told": told}
+    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}", "columns": CELLS, "told": told}
 
 
 def place_name(row: int, column: int) -> str:

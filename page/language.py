@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,12 @@ def language() -> str:
     return chosen(headers.get("accept-language", ""))
 
 
-def say(text: str, **values: Any) -> str:
+def later(text: str) -> str:
+    """Marks a text that is said elsewhere, for whoever collects the texts to translate."""
+    return text
+
+
+def say(text: str, /, **values: Any) -> str:
     """A text in the visitor's language.
 
     Args:
@@ -54,6 +59,18 @@ def say(text: str, **values: Any) -> str:
 
 
 # Components: built once in English, told their texts anew for each visit --------------------------------------------------------------
+
+
+class Told(gr.HTML):
+    """HTML made by a function, which says it in the visitor's language."""
+
+    def __init__(self, tell: Callable[[], str], **named: Any) -> None:
+        super().__init__(tell(), **named)
+        self.tell = tell
+
+    def get_block_name(self) -> str:
+        """The front end draws it as the ordinary HTML component."""
+        return "html"
 
 
 def texts_of(component: gr.blocks.Block) -> dict[str, Any]:
@@ -80,15 +97,21 @@ def _said(held: Any) -> Any:
     return say(held)
 
 
+def _said_texts(component: gr.blocks.Block) -> dict[str, Any]:
+    if isinstance(component, Told):
+        return {"value": component.tell()}
+    return {name: _said(held) for name, held in texts_of(component).items()}
+
+
 def speak(demo: gr.Blocks) -> None:
     """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
-    told = [b for b in demo.blocks.values() if texts_of(b) and not getattr(b, "silent", False)]
+    told = [b for b in demo.blocks.values() if isinstance(b, Told) or texts_of(b)]
     tag = gr.Textbox(visible=False)
 
     def translate() -> list[Any]:
         if language() == "en":
             return ["en", *[gr.skip() for _ in told]]
-        return [language(), *[gr.update(**{name: _said(held) for name, held in texts_of(b).items()}) for b in told]]
+        return [language(), *[gr.update(**_said_texts(b)) for b in told]]
 
     spoken = demo.load(translate, None, [tag, *told], queue=False, show_progress="hidden", api_visibility="private")
     spoken.then(None, tag, None, js="(tag) => { document.documentElement.lang = tag; }", api_visibility="private")

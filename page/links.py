@@ -6,7 +6,7 @@ import numpy as np
 
 from musti_model import Explanation
 
-from .board import data_url, literal, place_name
+from .board import ROVING, data_url, literal, place_name
 from .language import say
 
 NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1, "told": {}}
@@ -14,9 +14,11 @@ TEMPLATE = """<div class="board links">{{#if value.words}}
 <p class="passage" role="group" aria-label="{{value.told.words}}">{{#each value.words}}<button type="button" class="strike" data-word="{{@index}}">{{this}}</button> {{/each}}</p>
 <div class="cells" role="group" aria-label="{{value.told.patches}}" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}};
 grid-template:repeat({{value.rows}},1fr) / repeat({{value.columns}},1fr)">{{#each value.cells}}<button type="button" data-cell="{{@index}}"
- aria-label="{{this}}"></button>{{/each}}</div><p class="told" aria-live="polite">{{value.told.choose}}</p>{{/if}}</div>"""
+ tabindex="{{#if @index}}-1{{else}}0{{/if}}" aria-label="{{this}}"></button>{{/each}}</div><p class="told" aria-live="polite">{{value.told.choose}}</p>{{/if}}</div>"""
 # Orange raises the logit, purple lowers it, as everywhere on the page; the strongest link of what was chosen has the full colour.
-SCRIPT = """
+SCRIPT = (
+    ROVING
+    + """
 const all = (kind) => [...element.querySelectorAll(`button[data-${kind}]`)];
 const show = (chosen, others, values) => {
   const top = Math.max(...values.map(Math.abs), 1e-12);
@@ -41,7 +43,9 @@ const choose = (e) => {
 };
 element.addEventListener("click", choose);
 element.addEventListener("mouseover", choose);
+element.addEventListener("focusin", choose);
 """
+)
 
 
 def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
         "links": np.vectorize(lambda v: float(f"{v:.3g}"))(effect.links.reshape(len(effect.links), -1)).tolist(),
         "picture": data_url(image), "shape": f"{image.width} / {image.height}", "rows": rows, "columns": columns,
         "told": {
-            "words": say("Words"), "patches": say("Patches"), "choose": say("Choose a word or a patch."),
+            "words": say("Words"), "patches": say("Patches; the arrow keys move"), "choose": say("Choose a word or a patch."),
             "meets": say("“[a]” meets “[b]” most: [v] of the logit"), "none": say("“[a]” meets none."),  # filled in by the browser
         },
     }  # fmt: skip

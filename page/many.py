@@ -10,7 +10,7 @@ from musti_model import Explanation, InputError, MustiPipeline, Prediction, Sent
 from musti_model.processing import open_image
 
 from .board import data_url, literal
-from .language import say
+from .language import later, say
 from .views import WHOLE, evidence_figure, evidence_html
 
 MOST_PASSAGES, MOST_PICTURES = 50, 20
@@ -21,7 +21,7 @@ TABLE = """{{#if value.length}}<div class="scroll"><table class="ranking"><thead
 <th></th></tr></thead><tbody>{{#each value}}<tr><td>{{rank}}</td><td>{{probability}}<div class="meter" aria-hidden="true"><div class="fill"
  style="width:{{width}}"></div><div class="mark" style="left:{{mark}}"></div></div></td><td>{{answer}}</td><td>{{about}}</td>
 <td><button type="button" data-row="{{@index}}" aria-label="{{why}} {{about}}">{{why}}</button></td></tr>{{/each}}</tbody></table></div>{{/if}}"""
-HEADS = ("rank", "probability of YES", "answer", "about")
+HEADS = (later("rank"), later("probability of YES"), later("answer"), later("about"))
 ALTS = (
     "The picture of the row chosen last, regions for YES in orange and against it in purple",
     "The picture of the row before, regions for YES in orange and against it in purple",
@@ -58,10 +58,10 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
         raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
     if len(pictures) == 1:
         for number, text in enumerate(passages, start=1):
-            _named("Passage {number}: {problem}", number, lambda text=text: pipe.processor.passages([text]))
+            _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
         return pipe.rank(pictures[0], passages)
     for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
-        _named("Picture {number}: {problem}", number, lambda path=path: open_image(path))
+        _named(later("Picture {number}: {problem}"), number, lambda path=path: open_image(path))
     return pipe.rank(pictures, passages[0])
 
 

@@ -14,7 +14,7 @@ from musti_model.what_if import Alteration
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls, sentence
-from .language import say
+from .language import Told, later, say
 from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
 from .views import (
@@ -40,9 +40,9 @@ SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
 # Messages of one visitor may overtake each other, so each says when it left the browser.
 STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
-WORKING = "The explanations follow …"
-FAILED = "The explanations could not be made."
-WAITING = "Press “Compare” for the answer."  # also after an answer has expired
+WORKING = later("The explanations follow …")
+FAILED = later("The explanations could not be made.")
+WAITING = later("Press “Compare” for the answer.")  # also after an answer has expired
 SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
 SILENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 DRAWING = SILENT | {"trigger_mode": "always_last"}
@@ -64,7 +64,12 @@ def paragraph(text: str) -> str:
 
 def shown_map(label: str, elem_id: str, alt_text: str) -> gr.Image:
     """A picture that is shown, and can be downloaded, and nothing else."""
-    return gr.Image(label=label, interactive=False, buttons=["download"], elem_id=elem_id, format="png", alt_text=alt_text)
+    return gr.Image(label=label, interactive=False, buttons=["download"], elem_id=elem_id, format="png", alt_text=alt_text, visible=False)
+
+
+def framed(figure: Any, legend: str) -> tuple[dict, str]:
+    """A map and its legend; no empty frame where there is none."""
+    return gr.update(value=figure, visible=figure is not None), legend
 
 
 class PairTab:
@@ -79,7 +84,7 @@ class PairTab:
         self.state = gr.State(None, time_to_live=LIFETIME)
         self.question = gr.State(None, time_to_live=LIFETIME)
         self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
-        self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="mark")  # in the page, or its change would tell nobody
+        self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._ask(image_input)
@@ -99,7 +104,7 @@ class PairTab:
         )
         if self.pipe.objects:
             with gr.Accordion(Sentence("The {count} objects these weights know", count=len(self.pipe.objects)), open=False):
-                gr.HTML(lambda: escape(", ".join(map(object_name, self.pipe.objects))))
+                Told(lambda: escape(", ".join(map(object_name, self.pipe.objects))))
 
     def _answer(self) -> None:
         self.verdict = gr.HTML(Sentence("The answer appears here."), elem_id="verdict")
@@ -273,7 +278,8 @@ class PairTab:
 
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
-        return None, *self.put_back(None), words, None, "", "", words, None, "", linked.NOTHING, None, "", words
+        empty = framed(None, "")
+        return None, *self.put_back(None), words, *empty, "", words, *empty, linked.NOTHING, *empty, words
 
     # Alterations, links, zips ---------------------------------------------------------------------------------------------------
 
@@ -319,20 +325,20 @@ class PairTab:
     def show_evidence(self, explanation: Explanation | None, part: str, opacity: float) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return paragraph(WAITING), None, ""
-        return evidence_html(explanation, part), *evidence_figure(explanation, part, opacity)
+            return paragraph(WAITING), *framed(None, "")
+        return evidence_html(explanation, part), *framed(*evidence_figure(explanation, part, opacity))
 
     def show_gate(self, explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return paragraph(WAITING), None, ""
+            return paragraph(WAITING), *framed(None, "")
         if kind == "effect" and branch in explanation.gate_effect:
-            return effect_html(explanation, branch), *effect_figure(explanation, branch, opacity)
-        return gate_html(explanation, branch, stretch), *map_figure(explanation, f"gate:{branch}", 0, opacity, stretch)
+            return effect_html(explanation, branch), *framed(*effect_figure(explanation, branch, opacity))
+        return gate_html(explanation, branch, stretch), *framed(*map_figure(explanation, f"gate:{branch}", 0, opacity, stretch))
 
     def show_map(self, explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
         """An attention map or Grad-CAM, and its legend."""
-        return (None, paragraph(WAITING)) if explanation is None else map_figure(explanation, view, head, opacity, stretch)
+        return framed(*((None, paragraph(WAITING)) if explanation is None else map_figure(explanation, view, head, opacity, stretch)))
 
     def show_head(self, view: str | None) -> dict:
         """The slider of heads, where the view is of one head."""

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from musti_model import Explanation, MustiPipeline, Prediction
+from musti_model import Explanation, MustiPipeline, Prediction, Sentence
 from musti_model.evidence import Evidence
 from musti_model.explain import to_frame
 from musti_model.faithfulness import Faithfulness
 from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of, words_html
 
-from .language import say
+from .language import later, say
 
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
-VIEW_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM", "gate": "gate: image share of each patch"}
+VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM", "gate": later("gate: image share of each patch")}
 WHOLE = "whole model"
-QUICK = (
+QUICK = later(
     "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
     "faithful, and their numbers have no unit."
 )
@@ -160,7 +160,11 @@ def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
     choices = []
     for name, branch in pipe.model.branches.items():
         if branch.is_vit:
-            choices += [(f"{branch_name(name)}: attention rollout", f"rollout:{name}"), (f"{branch_name(name)}: one head, last layer", f"heads:{name}")]
+            shown = branch_name(name)
+            choices += [
+                (Sentence("{branch}: attention rollout", branch=shown), f"rollout:{name}"),
+                (Sentence("{branch}: one head, last layer", branch=shown), f"heads:{name}"),
+            ]
         elif not branch.is_swin:
             choices.append((f"{branch_name(name)}: Grad-CAM", f"gradcam:{name}"))
     return choices
@@ -204,10 +208,11 @@ def missing_html(prediction: Prediction, evidence: Evidence) -> str:
         "The model takes the picture for {seen}, while the passage speaks of {read}.", seen=seen, read=escape(", ".join(map(object_name, read)))
     )
     if prediction.objects_in_picture[0][0] in read:
-        told = "The model names {seen} on both sides, yet what it makes of the whole passage and the whole picture is too far apart."
-        takes = say(told, seen=seen)
-    told = "Put before the passage, these English words would give the probability of YES: {tried} (threshold {threshold:.3f})."
-    needed = say(told, tried=tried, threshold=prediction.threshold)
+        takes = say("The model names {seen} on both sides, yet what it makes of the whole passage and the whole picture is too far apart.", seen=seen)
+    needed = say(
+        "Put before the passage, these English words would give the probability of YES: {tried} (threshold {threshold:.3f}).",
+        tried=tried, threshold=prediction.threshold,
+    )  # fmt: skip
     return f'<p class="missing"><strong>{say("Why NO?")}</strong> {takes} {needed}</p>'
 
 
@@ -224,21 +229,26 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tu
 def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
     """How faithful these very explanations are, in two sentences. answer: "YES" or "NO"."""
     told = {
-        "words": "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
-        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}.",
-        "regions": "With the strongest regions blanked out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
-        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}.",
+        "words": later(
+            "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
+            "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}."
+        ),
+        "regions": later(
+            "With the strongest regions blanked out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
+            "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}."
+        ),
     }
-    items = "".join(f"<li><strong>{say(judgement(what, f))}</strong> {say(told[what], answer=say(answer), **asdict(f))}</li>" for what, f in measured.items())
+    items = "".join(f"<li><strong>{judgement(what, f)}</strong> {say(told[what], answer=say(answer), **asdict(f))}</li>" for what, f in measured.items())
     return f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
 
 
 def judgement(what: str, f: Faithfulness) -> str:
     """An explanation's faithfulness in a few words. what: "words" or "regions"."""
-    better, name = f.random_deletion - f.deletion, what.capitalize()
+    better, name = f.random_deletion - f.deletion, {"words": later("Words"), "regions": later("Regions")}[what]
+    judged = later("{what}: faithful.") if better > 0.05 else later("{what}: hardly better than chance.") if better > 0 else later("{what}: no better than chance.")
     if f.random_deletion > STAYS or better == 0:
-        return f"{name}: cannot be told, since the order in which they are taken away makes no difference."
-    return f"{name}: faithful." if better > 0.05 else f"{name}: hardly better than chance." if better > 0 else f"{name}: no better than chance."
+        judged = later("{what}: cannot be told, since the order in which they are taken away makes no difference.")
+    return say(judged, what=say(name))
 
 
 def effect_html(explanation: Explanation, branch: str) -> str:

@@ -41,11 +41,12 @@ def browser():
 
 @pytest.fixture
 def page(browser, url):
-    """A fresh tab; afterwards: no outside request, no script error."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100})
+    """A fresh tab; afterwards: no outside request, no script error, nothing that the console calls an error."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
     requests, errors = [], []
     tab.on("request", lambda r: requests.append(r.url))
     tab.on("pageerror", lambda e: errors.append(str(e)))
+    tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     tab.goto(url)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     yield tab

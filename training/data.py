@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musti_model.errors import InputError
+from musti_model.errors import InputError, Sentence
 
 LABELS = {"YES": 1, "NO": 0}
 LANGUAGES = {  # a tag: how files write it out
@@ -77,7 +77,7 @@ def parse_records(records: Iterable[Any]) -> Iterator[MustiPair | BadRecord]:
         item = parse_record(record, position)
         if isinstance(item, MustiPair):
             if item.id in seen:
-                item = BadRecord(item.id, position, "its id was used before", record)
+                item = BadRecord(item.id, position, Sentence("its id was used before"), record)
             seen.add(item.id)
         yield item
 
@@ -85,18 +85,18 @@ def parse_records(records: Iterable[Any]) -> Iterator[MustiPair | BadRecord]:
 def parse_record(record: Any, position: int) -> MustiPair | BadRecord:
     """One record of the file. position: from 1."""
     if not isinstance(record, dict):
-        return BadRecord("", position, "it is not an object with fields", record)
+        return BadRecord("", position, Sentence("it is not an object with fields"), record)
     name = _id(record.get("id"))
     image, text = record.get("image"), record.get("text")
     label = _label(record.get("subtask1_label"))
     if not name:
-        reason = "it has no id"
+        reason = Sentence("it has no id")
     elif not isinstance(text, str) or not text.strip():
-        reason = "it has no text"
+        reason = Sentence("it has no text")
     elif not isinstance(image, str) or not bare_address(image):
-        reason = "it has no image"
+        reason = Sentence("it has no image")
     elif label == "bad":
-        reason = f"its subtask1_label is {str(record['subtask1_label'])[:40]!r}, neither YES nor NO"
+        reason = Sentence("its subtask1_label is {label!r}, neither YES nor NO", label=str(record["subtask1_label"])[:40])
     else:
         objects = _objects(record.get("subtask2_labels"))
         return MustiPair(name, bare_address(image), language_tag(record.get("language")), text, label, objects, _title(record.get("title")), record)

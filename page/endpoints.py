@@ -1,0 +1,69 @@
+"""What machines may ask, with gradio_client, curl or as MCP tools."""
+
+import gradio as gr
+
+from musti_model.figures import overlay
+
+from .calls import Calls
+from .inputs import SafeImage, Texts
+
+
+def endpoints(calls: Calls) -> None:
+    """What machines may ask: /predict, /explain, /rank."""
+
+    def predict(image: str, passage: str) -> dict:
+        """Whether a picture and a passage evoke the same smell.
+
+        Args:
+            image: the picture.
+            passage: the historical text.
+
+        Returns: label, probability, threshold, similarities, notices.
+        """
+        return calls.predict(image, passage).to_json()
+
+    def explain(image: str, passage: str) -> tuple[dict, list]:
+        """The answer with words, evidence, gate, attention, and the overlay pictures (at most 1000 px a side).
+
+        Args:
+            image: the picture.
+            passage: the historical text.
+        """
+        explanation = calls.explain(image, passage)
+        overlays = [(overlay(explanation.image, values), name) for name, values in explanation.maps.items()]
+        return explanation.prediction.to_json() | explanation.manifest(), overlays
+
+    def rank(images: list[str], passages: list[str]) -> list[dict]:
+        """One picture against up to 50 passages, or up to 20 pictures against one passage, best first.
+
+        Args:
+            images: the pictures.
+            passages: the historical texts.
+
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
+        """
+        return [{"index": i} | p.to_json() for i, p in calls.rank(images, passages)]
+
+    rank._mcp_type = "endpoint"  # Gradio's MCP server offers what is not of another type, and cannot hand on a list of files
+
+    def rank_passages(image: str, passages: list[str]) -> list[dict]:
+        """One picture against up to 50 passages, best first.
+
+        Args:
+            image: the picture.
+            passages: the historical texts.
+
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
+        """
+        return rank([image] if image else [], passages)
+
+    image = SafeImage(type="filepath", image_mode=None, visible=False, label="image")
+    passage, answer = gr.Textbox(visible=False, label="passage"), gr.JSON(visible=False, label="answer")
+    overlays = gr.Gallery(visible=False, label="overlays")
+    images, passages = gr.File(visible=False, file_count="multiple", label="images"), Texts(visible=False, label="passages")
+    order = gr.JSON(visible=False, label="answers")
+    for function, given, told in (
+        (predict, [image, passage], answer), (explain, [image, passage], [answer, overlays]), (rank, [images, passages], order),
+        (rank_passages, [image, passages], order),
+    ):  # fmt: skip
+        gr.Button(visible=False).click(function, given, told, api_name=function.__name__, concurrency_id="model")

@@ -1,0 +1,130 @@
+"""The page in five languages: nothing is left untranslated, and the browser's language is the one that is said."""
+
+import pickle
+import re
+from string import Formatter
+
+import pytest
+
+from musti_model import InputError, MustiPipeline, Sentence
+from page.language import chosen, say, translations
+from tests.browser import ask
+from tests.texts import texts_of_page
+
+TAGS = ["de", "fr", "it", "sl"]
+
+
+@pytest.mark.parametrize(
+    ("header", "tag"),
+    [
+        ("", "en"), ("de", "de"), ("de-AT,de;q=0.9,en;q=0.8", "de"), ("en-GB,fr;q=0.9", "en"), ("pt,fr;q=0.5,it;q=0.7", "it"), ("*", "en"),
+        ("sl;q=0,fr;q=0.1", "fr"), ("fr;q=nonsense,it", "it"), ("ja,zh;q=0.5", "en"), ("DE-ch", "de"),
+    ],
+)  # fmt: skip
+def test_the_language_liked_best(header, tag):
+    assert chosen(header) == tag
+
+
+def fields(text: str) -> list[str]:
+    """Fields with their formats, and the marks that the browser fills in."""
+    return sorted(f"{name}!{conversion}:{form}" for _, name, form, conversion in Formatter().parse(text) if name is not None) + sorted(
+        re.findall(r"\[[abv]\]", text)
+    )
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_every_text_is_translated(tag):
+    texts, said = texts_of_page(MustiPipeline.from_pretrained()), translations()[tag]
+    assert texts - set(said) == set()
+    assert set(said) - texts == set(), "translations of what is not said any more"
+    for text, translation in said.items():
+        assert translation.strip() and fields(translation) == fields(text), text
+        assert re.findall(r"</?\w+>", translation) == re.findall(r"</?\w+>", text), text
+        assert translation.count("**") == text.count("**"), text
+
+
+def test_there_are_four_translations():
+    assert sorted(translations()) == TAGS
+
+
+def test_a_sentence_is_its_english_text_and_keeps_its_template(monkeypatch):
+    told = Sentence("{n} of {what}", n=3, what=Sentence("roses"))
+    assert told == "3 of roses" and isinstance(told, str)
+    for copied in (pickle.loads(pickle.dumps(told)), pickle.loads(pickle.dumps(InputError("{n} of {what}", n=3, what=told.values["what"]))).args[0]):
+        assert copied == told and copied.template == "{n} of {what}" and copied.values["what"].template == "roses"
+    assert Sentence("{braces} stay without values") == "{braces} stay without values"
+    monkeypatch.setattr("page.language.language", lambda: "xx")
+    monkeypatch.setattr("page.language.translations", lambda: {"xx": {"{n} of {what}": "{what}: {n}", "roses": "Rosen"}})
+    assert say(told) == "Rosen: 3" and say("{n} of {what}", n=1, what="roses") == "roses: 1"
+    assert say("unknown {x}", x=1) == "unknown 1"
+
+
+VISIBLE = """(left_out) => {
+  const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (text && !e.closest(left_out) && e.checkVisibility()) found.push(text);
+  }
+  return found;
+}"""
+# What people wrote, names, and what Gradio itself says.
+LEFT_OUT = "script, style, #card, #weights, .passage, textarea, footer, .gallery, [data-testid=dataset], table.votes td, #examples, .upload-container, [data-testid=image], button.center"
+
+
+def texts_seen(browser, url, flower, locale: str) -> set[str]:
+    """All that stands on the page, one tab after another, for a browser of a language."""
+    context = browser.new_context(locale=locale, viewport={"width": 1280, "height": 1100})
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function("tag => document.documentElement.lang === tag", arg=locale[:2])
+    page.locator("#picture input[type=file]").set_input_files(str(flower.with_name("candle.jpg")))
+    page.locator("#picture img").first.wait_for()
+    page.locator("#passage textarea").fill("Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Leder.")
+    page.locator("#run").click()
+    page.locator("#faithful li").nth(1).wait_for()
+    seen = set(page.evaluate(VISIBLE, LEFT_OUT))
+    for at in range(page.get_by_role("tab").count()):
+        tab = page.get_by_role("tab").nth(at)
+        if tab.is_visible():
+            tab.click()
+            page.wait_for_timeout(200)
+            seen |= set(page.evaluate(VISIBLE, LEFT_OUT))
+    context.close()
+    return seen
+
+
+@pytest.mark.parametrize("locale", ["de-AT", "sl"])
+def test_no_english_is_left_on_the_page(browser, url, flower, locale):
+    english, other = (texts_seen(browser, url, flower, tag) for tag in ("en-GB", locale))
+    alike = {t for t in english & other if len(re.findall(r"[^\W\d_]{3,}", t)) > 1}
+    assert alike == set()
+    assert len(other) > 60
+
+
+def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flower):
+    context = browser.new_context(locale="fr-FR")
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function("() => document.documentElement.lang === 'fr'")
+    page.locator("#passage textarea").fill("?!")
+    page.locator("#run").click()
+    said = translations()["fr"]
+    page.get_by_text(said["Choose a picture first."]).wait_for()
+    page.locator("#picture input[type=file]").set_input_files(str(flower))
+    page.locator("#picture img").first.wait_for()
+    page.locator("#run").click()
+    page.get_by_text(said["The passage holds no words, only signs or digits; paste a text."]).wait_for()
+    page.locator("#passage textarea").fill("Chapitre second, où rien n'est décidé.")
+    page.locator("#run").click()
+    page.locator("#verdict .notice").first.wait_for()
+    assert said["The model cannot tell"] in page.locator("#verdict h2").inner_text()
+    notice = said["The model found none of the {count} smell objects it knows in this passage, so its answer says little."].format(count=52)
+    assert notice in page.locator("#verdict").inner_text()
+    context.close()
+
+
+def test_english_stays_english(page, flower):
+    ask(page, flower, "She smelled the roses.")
+    page.locator("#verdict h2").wait_for()
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert "Probability of YES" in page.locator("#verdict").inner_text()
