@@ -71,7 +71,7 @@ def legend_html(low: float, high: float, label: str, signed: bool = False) -> st
     """A colour bar with its end values, as HTML."""
     stops = ", ".join(matplotlib.colors.to_hex(_colours(signed)(x)) for x in np.linspace(0, 1, 9))
     return (
-        f'<div class="legend" role="img" aria-label="{escape(label)}: {low:.3g} to {high:.3g}"><span>{low:.3g}</span>'
+        f'<div class="legend" role="img" aria-label="{escape(label)}: {low:.3g} – {high:.3g}"><span>{low:.3g}</span>'
         f'<span class="bar" style="background:linear-gradient(90deg, {stops})"></span><span>{high:.3g}</span>'
         f"<span>{escape(label)}</span></div>"
     )

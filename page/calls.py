@@ -12,7 +12,7 @@ from musti_model.faithfulness import Faithfulness
 from musti_model.what_if import Alteration
 
 from .batch import Pictures, answered
-from .language import say
+from .language import in_language, language, say
 from .many import ranked
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
@@ -57,12 +57,16 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Cal
             raise InputError("passages is a list of texts.")
         return passages
 
+    def lent(function: Callable) -> Callable:
+        borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: sentence(lambda: function(*given))))
+        return lambda *given: borrowed(language(), *given)  # the process of a borrowed GPU does not know the visitor
+
     return Calls(
         pipe,
-        predict=on_gpu(lambda image, passage: sentence(lambda: pipe(picture(image), passage))),
-        explain=on_gpu(lambda image, passage: sentence(lambda: pipe.explain(picture(image), passage).fit(PAGE_SIDE))),
-        measure=on_gpu(lambda image, passage, explanation: sentence(lambda: pipe.faithfulness(image, passage, explanation))),
-        alter=on_gpu(lambda image, passage, alteration: sentence(lambda: pipe.what_if(image, passage, alteration))),
-        rank=on_gpu(lambda images, passages: sentence(lambda: ranked(pipe, images or [], texts(passages)))),
-        answer_many=on_gpu(lambda items, pictures: sentence(lambda: answered(pipe, items, pictures))),
+        predict=lent(lambda image, passage: pipe(picture(image), passage)),
+        explain=lent(lambda image, passage: pipe.explain(picture(image), passage).fit(PAGE_SIDE)),
+        measure=lent(lambda image, passage, explanation: pipe.faithfulness(image, passage, explanation)),
+        alter=lent(lambda image, passage, alteration: pipe.what_if(image, passage, alteration)),
+        rank=lent(lambda images, passages: ranked(pipe, images or [], texts(passages))),
+        answer_many=lent(lambda items, pictures: answered(pipe, items, pictures)),
     )

@@ -1,4 +1,4 @@
-"""Inputs of our own: a picture that fails in a sentence, and a list whose API schema says what it holds."""
+"""Inputs of our own: a picture that is not opened before the model does, and a list whose API schema says what it holds."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ from .language import say
 
 
 class SafeImage(gr.Image):
-    """An image input whose unreadable files end in one sentence instead of a server path."""
+    """An image input that hands on the file as it came; whoever opens it says in one sentence why it cannot be read."""
 
-    def preprocess(self, payload: Any) -> Any:
-        """As gr.Image, but any failure becomes a sentence."""
-        try:
-            return super().preprocess(payload)
-        except Exception as error:
-            raise gr.Error(say("This file is not a picture we can read; try a JPEG or PNG."), print_exception=False) from error
+    def preprocess(self, payload: Any) -> str | None:
+        """Path of the uploaded file. Raises gr.Error for anything but a file."""
+        if payload is None:
+            return None
+        if payload.path:
+            return str(payload.path)
+        raise gr.Error(say("This file is not a picture we can read, or it is damaged; try a JPEG or PNG."), print_exception=False)
 
     def get_block_name(self) -> str:
         """The front end draws it as the ordinary image component."""

@@ -82,7 +82,7 @@ class PairTab:
         self.views = view_choices(self.pipe)
         self.gated = self.pipe.config.fusion == "tsf"
         self.state = gr.State(None, time_to_live=LIFETIME)
-        self.question = gr.State(None, time_to_live=LIFETIME)
+        self.question = gr.State(None)  # the last one that was answered; outlives its explanation, to be known as long as the answer is seen
         self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
         self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
         with gr.Row():
@@ -185,24 +185,24 @@ class PairTab:
         self.through = [self.gate, self.gate_map, self.gate_legend]
         self.overlaid = [self.attention_map, self.attention_legend]
         self.explained = [self.bundle, *self.switches, self.altered, *self.why, self.faithful, *self.through, self.links, *self.overlaid, self.words]
-        self.shown = [self.question, self.state, self.verdict, self.votes, *self.explained]
+        self.shown = [self.state, self.verdict, self.votes, *self.explained]
         self._wire_questions()
         self._wire_views()
         self._wire_alterations()
 
     def _wire_questions(self) -> None:
-        given = [self.image, self.passage, self.when]
+        given, told = [self.image, self.passage, self.when], [self.question, *self.shown]
         self.demo.load(self.reopen, None, [self.mark, self.image, self.passage, *self.chosen], **SILENT)
         asked = [
-            gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, self.shown, js=STAMP, **MODEL),
-            self.gallery.load_input_event.then(self.answer, given, self.shown, js=STAMP, **MODEL),
+            gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, told, js=STAMP, **MODEL),
+            self.gallery.load_input_event.then(self.answer, given, told, js=STAMP, **MODEL),
         ]
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
-            told = event.success(self.run, [self.question, *self.chosen], [self.state, *self.explained], **MODEL)
-            told.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
-            measured = told.success(self.measure, [self.question, self.state], self.faithful, **MODEL)
-            for done in (event, told, measured):  # the picture or the passage may have changed while the model was at work
+            explained = event.success(self.run, [self.question, self.image, self.passage, *self.chosen], [self.state, *self.explained], **MODEL)
+            explained.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
+            measured = explained.success(self.measure, [self.question, self.state], self.faithful, **MODEL)
+            for done in (event, explained, measured):  # the picture or the passage may have changed while the model was at work
                 self._check(done.then)
         self._check(lambda *given, **named: gr.on([self.image.change, self.passage.change], *given, **(DRAWING | named)))
 
@@ -239,7 +239,7 @@ class PairTab:
         for done in (tried, packed):
             self._check(done.then)
         self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **MODEL)  # queued after an alteration still at work
-        made = self.make_link.click(self.link_to, [self.question, *self.chosen], [self.query, self.link], api_visibility="private")
+        made = self.make_link.click(self.link_to, [self.question, self.state, *self.chosen], [self.query, self.link], api_visibility="private")
         made.success(None, self.query, self.link, js=FULL_ADDRESS, api_visibility="private")
 
     # Questions and answers ------------------------------------------------------------------------------------------------------
@@ -250,9 +250,9 @@ class PairTab:
         votes = votes_html(prediction, self.pipe.config.temperature)
         return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(paragraph(WORKING))
 
-    def run(self, question: Question | None, *chosen: Any) -> tuple:
-        """The explanations of the question that was answered last; none if it has been given up meanwhile."""
-        if question is None:
+    def run(self, question: Question | None, image: str | None, passage: str, *chosen: Any) -> tuple:
+        """The explanations of the question that was answered last; none if picture or passage are others meanwhile."""
+        if question is None or question[:2] != (image, passage):
             return (gr.skip(),) * (1 + len(self.explained))
         part, branch, kind, view, head, word_branch, opacity, stretch = chosen
         e = self.calls.explain(question.image, question.passage)
@@ -271,10 +271,10 @@ class PairTab:
 
     def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. What left the browser before the question was asked
-        says nothing about it."""
-        if question is not None and (question[:2] == (image, passage) or when <= question.asked):
+        says nothing about it; and where nothing was asked there is nothing to forget."""
+        if question is None or question[:2] == (image, passage) or when <= question.asked:
             return (gr.skip(),) * len(self.shown)
-        return None, None, paragraph(WAITING), "", *self.blank("")
+        return None, paragraph(WAITING), "", *self.blank("")
 
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
@@ -303,10 +303,10 @@ class PairTab:
             raise gr.Error(say("There is nothing to take away yet; press “Compare” first."), print_exception=False)
         return gr.update(value=zipped(explanation, self.bundle.move_resource_to_block_cache), visible=True)
 
-    def link_to(self, question: Question | None, *settings: Any) -> tuple:
+    def link_to(self, question: Question | None, explanation: Explanation | None, *settings: Any) -> tuple:
         """The query of a link, and the field that will show the whole."""
         named = dict(zip(SETTINGS, settings, strict=True))
-        return sentence(lambda: query_of(question and question[:2], self.examples, named)), gr.update(visible=True)
+        return sentence(lambda: query_of(question[:2] if question and explanation else None, self.examples, named)), gr.update(visible=True)
 
     def reopen(self, request: gr.Request) -> list:
         """A mark, example and settings of the address, if it names an example; the mark's change asks for the answer."""

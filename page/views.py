@@ -191,9 +191,9 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
     """The words that weigh most on either side, in a sentence; those under ``least`` (logit) are left out."""
     order = sorted(range(len(words)), key=lambda i: -values[i])
     sides = []
-    for sign, title, rows in ((1, say("For YES"), order[:many]), (-1, say("Against"), order[::-1][:many])):
+    for sign, title, rows in ((1, say("For YES:"), order[:many]), (-1, say("Against:"), order[::-1][:many])):
         named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows if sign * values[i] >= least]
-        sides.append(f"<strong>{title}:</strong> {', '.join(named) or say('no word weighs much')}.")
+        sides.append(f"<strong>{title}</strong> {', '.join(named) or say('no word weighs much')}.")
     return f"<p>{' '.join(sides)}</p>"
 
 

@@ -112,8 +112,8 @@ def test_words_use_the_given_scale_and_the_legend_says_it():
     own = figures.words_html("one", [(0, 3)], [0.2], "share")
     fixed = figures.words_html("one", [(0, 3)], [0.2], "share", scale=(0.0, 1.0))
     shade = matplotlib.colors.to_hex
-    assert f"background:{shade(matplotlib.colormaps[figures.COLOURS](1.0))}" in own and "0 to 0.2" in own
-    assert f"background:{shade(matplotlib.colormaps[figures.COLOURS](0.2))}" in fixed and "0 to 1" in fixed
+    assert f"background:{shade(matplotlib.colormaps[figures.COLOURS](1.0))}" in own and "0 – 0.2" in own
+    assert f"background:{shade(matplotlib.colormaps[figures.COLOURS](0.2))}" in fixed and "0 – 1" in fixed
 
 
 def test_words_and_values_must_agree():
