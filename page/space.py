@@ -157,7 +157,10 @@ def main() -> None:
     if found:
         raise SystemExit(1)
     if options.push:
-        print(push(ROOT, options.push))
+        try:
+            print(push(ROOT, options.push))
+        except (OSError, ValueError) as error:  # huggingface_hub's errors are such
+            raise SystemExit(f"The Space could not be written: {error}") from error
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             return hub.put(path.removeprefix("/lfs/"), content)
         if self.command == "POST":
             return self._write(path, content)
-        if match := re.fullmatch(f"/api/models/{REPO}(/(?P<kind>revision|tree)/(?P<revision>[^/]+))?", path):
+        if match := re.fullmatch(f"/api/(models|spaces)/{REPO}(/(?P<kind>revision|tree)/(?P<revision>[^/]+))?", path):
             self._may_read(match["repo"])
             revision = unquote(match["revision"] or "main")
             return (hub.tree if match["kind"] == "tree" else hub.info)(match["repo"], revision)
@@ -214,9 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
             return hub.create(json.loads(content))
         if path == "/verify":
             return hub.verify(json.loads(content))
-        if re.fullmatch(rf"/{REPO}\.git/info/lfs/objects/batch", path):
+        if re.fullmatch(rf"(/spaces)?/{REPO}\.git/info/lfs/objects/batch", path):
             return hub.batch(json.loads(content))
-        match = re.fullmatch(f"/api/models/{REPO}/(?P<kind>branch|preupload|commit)/(?P<revision>[^/]+)", path)
+        match = re.fullmatch(f"/api/(models|spaces)/{REPO}/(?P<kind>branch|preupload|commit)/(?P<revision>[^/]+)", path)
         if not match:
             raise Refusal(404, message=f"no such address: {path}")
         repo, revision = match["repo"], unquote(match["revision"])
