@@ -62,7 +62,7 @@ def overlay(
     own = signed_scale_of(values) if signed else scale_of(values)
     level = _scaled(values, *(scale or own))
     colours = _colours(signed)(level)[..., :3] * 255
-    layer = opacity * np.sqrt(np.abs(2 * level - 1))[..., None] if signed else opacity  # the root keeps middling values visible
+    layer = opacity * (1 - (1 - np.abs(2 * level - 1)) ** 2)[..., None] if signed else opacity  # middling values stay visible, small ones fade
     mixed = (1 - layer) * np.asarray(image, dtype=np.float32) + layer * colours
     return Image.fromarray(mixed.round().astype(np.uint8))
 

@@ -188,8 +188,8 @@ def evidence_html(explanation: Explanation, branch: str) -> str:
 
 
 def strongest(words: list[str], values: list[float], many: int = 3, least: float = 0.05) -> str:
-    """The words that weigh most on either side, in a sentence; those under ``least`` (logit) are left out."""
-    order = sorted(range(len(words)), key=lambda i: -values[i])
+    """The words that weigh most on either side, in a sentence; signs, and those under ``least`` (logit), are left out."""
+    order = sorted((i for i, w in enumerate(words) if any(c.isalnum() for c in w)), key=lambda i: -values[i])
     sides = []
     for sign, title, rows in ((1, say("For YES:"), order[:many]), (-1, say("Against:"), order[::-1][:many])):
         named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows if sign * values[i] >= least]
@@ -247,7 +247,7 @@ def judgement(what: str, f: Faithfulness) -> str:
     better, name = f.random_deletion - f.deletion, {"words": later("Words"), "regions": later("Regions")}[what]
     judged = later("{what}: faithful.") if better > 0.05 else later("{what}: hardly better than chance.") if better > 0 else later("{what}: no better than chance.")
     if f.random_deletion > STAYS or better == 0:
-        judged = later("{what}: cannot be told, since the order in which they are taken away makes no difference.")
+        judged = later("{what}: cannot be told, since the answer hardly changes in whatever order they are taken away.")
     return say(judged, what=say(name))
 
 
