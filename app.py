@@ -33,7 +33,7 @@ from page.batch import batch_tab
 from page.calls import calls_of, sentence
 from page.endpoints import endpoints
 from page.inputs import SafeImage
-from page.language import Told, speak
+from page.language import Told, later, speak
 from page.many import many_tab
 from page.pair import LIFETIME, PairTab
 from page.views import weights_banner
@@ -67,7 +67,7 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
 def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
     calls = calls_of(pipe, on_gpu)
-    with gr.Blocks(title="Do picture and passage smell alike?", delete_cache=(LIFETIME, LIFETIME)) as demo:
+    with gr.Blocks(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."

@@ -235,8 +235,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Deletion (left end) and insertion (right end) of each method, random dotted."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, 2), ("words", "regions"), strict=True):
+    figure = Figure(figsize=(8, 1.5 + 0.25 * sum(len(result[kind]) for kind in ("words", "regions"))), layout="constrained")
+    heights = [1 + len(result[kind]) for kind in ("words", "regions")]
+    for axes, kind in zip(figure.subplots(2, 1, sharex=True, height_ratios=heights), ("words", "regions"), strict=True):
         rows = sorted(result[kind].items(), key=lambda r: -r[1]["deletion"])
         for y, (_, r) in enumerate(rows):
             axes.plot([r["deletion"], r["insertion"]], [y, y], "-", color="grey")
@@ -245,7 +246,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(rows)), [n for n, _ in rows])
         for key, colour in (("random_deletion", "#0072B2"), ("random_insertion", "#D55E00")):
             axes.axvline(rows[0][1][key], linestyle=":", color=colour)
-        axes.set_xlabel(f"{kind}: area under deletion (circle, low is good)\nand insertion (square, high is good); dotted: random")
+        axes.set(title=kind, ylim=(-0.7, len(rows) - 0.3))
+    figure.supxlabel("area under deletion (circle, low is good) and insertion (square, high is good); dotted: random", fontsize="medium")
     figure.savefig(path, dpi=110)
 
 

@@ -119,12 +119,12 @@ def _said_texts(component: gr.blocks.Block) -> dict[str, Any]:
 def speak(demo: gr.Blocks) -> None:
     """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
     told = [b for b in demo.blocks.values() if isinstance(b, Told) or texts_of(b)]
-    tag = gr.Textbox(visible=False)
+    tag, title = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
     def translate() -> list[Any]:
         if language() == "en":
-            return ["en", *[gr.skip() for _ in told]]
-        return [language(), *[gr.update(**_said_texts(b)) for b in told]]
+            return ["en", demo.title, *[gr.skip() for _ in told]]
+        return [language(), say(demo.title), *[gr.update(**_said_texts(b)) for b in told]]
 
-    spoken = demo.load(translate, None, [tag, *told], queue=False, show_progress="hidden", api_visibility="private")
-    spoken.then(None, tag, None, js="(tag) => { document.documentElement.lang = tag; }", api_visibility="private")
+    spoken = demo.load(translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private")
+    spoken.then(None, [tag, title], None, js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }", api_visibility="private")
