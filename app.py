@@ -40,7 +40,7 @@ from page.views import weights_banner
 
 ASSETS = Path(__file__).parent / "assets"
 # Screen readers are told of what appears.
-LIVE = """() => document.querySelectorAll("#verdict, #altered, #faithful, #many-told, #batch-told").forEach((e) => e.setAttribute("aria-live", "polite"))"""
+LIVE = """() => document.querySelectorAll("#verdict, #altered, #faithful, #faithful-gate, #faithful-map, #faithful-words, #many-told, #batch-told").forEach((e) => e.setAttribute("aria-live", "polite"))"""
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
     ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],

@@ -192,15 +192,22 @@ class MustiPipeline:
         return result
 
     def faithfulness(self, image: Picture, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
-        """How faithful the evidence of this very pair is: {"words": ..., "regions": ...}, the latter only where there is a map. Raises InputError."""
-        case, evidence, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
-        if evidence is None:
+        """How faithful each explanation of this very pair is, all measured by the whole model's answer.
+
+        Returns: "words" and "regions" (evidence of the whole model), "words:<branch>" and "regions:<branch>" (of one), "attention:<branch>" (of the
+            words), and each of ``explanation.maps`` by its name. What has no map is left out. Raises InputError.
+        """
+        case, whole, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
+        if whole is None:
             raise InputError("This explanation was made without evidence; make it again with evidence=True.")
+        parts = {"": whole} | {f":{name}": part for name, part in whole.branches.items()}
+        sign = 1 if answer == "YES" else -1  # attention is no evidence against: its strongest goes first, whatever the answer
+        words = {f"words{n}": torch.tensor(e.words) for n, e in parts.items()}
+        words |= {f"attention:{n}": sign * torch.tensor(values) for n, values in explanation.word_attention.items()}
+        maps = {f"regions{n}": e.grid for n, e in parts.items() if e.grid is not None}
+        maps |= {n: sign * grid for n, grid in explanation.maps.grids.items()}
         with torch.inference_mode(), self._autocast():
-            result = {"words": of_words(case, {"": torch.tensor(evidence.words)}, answer)[""]}
-            if evidence.grid is not None:
-                result["regions"] = of_regions(case, {"": evidence.grid}, answer)[""]
-        return result
+            return of_words(case, words, answer) | (of_regions(case, maps, answer) if maps else {})
 
     def what_if(self, image: Picture, passage: str, alteration: Alteration) -> float:
         """Probability of YES of an altered pair. Raises InputError."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from musti_model import Explanation, Sentence
+from musti_model.faithfulness import Faithfulness
 from musti_model.what_if import Alteration
 
 from . import links as linked
@@ -25,8 +26,8 @@ from .views import (
     effect_html,
     evidence_figure,
     evidence_html,
-    faithfulness_html,
     gate_html,
+    judged_parts,
     map_figure,
     object_name,
     verdict_html,
@@ -81,7 +82,7 @@ class PairTab:
         self.names = [name for _, name in self.branches]
         self.views = view_choices(self.pipe)
         self.gated = self.pipe.config.fusion == "tsf"
-        self.state = gr.State(None, time_to_live=LIFETIME)
+        self.state, self.measured = gr.State(None, time_to_live=LIFETIME), gr.State(None, time_to_live=LIFETIME)
         self.question = gr.State(None)  # the last one that was answered; outlives its explanation, to be known as long as the answer is seen
         self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
         self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
@@ -158,6 +159,7 @@ class PairTab:
         self.gate = gr.HTML(elem_id="gate")
         alt = "The picture with what is chosen under Show laid over each patch; the legend below gives the values"
         self.gate_map, self.gate_legend = shown_map("Patches through the gate", "gate-map", alt), gr.HTML()
+        self.faithful_gate = gr.HTML(elem_id="faithful-gate")
         with gr.Accordion("Which patch met which word", open=False):
             gr.Markdown("Through the gate each word meets some patches of the picture. The colour is what that meeting changed in the answer.")
             self.links = gr.HTML(linked.NOTHING, html_template=linked.TEMPLATE, js_on_load=linked.SCRIPT, elem_id="links")
@@ -167,6 +169,7 @@ class PairTab:
         self.head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
         alt = "The picture with the chosen map laid over it; the legend below gives the values"
         self.attention_map, self.attention_legend = shown_map("Overlay", "attention-map", alt), gr.HTML()
+        self.faithful_map = gr.HTML(elem_id="faithful-map")
         gr.Markdown(
             "Attention and Grad-CAM show where the model looked and which regions raised its score; neither proves why it answered as it did."
         )
@@ -174,6 +177,7 @@ class PairTab:
     def _words(self) -> None:
         self.word_branch = gr.Radio(self.branches, value=self.names[0], label="Text read with the picture of branch", elem_id="word-branch")
         self.words = gr.HTML(elem_id="words")
+        self.faithful_words = gr.HTML(elem_id="faithful-words")
         gr.Markdown("Last-layer attention of the text encoder's summary token, mean of its heads: where it looked, not why the model decided.")
 
     # Events ---------------------------------------------------------------------------------------------------------------------
@@ -184,7 +188,10 @@ class PairTab:
         self.why = [self.evidence, self.evidence_map, self.evidence_legend]
         self.through = [self.gate, self.gate_map, self.gate_legend]
         self.overlaid = [self.attention_map, self.attention_legend]
-        self.explained = [self.bundle, *self.switches, self.altered, *self.why, self.faithful, *self.through, self.links, *self.overlaid, self.words]
+        self.looked_at = [self.part, self.branch, self.view, self.word_branch]
+        self.judged = [self.faithful, self.faithful_gate, self.faithful_map, self.faithful_words]
+        self.explained = [self.bundle, *self.switches, self.altered, *self.why, *self.through, self.links, *self.overlaid, self.words]
+        self.explained += [self.measured, *self.judged]
         self.shown = [self.state, self.verdict, self.votes, *self.explained]
         self._wire_questions()
         self._wire_views()
@@ -201,7 +208,8 @@ class PairTab:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
             explained = event.success(self.run, [self.question, self.image, self.passage, *self.chosen], [self.state, *self.explained], **MODEL)
             explained.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
-            measured = explained.success(self.measure, [self.question, self.state], self.faithful, **MODEL)
+            given_now = [self.question, self.state, *self.looked_at]
+            measured = explained.success(self.measure, given_now, [self.measured, *self.judged], **MODEL)
             for done in (event, explained, measured):  # the picture or the passage may have changed while the model was at work
                 self._check(done.then)
         self._check(lambda *given, **named: gr.on([self.image.change, self.passage.change], *given, **(DRAWING | named)))
@@ -228,6 +236,8 @@ class PairTab:
         given = [self.state, self.view, self.head, self.opacity, self.stretch]
         gr.on([self.view.change, self.head.change, *redrawn], self.show_map, given, self.overlaid, **DRAWING)
         self.view.change(self.show_head, self.view, self.head, **DRAWING)
+        given = [self.state, self.measured, *self.looked_at]
+        gr.on([x.change for x in self.looked_at], self.judge, given, self.judged, **DRAWING)
         gr.on([self.word_branch.change, self.stretch.change], self.show_attention, [self.state, self.word_branch, self.stretch], self.words, **DRAWING)
 
     def _wire_alterations(self) -> None:
@@ -257,17 +267,26 @@ class PairTab:
         part, branch, kind, view, head, word_branch, opacity, stretch = chosen
         e = self.calls.explain(question.image, question.passage)
         return (
-            e, None, *self.put_back(e), *self.show_evidence(e, part, opacity), "", *self.show_gate(e, branch, kind, opacity, stretch),
+            e, None, *self.put_back(e), *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch),
             linked.links_value(e, branch), *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
+            None, *[""] * len(self.judged),
         )  # fmt: skip
 
-    def measure(self, question: Question | None, explanation: Explanation | None) -> str:
-        """How faithful these explanations are."""
+    def measure(self, question: Question | None, explanation: Explanation | None, *looked_at: str | None) -> tuple:
+        """How faithful these explanations are, and what is said of those that are looked at."""
         if question is None or explanation is None:
-            return ""
+            return None, *[""] * len(self.judged)
         if not self.pipe.many_passes:
-            return paragraph("How faithful this is was not measured: these weights are too large for that on this machine.")
-        return faithfulness_html(explanation.prediction.label, self.calls.measure(question.image, question.passage, explanation))
+            told = paragraph("How faithful this is was not measured: these weights are too large for that on this machine.")
+            return None, *[told] * len(self.judged)
+        measured = self.calls.measure(question.image, question.passage, explanation)
+        return measured, *self.judge(explanation, measured, *looked_at)
+
+    def judge(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None, *looked_at: str | None) -> tuple:
+        """The sentences beside the overlays; as they stand while nothing is measured."""
+        if explanation is None or measured is None:
+            return (gr.skip(),) * len(self.judged)
+        return judged_parts(explanation.prediction.label, measured, *looked_at)
 
     def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. What left the browser before the question was asked
@@ -279,7 +298,7 @@ class PairTab:
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
         empty = framed(None, "")
-        return None, *self.put_back(None), words, *empty, "", words, *empty, linked.NOTHING, *empty, words
+        return None, *self.put_back(None), words, *empty, words, *empty, linked.NOTHING, *empty, words, None, *[""] * len(self.judged)
 
     # Alterations, links, zips ---------------------------------------------------------------------------------------------------
 

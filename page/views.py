@@ -226,8 +226,8 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tu
     return overlay(explanation.image, values, opacity, scale, signed=True), legend
 
 
-def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
-    """How faithful these very explanations are, in two sentences. answer: "YES" or "NO"."""
+def faithfulness_html(answer: str, measured: list[tuple[str, str, Faithfulness]]) -> str:
+    """How faithful these very explanations are. answer: "YES" or "NO"; measured: (title, "words" or "regions", measure); "" where nothing is."""
     told = {
         "words": later(
             "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
@@ -238,17 +238,32 @@ def faithfulness_html(answer: str, measured: dict[str, Faithfulness]) -> str:
             "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}."
         ),
     }
-    items = "".join(f"<li><strong>{judgement(what, f)}</strong> {say(told[what], answer=say(answer), **asdict(f))}</li>" for what, f in measured.items())
-    return f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
+    items = "".join(
+        f"<li><strong>{judgement(title, f)}</strong> {say(told[kind], answer=say(answer), **asdict(f))}</li>" for title, kind, f in measured
+    )
+    return items and f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
 
 
-def judgement(what: str, f: Faithfulness) -> str:
-    """An explanation's faithfulness in a few words. what: "words" or "regions"."""
-    better, name = f.random_deletion - f.deletion, {"words": later("Words"), "regions": later("Regions")}[what]
+def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, branch: str, view: str | None, word_branch: str) -> tuple[str, ...]:
+    """Beside each overlay, how faithful that very one is: evidence, gate, attention map, attention of words. part, branch, view, word_branch: what
+    the page shows of each."""
+    of = "" if part == WHOLE else f":{part}"
+    rows = (
+        [(later("Words"), "words", f"words{of}"), (later("Regions"), "regions", f"regions{of}")],
+        [(later("This map"), "regions", f"gate:{branch}")],
+        [(later("This map"), "regions", view or "")],
+        [(later("Words"), "words", f"attention:{word_branch}")],
+    )
+    return tuple(faithfulness_html(answer, [(title, kind, measured[name]) for title, kind, name in row if name in measured]) for row in rows)
+
+
+def judgement(title: str, f: Faithfulness) -> str:
+    """An explanation's faithfulness in a few words."""
+    better = f.random_deletion - f.deletion
     judged = later("{what}: faithful.") if better > 0.05 else later("{what}: hardly better than chance.") if better > 0 else later("{what}: no better than chance.")
     if f.random_deletion > STAYS or better == 0:
         judged = later("{what}: cannot be told, since the answer hardly changes in whatever order they are taken away.")
-    return say(judged, what=say(name))
+    return say(judged, what=say(title))
 
 
 def effect_html(explanation: Explanation, branch: str) -> str:

@@ -236,6 +236,22 @@ def test_the_true_order_beats_every_random_one():
     assert result["true"].deletion < result["true"].random_deletion < result["upside down"].deletion
 
 
+def test_every_explanation_of_a_pair_is_measured(pipe, picture, monkeypatch):
+    explanation = pipe.explain(picture, PASSAGE)
+    measured = pipe.faithfulness(picture, PASSAGE, explanation)
+    branches = ["vit", "resnet"]
+    assert set(measured) == {
+        "words", "regions", *[f"{kind}:{b}" for kind in ("words", "regions", "attention") for b in branches], *explanation.maps,
+    }  # fmt: skip
+    given = {}
+    monkeypatch.setattr("musti_model.pipeline.of_regions", lambda _case, maps, _answer: given.update(maps) or {})
+    for answer, sign in (("YES", 1), ("NO", -1)):
+        changed = dataclasses.replace(explanation, prediction=dataclasses.replace(explanation.prediction, label=answer))
+        pipe.faithfulness(picture, PASSAGE, changed)
+        # For NO what speaks against YES goes first, yet what is looked at most still does.
+        assert torch.equal(given["regions"], explanation.evidence.grid) and torch.equal(given["rollout:vit"], sign * explanation.maps.grids["rollout:vit"])
+
+
 def test_faithfulness_of_words_and_regions_of_a_model(case):
     words = ev.words_by_occlusion(case).sum(1)
     measured = fa.of_words(case, {"occlusion": words, "against": -words})

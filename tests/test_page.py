@@ -62,6 +62,23 @@ def test_why(page, flower: Path):
     assert "in random order it is" in page.locator("#faithful").inner_text()
 
 
+def test_each_overlay_says_how_faithful_it_is(page, flower):
+    ask(page, flower, PASSAGE)
+    page.locator("#faithful li").nth(1).wait_for()
+    whole = page.locator("#faithful").inner_text()
+    page.locator("#part").get_by_label("ResNet").check()
+    page.wait_for_function("old => document.querySelector('#faithful').innerText !== old", arg=whole)
+    for tab, place in (("TSF gate", "#faithful-gate"), ("Overlays", "#faithful-map"), ("Words", "#faithful-words")):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        assert "in random order it is" in page.locator(f"{place} li").inner_text()
+    page.get_by_role("tab", name="Overlays").click()
+    rollout = page.locator("#faithful-map").inner_text()
+    choose(page, "ResNet: Grad-CAM")
+    page.wait_for_function("old => document.querySelector('#faithful-map').innerText !== old", arg=rollout)
+    choose(page, "ViT: one head, last layer")
+    page.locator("#faithful-map li").wait_for(state="detached")  # single heads are not measured
+
+
 def test_why_not(page, flower):
     ask(page, flower, "The horse had been ridden hard and smelled of sweat and leather.")
     page.locator("#evidence .missing").wait_for()
@@ -338,11 +355,13 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
     question, _, verdict, *_ = functions["answer"](str(flower), PASSAGE, 5.0)
     assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0)
-    explanation, _, board, *_, evidence, evidence_map, _, _, gate, gate_map, gate_legend, links, picture, legend, words = functions["run"](
+    explanation, _, board, _, _, _, evidence, evidence_map, _, gate, gate_map, gate_legend, links, picture, legend, words, *_ = functions["run"](
         question, *question[:2], "whole model", name, "share", kinds[0] if kinds else None, 1, name, 0.5, False
     )
     assert "roses" in words and "roses" in evidence and evidence_map["visible"] and board["words"]
-    assert "<li>" in functions["measure"](question, explanation)
+    measured, judged, of_gate, of_map, of_words = functions["measure"](question, explanation, "whole model", name, kinds[0] if kinds else None, name)
+    assert judged.count("<li>") == 2 and bool(of_map) == (f"{kinds[0]}" in measured if kinds else False) and of_words.count("<li>") == 1
+    assert bool(of_gate) == (f"gate:{name}" in measured)
     effect, effect_map, *_ = functions["show_gate"](explanation, name, "effect", 0.5, False)
     assert ("no gate" in gate) == (model.config.fusion == "none")
     assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in legend) == (not kinds)
