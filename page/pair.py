@@ -245,7 +245,7 @@ class PairTab:
         given = [self.question, self.state, *self.switches]
         tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **MODEL)
         tried.failure(lambda: "", None, self.altered, **SILENT)
-        packed = self.pack.click(self.pack_up, self.state, self.bundle, api_visibility="private")
+        packed = self.pack.click(self.pack_up, [self.state, self.measured], self.bundle, api_visibility="private")
         for done in (tried, packed):
             self._check(done.then)
         self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **MODEL)  # queued after an alteration still at work
@@ -316,11 +316,11 @@ class PairTab:
         new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
         return what_if_html(old, new, alteration)
 
-    def pack_up(self, explanation: Explanation | None) -> dict:
+    def pack_up(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None) -> dict:
         """The zip."""
         if explanation is None:
             raise gr.Error(say("There is nothing to take away yet; press “Compare” first."), print_exception=False)
-        return gr.update(value=zipped(explanation, self.bundle.move_resource_to_block_cache), visible=True)
+        return gr.update(value=zipped(explanation, measured, self.bundle.move_resource_to_block_cache), visible=True)
 
     def link_to(self, question: Question | None, explanation: Explanation | None, *settings: Any) -> tuple:
         """The query of a link, and the field that will show the whole."""

@@ -1,28 +1,35 @@
 """A zip of one explanation: picture, maps, numbers, manifest."""
 
+import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from musti_model import Explanation
+from musti_model.faithfulness import Faithfulness
 
 NOTE = """What one model made of one picture and one passage.
 
 picture.png          the picture, as large as the page drew it
 <name>.png, .npy     each map laid over the picture, and its raw values [rows, columns] in the picture's frame
 heads-<branch>.npy   last-layer attention by head
+faithfulness.json    how faithful each of these is for this pair (areas under deletion and insertion, against random orders), where it was measured
 manifest.json        answer, words and their values, gate, evidence, scales and colours of the maps, weights and versions
 
 Attention and gate shares tell where the model looked and mixed; evidence tells what its answer hangs on; none tells whether it is right.
 """
 
 
-def zipped(explanation: Explanation, keep: Callable[[str], str]) -> str:
+def zipped(explanation: Explanation, measured: dict[str, Faithfulness] | None, keep: Callable[[str], str]) -> str:
     """Path of a new zip. keep: copies a file to where Gradio deletes it with the rest of the visit; nothing stays elsewhere."""
     with tempfile.TemporaryDirectory() as work:
         folder = explanation.save(Path(work) / "explanation")
         (folder / "README.txt").write_text(NOTE, encoding="utf-8")
+        if measured:
+            numbers = {name: asdict(f) for name, f in measured.items()}
+            (folder / "faithfulness.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
         path = Path(work) / "explanation.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(folder.iterdir()):

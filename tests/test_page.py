@@ -438,7 +438,7 @@ def test_words_and_patches_show_each_other(page, flower):
 
 def test_take_away(page, flower, tmp_path):
     ask(page, flower, PASSAGE)
-    page.locator("#evidence-map img").wait_for()
+    page.locator("#faithful li").first.wait_for()
     page.locator("#pack").click()
     link = page.locator("#bundle a").first
     link.wait_for()
@@ -448,7 +448,9 @@ def test_take_away(page, flower, tmp_path):
     with zipfile.ZipFile(tmp_path / "e.zip") as archive:
         names = archive.namelist()
         manifest = json.loads(archive.read("explanation/manifest.json"))
+        faithful = json.loads(archive.read("explanation/faithfulness.json"))
     assert {"explanation/picture.png", "explanation/evidence.npy", "explanation/README.txt"} <= set(names)
+    assert 0 <= faithful["regions"]["deletion"] <= 1 and "rollout:vit" in faithful
     assert manifest["passage"] == PASSAGE and manifest["settings"]["revision"].startswith("sha256:")
 
 
