@@ -466,6 +466,24 @@ def test_about(page):
     assert "not the published MUSTI model" in text and "held out" in text and "license:" not in text
 
 
+def test_guided_tour(page):
+    """Each step leads where it says, and what it says is so."""
+    seen = {1: "#evidence .word", 2: "#board .strike", 3: "#evidence .missing", 4: "#gate .word"}
+    for step, place in seen.items():
+        page.get_by_role("tab", name="About").click()
+        page.locator(f"#step-{step}").click()
+        page.locator(place).first.wait_for()
+        page.locator("#faithful li").first.wait_for(state="attached")
+        if step == 1:
+            strongest = page.evaluate("[...document.querySelectorAll('#evidence .word')].map(w => [+w.dataset.note.split(' ').pop(), w.innerText]).sort((a, b) => b[0] - a[0])")
+            assert strongest[0][1] == "candle" and strongest[0][0] > 5 * strongest[1][0]
+        if step == 2:
+            page.locator("#board .strike", has_text="candle").click()
+            page.get_by_text("That turns the answer.").wait_for()
+        if step == 3:
+            assert "NO" in page.locator("#verdict h2").inner_text() and "candle" in page.locator("#evidence .missing").inner_text()
+
+
 def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower):
     page.get_by_text("Si odora il limone").first.click()
     page.locator("#evidence .word").first.wait_for()
