@@ -97,6 +97,7 @@ def launch_settings() -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "mcp_server": find_spec("mcp") is not None,  # a tool for language models, where gradio[mcp] is installed
+        "ssr_mode": False,  # a Space would switch it on; the page is tried without
         "footer_links": ["api"],
         "allowed_paths": [str(ASSETS / "examples")],
     }
