@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from musti_model import MustiPipeline
-from musti_model.evidence import REGION_METHODS, WORD_METHODS, Case, combined
+from musti_model.evidence import REGION_METHODS, REGIONS_BY, WORD_METHODS, Case, combined
 from musti_model.faithfulness import Faithfulness, of_regions, of_words, to_cells
 from musti_model.gate_effect import gate_effect
 from musti_model.processing import open_image
@@ -47,15 +47,24 @@ class Sample:
     mentioned: set[str]
 
 
-def maps_of(pipe: MustiPipeline, image: Any, passage: str, case: Case) -> dict[str, Tensor]:
-    """Every map of a pair by name, [h, w]: each method for the whole model and for each branch, and the attention overlays."""
-    result = {}
+def explained(pipe: MustiPipeline, image: Any, passage: str) -> tuple[Case, dict[str, Tensor], dict[str, Tensor]]:
+    """A pair, and by name every explanation of it: values of words, [words] each, and maps, [h, w] each. Each method for the whole model and, of maps, for
+    each branch; attention, and what the gate mixed and changed, by branch."""
+    case, looks = pipe.case(image, passage), pipe.explain(image, passage, evidence=False)
+    words = {method: function(case).sum(1) for method, function in WORD_METHODS.items()}
+    words |= {f"attention, {n}": torch.tensor(values) for n, values in looks.word_attention.items()}
+    maps = {}
     for method, function in REGION_METHODS.items():
         by_branch = function(case)
         if by_branch:
-            result[method] = combined(by_branch)
-        result |= {f"{method}, {n}": m for n, m in by_branch.items()}
-    return result | {n.replace(":", ", "): m for n, m in pipe.explain(image, passage, evidence=False).maps.grids.items() if not n.startswith("gate:")}
+            maps[method] = combined(by_branch)
+        maps |= {f"{method}, {n}": m for n, m in by_branch.items()}
+    maps |= {n.replace("gate:", "gate share:").replace(":", ", "): m for n, m in looks.maps.grids.items()}
+    for n, gate in looks.gates.items():
+        effect = gate_effect(case, n)
+        words |= {f"gate share, {n}": torch.tensor(gate.words), f"gate effect, {n}": torch.tensor(effect.words)}
+        maps |= {} if effect.patches is None else {f"gate effect, {n}": torch.from_numpy(effect.patches)}
+    return case, words, maps
 
 
 def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary: Vocabulary) -> list[Sample]:
@@ -154,25 +163,20 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
             note(kind, method, random_deletion=f.random_deletion, random_insertion=f.random_insertion)
 
     for sample in tqdm(chosen, desc="pairs", mininterval=5):
-        image, text = sample.pair.image, sample.pair.text
-        case, other = pipe.case(image, text), twin.case(image, text)
-        words = {n: f(case).sum(1) for n, f in WORD_METHODS.items()}
+        case, words, maps = explained(pipe, sample.pair.image, sample.pair.text)
+        _, other_words, other_maps = explained(twin, sample.pair.image, sample.pair.text)
         note_curves("words", of_words(case, words))
-        for n, values in words.items():
-            note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary))
-            note("words", n, randomised=correlation(values, WORD_METHODS[n](other).sum(1)))
-        maps = maps_of(pipe, image, text, case)
         note_curves("regions", of_regions(case, maps))
-        for n, values in maps_of(twin, image, text, other).items():
-            note("regions", n, randomised=correlation(maps[n], values))
-        branches = [[to_cells(maps[k]) for k in maps if k.startswith(f"{m}, ")] for m in REGION_METHODS]
-        agreement += [correlation(a[0], a[1]) for a in branches[:1] if len(a) == 2]
-        if pipe.config.fusion == "tsf":
-            effects = [gate_effect(case, n) for n in case.encoded]
-            gate_errors += [e.error for e in effects]
+        for n, values in words.items():
+            note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other_words[n]))
+        for n, values in maps.items():
+            note("regions", n, randomised=correlation(values, other_maps[n]))
+        branches = [to_cells(m) for n, m in maps.items() if n.startswith(f"{REGIONS_BY}, ")]
+        agreement += [correlation(*branches)] if len(branches) == 2 else []
+        gate_errors += [gate_effect(case, n).error for n in case.encoded] if pipe.config.fusion == "tsf" else []
     pointed = [s for s in chosen if s.objects and named_right(pipe, s)]
     for sample, canvas, at in tqdm(list(grids(pointed)), desc="grids", mininterval=5):
-        for n, values in maps_of(pipe, canvas, sample.pair.text, pipe.case(canvas, sample.pair.text)).items():
+        for n, values in explained(pipe, canvas, sample.pair.text)[2].items():
             note("regions", n, grid=share_in_quarter(values, at))
     result: dict[str, Any] = {
         kind: {m: {k: float(np.mean(v)) for k, v in columns.items()} | {"grids": len(columns.get("grid", []))} for m, columns in rows.items()}

@@ -1,6 +1,6 @@
 """Which words and which regions of the picture speak for and against the answer, signed; by several methods, on one example.
 
-Every method gives a value a branch; the values of the branches add up to the whole model's, as their votes do.
+Every method gives a value a branch; the whole model's is their sum, as its logit is that of their votes.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def words_by_occlusion(case: Case) -> Tensor:
 @torch.enable_grad()
 def words_by_relevance(case: Case) -> Tensor:
     """Gradient-weighted attention of the text encoder (Chefer et al. 2021, eq. 5-6), for the vote minus against it. -> [words, branches],
-    shares of attention, no unit."""
+    shares of the branch's vote (``shares_of_vote``)."""
     columns = []
     for k in range(len(case.model.branches)):
         with attention_gradients(case.model.text_encoder.layer) as layers:
@@ -115,8 +115,13 @@ def words_by_relevance(case: Case) -> Tensor:
         start = torch.zeros(case.input_ids.shape[1], device=vote.device)
         start[0] = 1
         values = relevance(pairs, start)
-        columns.append(torch.stack([values[list(pieces)].sum() for pieces in case.words]))
+        columns.append(shares_of_vote(torch.stack([values[list(pieces)].sum() for pieces in case.words]), vote))
     return torch.stack(columns, dim=1).detach()
+
+
+def shares_of_vote(values: Tensor, vote: Tensor) -> Tensor:
+    """Values without a unit, scaled until their absolute values add up to that of the vote: one scale for branches of different kinds."""
+    return values.detach() * (vote.detach().abs() / values.detach().abs().sum().clamp(min=1e-12))
 
 
 def relevance(layers: list[tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
@@ -221,7 +226,7 @@ def _logit(probability: float) -> float:
 @torch.enable_grad()
 def regions_by_relevance(case: Case) -> dict[str, Tensor]:
     """ViT: gradient-weighted attention (Chefer et al. 2021), for the vote minus against it. CNN: gradient times activation at each place
-    (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, no common unit."""
+    (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, shares of the branch's vote (``shares_of_vote``)."""
     model, result = case.model, {}
     for k, (name, branch) in enumerate(model.branches.items()):
         image = case.encoded[name]
@@ -235,12 +240,13 @@ def regions_by_relevance(case: Case) -> dict[str, Tensor]:
             prefix = branch.backbone.num_prefix_tokens
             start = torch.zeros(pairs[0][0].shape[-1], device=vote.device)
             start[: 1 if prefix else None] = 1.0 if prefix else 1 / len(start)  # without a class token the whole is the mean of the places
-            result[name] = relevance(pairs, start)[prefix:].reshape(image.grid).detach().float().cpu()
+            values = relevance(pairs, start)[prefix:].reshape(image.grid)
         else:
             image = branch(case.images[name], model.hidden_norm, model.grid_norm)
             vote = model.match({**case.encoded, name: image}, case.input_ids, case.mask).votes[0, k]
             (gradient,) = torch.autograd.grad(vote, image.feature_map)
-            result[name] = (gradient * image.feature_map)[0].sum(0).detach().float().cpu()
+            values = (gradient * image.feature_map)[0].sum(0)
+        result[name] = shares_of_vote(values, vote).float().cpu()
     return result
 
 
@@ -256,7 +262,8 @@ def combined(maps: dict[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What speaks for (above 0) and against (below 0) the answer YES, for the whole model or one branch, in units of the logit.
+    """What speaks for (above 0) and against (below 0) the answer YES, for the whole model or one branch, in units of the logit, or, by relevance, in
+    shares of the vote.
 
     words: aligned with ``Explanation.words``; map: float32 [H, W] in the picture's frame, None where the method needs tokens with a place and
     they have none; methods:

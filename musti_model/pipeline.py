@@ -195,7 +195,9 @@ class MustiPipeline:
         """How faithful each explanation of this very pair is, all measured by the whole model's answer.
 
         Returns: "words" and "regions" (evidence of the whole model), "words:<branch>" and "regions:<branch>" (of one), "attention:<branch>" (of the
-            words), and each of ``explanation.maps`` by its name. What has no map is left out. Raises InputError.
+            words), "effect:<branch>" (of patches through the gate), and each of ``explanation.maps`` by its name. What has no map is left out.
+
+        Raises: InputError.
         """
         case, whole, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
         if whole is None:
@@ -205,6 +207,7 @@ class MustiPipeline:
         words = {f"words{n}": torch.tensor(e.words) for n, e in parts.items()}
         words |= {f"attention:{n}": sign * torch.tensor(values) for n, values in explanation.word_attention.items()}
         maps = {f"regions{n}": e.grid for n, e in parts.items() if e.grid is not None}
+        maps |= {f"effect:{n}": torch.from_numpy(e.patches) for n, e in explanation.gate_effect.items() if e.patches is not None}
         maps |= {n: sign * grid for n, grid in explanation.maps.grids.items()}
         with torch.inference_mode(), self._autocast():
             return of_words(case, words, answer) | (of_regions(case, maps, answer) if maps else {})

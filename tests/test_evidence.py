@@ -155,6 +155,16 @@ def test_combined_maps_keep_their_sums():
 # Gradient-weighted attention --------------------------------------------------------------------------------------------------------
 
 
+def test_relevance_has_the_scale_of_the_votes(pipe, case):
+    """Attention of a ViT and gradient times activation of a CNN have scales of their own; a map of both would be that of one."""
+    votes = case.model.match(case.encoded, case.input_ids, case.mask).votes[0]
+    for k, values in enumerate(ev.regions_by_relevance(case).values()):
+        assert values.abs().sum().item() == pytest.approx(abs(float(votes[k])), rel=1e-4)
+    assert torch.allclose(ev.words_by_relevance(case).abs().sum(0), votes.abs(), rtol=1e-4)
+    assert torch.equal(ev.shares_of_vote(torch.tensor([3.0, -1.0]), torch.tensor(-2.0)), torch.tensor([1.5, -0.5]))
+    assert not ev.shares_of_vote(torch.zeros(2), torch.tensor(1.0)).any()
+
+
 def test_relevance_by_hand():
     attention = torch.tensor([[[0.5, 0.5], [0.0, 1.0]]])
     gradient = torch.tensor([[[2.0, -4.0], [1.0, 1.0]]])
@@ -241,7 +251,7 @@ def test_every_explanation_of_a_pair_is_measured(pipe, picture, monkeypatch):
     measured = pipe.faithfulness(picture, PASSAGE, explanation)
     branches = ["vit", "resnet"]
     assert set(measured) == {
-        "words", "regions", *[f"{kind}:{b}" for kind in ("words", "regions", "attention") for b in branches], *explanation.maps,
+        "words", "regions", *[f"{kind}:{b}" for kind in ("words", "regions", "attention", "effect") for b in branches], *explanation.maps,
     }  # fmt: skip
     given = {}
     monkeypatch.setattr("musti_model.pipeline.of_regions", lambda _case, maps, _answer: given.update(maps) or {})
