@@ -26,21 +26,27 @@ except ImportError:
 import gradio as gr
 
 from assets.theme import theme
-from musti_model import MustiPipeline, WeightsError
+from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
 from page.about import about_tab
-from page.batch import batch_tab
-from page.calls import calls_of, sentence
+from page.batch import BatchTab
+from page.calls import calls_of
 from page.endpoints import endpoints
 from page.inputs import SafeImage
 from page.language import Told, later, speak
-from page.many import many_tab
-from page.pair import LIFETIME, PairTab
+from page.many import ManyTab
+from page.pair import PairTab
 from page.views import weights_banner
+from page.visit import LIFETIME, MOST_MEGABYTES
 
 ASSETS = Path(__file__).parent / "assets"
-# Screen readers are told of what appears.
-LIVE = """() => document.querySelectorAll("#verdict, #altered, #faithful, #faithful-gate, #faithful-map, #faithful-words, #many-told, #batch-told").forEach((e) => e.setAttribute("aria-live", "polite"))"""
+# Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched.
+LIVE = """() => {
+  const told = "#verdict, #altered, #faithful, #faithful-gate, #faithful-map, #faithful-words, #many-told, #batch-told";
+  const mark = () => document.querySelectorAll(told).forEach((e) => e.setAttribute("aria-live", "polite"));
+  new MutationObserver(mark).observe(document.body, {childList: true, subtree: true});
+  mark();
+}"""
 EXAMPLES = [
     ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
     ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],
@@ -58,7 +64,8 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
     try:
         return MustiPipeline.from_pretrained(), None
     except WeightsError as error:
-        return MustiPipeline.from_pretrained(STARTER), f"{error} The page runs on the embedded starter weights instead."
+        told = Sentence("{problem} The page runs on the embedded starter weights instead.", problem=error.args[0])
+        return MustiPipeline.from_pretrained(STARTER), told
 
 
 # The page ---------------------------------------------------------------------------------------------------------------------------
@@ -77,9 +84,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             with gr.Tab("One pair", id="pair"):
                 pair = PairTab(calls, SafeImage, EXAMPLE_FILES, demo)
             with gr.Tab("Compare many"):
-                many_tab(SafeImage, calls.rank, calls.explain, sentence)
+                ManyTab(calls, SafeImage)
             with gr.Tab("Batch"):
-                batch_tab(calls.answer_many, sentence)
+                BatchTab(calls)
             with gr.Tab("About"):
                 about_tab(pipe, ASSETS, pages, pair)
         demo.load(None, js=LIVE, api_visibility="private")
@@ -93,7 +100,7 @@ def launch_settings() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css_paths": [ASSETS / "style.css"],
-        "max_file_size": "30mb",
+        "max_file_size": f"{MOST_MEGABYTES}mb",
         "run_history": False,
         "enable_monitoring": False,
         "mcp_server": find_spec("mcp") is not None,  # a tool for language models, where gradio[mcp] is installed

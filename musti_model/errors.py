@@ -23,12 +23,16 @@ class Sentence(str):
         return (self.template,), self.values
 
 
-class InputError(ValueError):
-    """A picture or a passage that cannot be used. Takes a template and its values, as ``Sentence`` does."""
+class _Told(Exception):
+    """An error whose message is a ``Sentence``; takes a template and its values."""
 
     def __init__(self, template: str, /, **values: Any) -> None:
         super().__init__(template if isinstance(template, Sentence) else Sentence(template, **values))
 
 
-class WeightsError(RuntimeError):
+class InputError(_Told, ValueError):
+    """A picture or a passage that cannot be used."""
+
+
+class WeightsError(_Told, RuntimeError):
     """Weights that cannot be had: missing, private, offline, or corrupt."""

@@ -294,7 +294,7 @@ class MustiPipeline:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
         if not math.isfinite(logit):
-            raise WeightsError(f"The weights {self.name} give no number for this pair; they are damaged or were trained badly.")
+            raise WeightsError("The weights {name} give no number for this pair; they are damaged or were trained badly.", name=self.name)
         probability = self._probability(logit)
         seen, read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
         notices = list(notices)

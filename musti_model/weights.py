@@ -57,7 +57,7 @@ class Weights:
             return model, MustiProcessor.from_pretrained(self.folder, config)
         except Exception as error:  # safetensors, JSON, tokenizer and shape errors have no common base
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise WeightsError(f"The weights {self.name} are incomplete or damaged ({reason}); get them again.") from error
+            raise WeightsError("The weights {name} are incomplete or damaged ({reason}); get them again.", name=self.name, reason=reason) from error
 
 
 def find_weights(source: str | Path | None = None) -> Weights:
@@ -68,14 +68,14 @@ def find_weights(source: str | Path | None = None) -> Weights:
         name = "embedded starter" if folder.resolve() == STARTER.resolve() else str(source)
         return Weights(folder, name, _fingerprint(folder / "model.safetensors"))
     if not _HUB_ID.match(str(source)):
-        raise WeightsError(f"There are no weights at {source}; give a folder or a Hub id such as user/name.")
+        raise WeightsError("There are no weights at {source}; give a folder or a Hub id such as user/name.", source=source)
     repo, _, revision = str(source).partition("@")
     return Weights(*_download(repo, revision or None))
 
 
 def _fingerprint(file: Path) -> str:
     if not file.is_file():
-        raise WeightsError(f"There is no model.safetensors in {file.parent}; give a folder that holds weights.")
+        raise WeightsError("There is no model.safetensors in {folder}; give a folder that holds weights.", folder=file.parent)
     return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
@@ -90,17 +90,17 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:
     except WeightsError:
         raise
     except GatedRepoError as error:
-        raise WeightsError(f"The weights {repo} are gated; accept their terms on the Hub and set HF_TOKEN.") from error
+        raise WeightsError("The weights {repo} are gated; accept their terms on the Hub and set HF_TOKEN.", repo=repo) from error
     except RevisionNotFoundError as error:
-        raise WeightsError(f"The weights {repo} have no revision {revision}; check it on the Hub.") from error
+        raise WeightsError("The weights {repo} have no revision {revision}; check it on the Hub.", repo=repo, revision=revision) from error
     except RepositoryNotFoundError as error:
-        raise WeightsError(f"There are no weights {repo} on the Hub, or they are private; check the name or set HF_TOKEN.") from error
+        raise WeightsError("There are no weights {repo} on the Hub, or they are private; check the name or set HF_TOKEN.", repo=repo) from error
     except LocalEntryNotFoundError as error:
-        raise WeightsError(f"The Hub cannot be reached and {repo} is not in the cache; check the network.") from error
+        raise WeightsError("The Hub cannot be reached and {repo} is not in the cache; check the network.", repo=repo) from error
     except EntryNotFoundError as error:
-        raise WeightsError(f"{repo} on the Hub holds no config.json; it is not a model of this project.") from error
+        raise WeightsError("{repo} on the Hub holds no config.json; it is not a model of this project.", repo=repo) from error
     except Exception as error:  # the client's HTTP library has errors of its own for a download that breaks off
-        raise WeightsError(f"The weights {repo} could not be fetched from the Hub ({type(error).__name__}); try again.") from error
+        raise WeightsError("The weights {repo} could not be fetched from the Hub ({reason}); try again.", repo=repo, reason=type(error).__name__) from error
     return folder, repo, folder.name
 
 
@@ -110,7 +110,7 @@ def reachable(repo: str, revision: str | None) -> bool:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, "config.json", revision=revision), timeout=5)
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code >= 500:
-            raise WeightsError(f"The Hub has trouble just now (status {error.response.status_code}); try again later.") from error
+            raise WeightsError("The Hub has trouble just now (status {status}); try again later.", status=error.response.status_code) from error
         return True  # the download tells what it is
     except Exception:  # no name, no route, no answer in time, offline mode: the client's HTTP library has a class for each
         return False

@@ -20,7 +20,7 @@ GUIDE = (
     "**What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.",
     "**TSF gate** shows how much of the picture goes into the text before it is read, word by word and patch by patch, and what that changes in the answer.",
     "**Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.",
-    "**Vote** shows how the two image branches add up.",
+    "**Vote** shows how the image branches add up.",
 )
 
 
@@ -43,9 +43,11 @@ TOUR = (
     Step("A candle, and *“She blew out the candle …”*. The answer is YES, and one word is orange: *candle*.", 0, "why"),
     Step(
         "Click the word *candle* away: the probability falls below the threshold, although wick and wax still stand there, because these small weights know "
-        "the word but not the things around it. Put it back, and draw over the candle in the picture.",
+        "the word but not the things around it. Put it back, and draw over the whole picture: little happens, since even an empty dark picture passes for "
+        "a candle here. Under **Why** the page says so.",
         0, "what-if",
     ),
+    Step("An old house and a French passage about one. Draw over the building: here the answer hangs on the picture, and turns.", 2, "what-if"),
     Step("The same picture with a German passage about a horse is a NO. **Why NO?** says which word the passage would have needed.", 1, "why"),
     Step(
         "How much of the picture went into the words: with these weights hardly anything, which the numbers say. Choose *Effect on the answer*, and open "
@@ -76,6 +78,7 @@ def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) 
         for text in GUIDE:
             gr.Markdown(text)
     heading("A guided tour")
+    gr.Markdown("Written for the embedded starter weights; others may answer otherwise.")
     for number, step in enumerate(TOUR, start=1):
         with gr.Row(elem_classes="step"):
             gr.Markdown(step.text)
@@ -99,7 +102,7 @@ def card_markdown(pipe: MustiPipeline) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not text:
-        return "No card lies with these weights."
+        return later("No card lies with these weights.")
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<[^>]*>", "", text)  # a badge would be fetched from elsewhere
     if text.startswith("---"):
         text = text.split("---", 2)[-1]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import gradio as gr
@@ -20,21 +20,30 @@ from musti_model import InputError, MustiPipeline, Sentence
 from musti_model.processing import MAX_BYTES, open_image
 from training.data import BadRecord, MustiPair, iter_records, parse_records
 
-from .language import later, say
+from .language import later, refusal, say, sentence
+from .visit import MOST_MEGABYTES
+
+if TYPE_CHECKING:
+    from .calls import Calls
 
 MOST_RECORDS, SIZE, LATEST = 2000, 16, 8
-COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem")
+COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem", "unsure", "notices")
 
 
 class Pictures:
     """The pictures of a zip, found by the last part of a record's address; of two with one name, the one whose longer path fits."""
 
     def __init__(self, path: str | Path) -> None:
+        self.path = path
         try:
             self.archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError("The second file is not a zip of pictures we can read; make it again.") from error
         self.members = {m.filename: m for m in self.archive.infolist() if not m.is_dir()}
+
+    def __reduce__(self) -> tuple:
+        """Sent to the process of a borrowed GPU, it is opened there again."""
+        return Pictures, (self.path,)
 
     def open(self, address: str) -> Image.Image:
         """Raises InputError for a picture that is not there, too large, or no picture."""
@@ -90,7 +99,8 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
                 row["problem"] = error.args[0]
     answers = pipe.predict([image for _, image, _ in ready], [text for _, _, text in ready], batch=SIZE)
     for (row, _, _), answer in zip(ready, answers, strict=True):
-        row |= {"answer": answer.label, "probability": round(answer.probability, 4)}
+        row |= {"answer": answer.label, "probability": round(answer.probability, 4), "unsure": "yes" if answer.unsure else ""}
+        row["notices"] = " ".join(answer.notices)
     return rows
 
 
@@ -115,7 +125,7 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
     told = f"<p>{title}</p><ul>{bad}</ul>" if bad else ""
     latest = "".join(
-        f"<li>{escape(str(r['id']))}: <strong>{say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
+        f"<li>{escape(str(r['id']))}: <strong>{say('cannot tell') if r['unsure'] else say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
         for r in [r for r in rows if r["answer"]][-LATEST:]
     )
     counts = say("{answered} answered, {not_answered} not, of {all} records.", answered=len(rows) - len(problems), not_answered=len(problems), all=len(rows))
@@ -130,7 +140,7 @@ def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable
     ``take_away.zipped``."""
     filled = []
     for row, record in zip(rows, records, strict=True):
-        extra = {"subtask1_label": row["answer"], "probability": row["probability"]} if row["answer"] else {"problem": row["problem"]}
+        extra = {"subtask1_label": row["answer"], "probability": row["probability"], "unsure": bool(row["unsure"])} if row["answer"] else {"problem": row["problem"]}
         filled.append((record if isinstance(record, dict) else {"record": record}) | extra)
     with tempfile.TemporaryDirectory() as work:
         table, whole = Path(work) / "results.csv", Path(work) / "results.json"
@@ -147,34 +157,53 @@ def _safe_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def batch_tab(answer: Callable[[list, Pictures], list[dict[str, Any]]], sentence: Callable[[Callable[[], Any]], Any]) -> None:
-    """Builds the tab. answer: ``answered`` on the page's model; sentence: calls a function, its errors become sentences on the page."""
-    gr.HTML(
-        Sentence(
-            "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, which are found by their "
-            "file names. At most {most} records. Every record comes back, answered or with the reason why not. Files are deleted within two hours.",
-            most=MOST_RECORDS,
-        )
-    )
-    with gr.Row():
-        source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".csv"], elem_id="batch-file")
-        pictures = gr.File(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
-    button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
-    told = gr.HTML(elem_id="batch-told")
-    results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
+class BatchTab:
+    """Builds the tab inside the Blocks that is open."""
 
-    def answer_all(file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
+    def __init__(self, calls: "Calls") -> None:
+        self.calls = calls
+        gr.HTML(
+            Sentence(
+                "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, which are "
+                "found by their file names. At most {most} records and {megabytes} MB a file. Every record comes back, answered or with the reason why not. "
+                "Files are deleted within two hours.",
+                most=MOST_RECORDS, megabytes=MOST_MEGABYTES,
+            )
+        )  # fmt: skip
+        with gr.Row():
+            self.source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".csv"], elem_id="batch-file")
+            self.pictures = gr.File(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
+        self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
+        self.told = gr.HTML(elem_id="batch-told")
+        self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
+        self._wire()
+
+    def _wire(self) -> None:
+        given, shown = [self.source, self.pictures], [self.told, self.results]
+        silent = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        # A place of its own in the queue: others are answered between the parts of a batch.
+        asked = self.button.click(self.answer_all, given, shown, concurrency_id="batch", api_visibility="private")
+        asked.failure(self.blank, None, shown, **silent)
+        changed = gr.on([c.change for c in given], self.blank, None, shown, cancels=[asked], **silent)
+        changed.then(self.blank, None, shown, **silent)  # what was on its way has arrived
+
+    def blank(self) -> tuple:
+        """No results: those of other files must not stand beside these."""
+        return "", gr.update(value=None, visible="hidden")
+
+    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
+        """The counts so far, again and again, then the results."""
         if not file or not archive:
-            raise gr.Error(say("Choose a file of pairs and a zip of pictures first."), print_exception=False)
-        records, zipped = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
-        if not records or len(records) > MOST_RECORDS:
-            words = say("The file holds more than {most} records; split it.", most=MOST_RECORDS) if records else say("The file holds no record.")
-            raise gr.Error(words, print_exception=False)
+            raise refusal("Choose a file of pairs and a zip of pictures first.")
+        records, pictures = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
+        if not records:
+            raise refusal("The file holds no record.")
+        if len(records) > MOST_RECORDS:
+            raise refusal("The file holds more than {most} records; split it.", most=MOST_RECORDS)
         items, rows = list(parse_records(records)), []
         for start in range(0, len(items), SIZE):
-            rows += answer(items[start : start + SIZE], zipped)
+            rows += self.calls.answer_many(items[start : start + SIZE], pictures)
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
             yield summary_html(rows, finished=False), gr.skip()
-        yield summary_html(rows, finished=True), gr.update(value=write_results(rows, records, results.move_resource_to_block_cache), visible=True)
-
-    button.click(answer_all, [source, pictures], [told, results], concurrency_id="model", api_visibility="private")
+        files = write_results(rows, records, self.results.move_resource_to_block_cache)
+        yield summary_html(rows, finished=True), gr.update(value=files, visible=True)

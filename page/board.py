@@ -26,6 +26,9 @@ TEMPLATE = """<div class="board">{{#if value.picture}}
 </button>{{/each}}</div>{{/if}}</div>"""
 # The cells are one stop for the Tab key; the arrow keys move among them.
 ROVING = """
+element.addEventListener("focusin", (e) => {  // Shift+Tab comes back to where one was
+  if (e.target.closest(".cells button")) element.querySelectorAll(".cells button").forEach((b) => { b.tabIndex = b === e.target ? 0 : -1; });
+});
 element.addEventListener("keydown", (e) => {
   const columns = props.value.columns, step = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns}[e.key];
   const cells = [...element.querySelectorAll(".cells button")], at = cells.indexOf(e.target);
@@ -122,10 +125,11 @@ def what_if_html(prediction: Prediction, probability: float, alteration: Alterat
     if not alteration.changes:
         told = say("Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here.")
         return f"<p>{told}</p>"
+    answer = say("cannot tell") if prediction.unsure else say(prediction.label)
+    altered = say("YES") if probability >= prediction.threshold else say("NO")
     rows = "".join(
-        f"<tr><td>{name}</td><td><strong>{p:.3f}</strong></td><td>{say('YES') if p >= prediction.threshold else say('NO')}</td>"
-        f"<td>{meter_html(p, prediction.threshold)}</td></tr>"
-        for name, p in ((say("as it is"), prediction.probability), (say("altered"), probability))
+        f"<tr><td>{name}</td><td><strong>{p:.3f}</strong></td><td>{label}</td><td>{meter_html(p, prediction.threshold)}</td></tr>"
+        for name, p, label in ((say("as it is"), prediction.probability, answer), (say("altered"), probability, altered))
     )
     turned = (prediction.probability >= prediction.threshold) != (probability >= prediction.threshold)
     sentence = say("That turns the answer.") if turned else say("The answer stays the same.")

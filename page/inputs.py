@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from .language import say
+from .language import refusal
 
 
 class SafeImage(gr.Image):
@@ -16,7 +16,7 @@ class SafeImage(gr.Image):
             return None
         if payload.path:
             return str(payload.path)
-        raise gr.Error(say("This file is not a picture we can read, or it is damaged; try a JPEG or PNG."), print_exception=False)
+        raise refusal("This file is not a picture we can read, or it is damaged; try a JPEG or PNG.")
 
     def get_block_name(self) -> str:
         """The front end draws it as the ordinary image component."""

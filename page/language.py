@@ -2,6 +2,8 @@
 
 import functools
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from musti_model import Sentence
+from musti_model import InputError, Sentence, WeightsError
 
 FOLDER = Path(__file__).parent / "languages"
 FIXED: ContextVar[str] = ContextVar("language", default="")  # instead of the visitor's
@@ -26,12 +28,10 @@ def translations() -> dict[str, dict[str, str]]:
 def chosen(accepted: str) -> str:
     """The language of ours that an Accept-Language header (RFC 9110, 12.5.4) likes best; "en" where it names none."""
     liked = []
-    for at, part in enumerate(accepted.split(",")):
-        tag, _, weight = part.partition(";q=")
-        try:
-            liked.append((-float(weight or 1), at, tag.strip().split("-")[0].lower()))
-        except ValueError:
-            continue
+    for at, part in enumerate(accepted.lower().split(",")):
+        found = re.fullmatch(r"\s*([a-z]+)(?:-[a-z0-9-]+)?\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]*)?)\s*)?", part)
+        if found:
+            liked.append((-float(found[2] or 1), at, found[1]))
     return next((tag for weight, _, tag in sorted(liked) if weight < 0 and (tag == "en" or tag in translations())), "en")
 
 
@@ -69,6 +69,24 @@ def say(text: str, /, **values: Any) -> str:
         text, values = text.template, text.values
     template = translations().get(language(), {}).get(text, text)
     return template.format(**{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
+
+
+def refusal(text: str, /, **values: Any) -> gr.Error:
+    """What to raise for a visitor to read; see ``say``."""
+    return gr.Error(say(text, **values), title=say("Error"), print_exception=False)
+
+
+def sentence(function: Callable[[], Any]) -> Any:
+    """Calls a function; whatever it raises becomes a sentence on the page."""
+    try:
+        return function()
+    except gr.Error:
+        raise
+    except (InputError, WeightsError) as error:
+        raise refusal(error.args[0]) from error
+    except Exception as error:  # no memory left on the device, say: the log tells more than the page should
+        logging.getLogger(__name__).exception("a question could not be answered")
+        raise refusal("This pair could not be answered; try a smaller picture or another one.") from error
 
 
 # Components: built once in English, told their texts anew for each visit --------------------------------------------------------------

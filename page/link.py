@@ -1,5 +1,7 @@
 """A link that reopens an example with the chosen settings. Uploads have none: they are not kept."""
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,7 +23,17 @@ def query_of(question: tuple[str, str] | None, examples: list[tuple[Path, str]],
 def reopened(query: dict[str, str], examples: list[tuple[Path, str]], choices: Choices) -> tuple[tuple[Path, str] | None, dict[str, Any]]:
     """What a link asks for: the example, or None, and the settings that may be had; anything else in the address is passed over."""
     number = query.get("example", "")
-    if not number.isascii() or not number.isdigit() or not 1 <= int(number[:4]) <= len(examples):
+    if not re.fullmatch("[1-9][0-9]{0,3}", number) or int(number) > len(examples):
         return None, {}
-    by_text = {name: {str(v): v for v in values} for name, values in choices.items()}
-    return examples[int(number) - 1], {k: by_text[k][v] for k, v in query.items() if v in by_text.get(k, {})}
+    named = {k: [v for v in choices.get(k, []) if _means(text, v)] for k, text in query.items()}
+    return examples[int(number) - 1], {k: found[0] for k, found in named.items() if found}
+
+
+def _means(text: str, value: Any) -> bool:
+    """Whether a text of an address is a value; browsers write 1.0 as 1."""
+    if isinstance(value, (bool, str)):
+        return text == str(value)
+    try:
+        return math.isclose(float(text), value, abs_tol=1e-9)
+    except ValueError:
+        return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
@@ -10,10 +10,15 @@ from musti_model import Explanation, InputError, MustiPipeline, Prediction, Sent
 from musti_model.processing import open_image
 
 from .board import data_url, literal
-from .language import later, say
+from .language import later, refusal, say, sentence
 from .views import WHOLE, evidence_figure, evidence_html
+from .visit import LIFETIME, STAMP
+
+if TYPE_CHECKING:
+    from .calls import Calls
 
 MOST_PASSAGES, MOST_PICTURES = 50, 20
+OPACITY = 0.55  # of the maps below the table
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
@@ -100,83 +105,140 @@ def card_html(explanation: Explanation, name: str) -> str:
     return f'<div class="card">{picture}<div>{title}{evidence_html(explanation, WHOLE)}</div></div>'
 
 
-Rank = Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
+class Ranking(NamedTuple):
+    """A ranking that stands on the page. given: the inputs it is about; asked: when; questions: (picture, passage, name) by rank; shown: rows whose
+    evidence stands below, last chosen first."""
+
+    given: list[Any]
+    asked: float
+    questions: list[tuple[str, str, str]]
+    shown: list[tuple[str, Explanation]]
 
 
-def many_tab(image_input: Callable[..., Any], rank: Rank, explain: Callable[[str, str], Explanation], sentence: Callable) -> None:
-    """Builds the tab. rank, explain: of the page, with their errors as sentences; sentence: calls a function, its errors become such."""
-    mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
-    with gr.Row():
-        with gr.Column(min_width=300):
-            picture = image_input(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture")
-            pictures = gr.File(
-                file_count="multiple", file_types=["image"], label=Sentence("Pictures (at most {most})", most=MOST_PICTURES), visible=False, elem_id="many-pictures"
+class ManyTab:
+    """Builds the tab inside the Blocks that is open; its components are attributes, its handlers methods."""
+
+    def __init__(self, calls: "Calls", image_input: Callable[..., gr.Image]) -> None:
+        self.calls = calls
+        self.kept, self.when = gr.State(None, time_to_live=LIFETIME), gr.Number(visible=False)
+        self.mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
+        with gr.Row():
+            with gr.Column(min_width=300):
+                self._ask_pictures(image_input)
+            with gr.Column(min_width=300):
+                self._ask_passages()
+        self.button = gr.Button("Rank", variant="primary", elem_id="rank")
+        self.table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
+        self.told = gr.Markdown(HINT, elem_id="many-told")
+        with gr.Row():
+            self.cards = [self._card(number, alt) for number, alt in enumerate(ALTS, start=1)]
+        self._wire()
+
+    # Components -----------------------------------------------------------------------------------------------------------------
+
+    def _ask_pictures(self, image_input: Callable[..., gr.Image]) -> None:
+        self.picture = image_input(
+            type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture"
+        )
+        label = Sentence("Pictures (at most {most})", most=MOST_PICTURES)
+        self.pictures = gr.File(file_count="multiple", file_types=["image"], label=label, visible=False, elem_id="many-pictures")
+
+    def _ask_passages(self) -> None:
+        label = Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES)
+        self.passages = gr.Textbox(label=label, lines=8, max_lines=16, elem_id="many-passages")
+        self.passage = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
+        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
+
+    def _card(self, number: int, alt: str) -> tuple[gr.HTML, gr.Image, gr.HTML]:
+        with gr.Column(min_width=320):
+            card = gr.HTML(elem_id=f"card-{number}")
+            figure = gr.Image(
+                label="Regions for and against", interactive=False, buttons=["download"], visible=False, elem_id=f"card-map-{number}", alt_text=alt
             )
-        with gr.Column(min_width=300):
-            texts = gr.Textbox(
-                label=Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES), lines=8, max_lines=16, elem_id="many-passages"
-            )
-            text = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
-            versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
-    button = gr.Button("Rank", variant="primary", elem_id="rank")
-    table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
-    told = gr.Markdown(HINT, elem_id="many-told", elem_classes="live")
-    cards, maps = [], []
-    with gr.Row():
-        for number, alt in enumerate(ALTS, start=1):
-            with gr.Column(min_width=320):
-                cards.append(gr.HTML(elem_id=f"card-{number}"))
-                maps.append(
-                    gr.Image(label="Regions for and against", interactive=False, buttons=["download"], visible=False, elem_id=f"card-map-{number}",
-                             alt_text=alt)
-                )  # fmt: skip
-    state = gr.State(None, time_to_live=3600)  # the questions by rank, and the rows chosen
+            return card, figure, gr.HTML()
 
-    def switch(chosen: str) -> list[Any]:
-        return [
-            gr.update(visible=chosen != "pictures"), gr.update(visible=chosen == "pictures"), gr.update(visible=chosen == "passages"),
-            gr.update(visible=chosen == "pictures"), *[gr.update(visible=chosen == "languages") for _ in versions],
-        ]  # fmt: skip
+    # Events ---------------------------------------------------------------------------------------------------------------------
 
-    def rank_all(*given: Any) -> tuple:
-        return sentence(lambda: rank_given(*given))
+    def _wire(self) -> None:
+        self.given = [self.mode, self.picture, self.pictures, self.passages, self.passage, *self.versions]
+        self.below = [part for card in self.cards for part in card]
+        self.shown = [self.kept, self.table, self.told, *self.below]
+        silent = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        model = {"concurrency_id": "model", "api_visibility": "private"}
+        self.mode.change(self.switch, self.mode, self.given[1:], **silent)
+        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **model)
+        asked.failure(self.blank, None, self.shown, **silent)
+        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **model)
+        forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **silent}
+        gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
+        for done in (asked, chosen):  # the inputs may have changed while the model was at work
+            done.then(**forgetful)
 
-    def rank_given(chosen: str, image: str | None, images: list[str] | None, passages: str, passage: str, *translated: str) -> tuple:
-        if chosen == "pictures":
-            given, texts_given = list(images or []), [passage or ""]
-            names = [say("picture {number}", number=n) for n in range(1, len(given) + 1)]
-        else:
-            given = [image] if image else []
-            filled = [(say(LANGUAGES[t]), v) for t, v in zip(LANGUAGES, translated, strict=True) if v and v.strip()]
-            texts_given = split_passages(passages or "") if chosen == "passages" else [v for _, v in filled]
-            names = [short(t) for t in texts_given] if chosen == "passages" else [f"{n}: {short(v)}" for n, v in filled]
-            if not texts_given:
-                raise InputError("There is no passage; paste it in at least one language.")
-        answers = rank(given, texts_given)
-        questions = [(given[i if chosen == "pictures" else 0], texts_given[0 if chosen == "pictures" else i], names[i]) for i, _ in answers]
-        spread = max(a.probability for _, a in answers) - min(a.probability for _, a in answers)
-        note = say("From the best to the last the probability falls by {spread:.3f}.", spread=spread) + " " if len(answers) > 1 else ""
-        return table_rows(answers, names), {"questions": questions, "shown": []}, note + say(HINT), "", "", *[gr.update(visible=False)] * 2
+    def switch(self, mode: str) -> list[dict]:
+        """The inputs that a mode needs."""
+        needed = {
+            "passages": [self.picture, self.passages], "pictures": [self.pictures, self.passage], "languages": [self.picture, *self.versions],
+        }[mode]  # fmt: skip
+        return [gr.update(visible=component in needed) for component in self.given[1:]]
 
-    def choose(kept: dict | None, event: gr.EventData) -> tuple:
+    def rank_all(self, *given: Any) -> tuple:
+        """The table; rows are explained when they are asked for."""
+        *inputs, when = given
+        pictures, passages, names = sentence(lambda: _lists(*inputs))
+        answers = self.calls.rank(pictures, passages)
+        questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
+        probabilities = [a.probability for _, a in answers]
+        note = say("From the best to the last the probability falls by {spread:.3f}.", spread=max(probabilities) - min(probabilities))
+        told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
+        return Ranking(inputs, when, questions, []), table_rows(answers, names), told, *self._below([])
+
+    def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple:
+        """The evidence of a row, beside that of the row before."""
+        if kept is None:
+            raise refusal("This ranking has expired; press “Rank” again.")
         row = event.row
-        if kept is None or not isinstance(row, int) or not 0 <= row < len(kept["questions"]):
-            return (gr.skip(),) * 5
-        image, passage, name = kept["questions"][row]
-        shown = [(name, explain(image, passage)), *kept["shown"]][:2]
-        html = [card_html(e, n) for n, e in shown] + [""] * (2 - len(shown))
-        figures = [gr.update(value=evidence_figure(e, WHOLE, 0.55)[0], visible=True) for _, e in shown] + [gr.update(visible=False)] * (2 - len(shown))
-        return {**kept, "shown": shown}, *html, *figures
+        if not isinstance(row, int) or not 0 <= row < len(kept.questions):
+            return (gr.skip(),) * (1 + len(self.below))
+        image, passage, name = kept.questions[row]
+        shown = [(name, self.calls.explain(image, passage)), *kept.shown][:2]
+        return kept._replace(shown=shown), *self._below(shown)
 
-    mode.change(switch, mode, [picture, pictures, texts, text, *versions], queue=False, api_visibility="private")
-    model = {"concurrency_id": "model", "api_visibility": "private"}
-    given, shown = [mode, picture, pictures, texts, text, *versions], [table, state, told, *cards, *maps]
+    def _below(self, shown: list[tuple[str, Explanation]]) -> list[Any]:
+        """What stands in the place of ``below``."""
+        parts: list[Any] = []
+        for name, explanation in shown:
+            figure, legend = evidence_figure(explanation, WHOLE, OPACITY)
+            parts += [card_html(explanation, name), gr.update(value=figure, visible=figure is not None), legend]
+        return parts + ["", gr.update(value=None, visible=False), ""] * (len(self.cards) - len(shown))
 
-    def forget() -> tuple:
-        """A ranking must not stand beside pictures or passages that it is not about."""
-        return [], None, say(HINT), "", "", *[gr.update(visible=False)] * 2
+    def forget(self, kept: Ranking | None, *given: Any) -> tuple:
+        """A ranking must not stand beside pictures or passages that it is not about; see ``PairTab.forget``."""
+        *inputs, when = given
+        if kept is None or kept.given == inputs or when <= kept.asked:
+            return (gr.skip(),) * len(self.shown)
+        return gr.skip(), *self.blank()[1:]
 
-    asked = button.click(rank_all, given, shown, **model)
-    asked.failure(forget, None, shown, queue=False, show_progress="hidden", api_visibility="private")
-    gr.on([c.change for c in given], forget, None, shown, queue=False, show_progress="hidden", trigger_mode="always_last", api_visibility="private")
-    table.select(choose, state, [state, *cards, *maps], **model)
+    def blank(self) -> tuple:
+        """No ranking."""
+        return None, [], say(HINT), *self._below([])
+
+
+def _lists(
+    mode: str, picture: str | None, pictures: list[str] | None, passages: str, passage: str, *versions: str
+) -> tuple[list[str], list[str], list[str]]:
+    """Pictures, passages, and the names of what is ranked. Raises InputError where something is missing."""
+    one = [picture] if picture else []
+    if mode == "pictures":
+        many = list(pictures or [])
+        result = many, [passage or ""], [say("picture {number}", number=n) for n in range(1, len(many) + 1)]
+    elif mode == "passages":
+        texts = split_passages(passages or "")
+        result = one, texts, [short(t) for t in texts]
+    else:
+        filled = [(say(name), text) for name, text in zip(LANGUAGES.values(), versions, strict=True) if text and text.strip()]
+        if not filled:
+            raise InputError("There is no passage; paste it in at least one language.")
+        result = one, [text for _, text in filled], [f"{name}: {short(text)}" for name, text in filled]
+    if not result[0]:
+        raise InputError("Choose a picture first.")
+    return result

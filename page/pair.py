@@ -14,11 +14,12 @@ from musti_model.what_if import Alteration
 
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
-from .calls import Calls, sentence
-from .language import Told, later, say
+from .calls import Calls
+from .language import Told, later, refusal, say, sentence
 from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
 from .views import (
+    QUICK,
     WHOLE,
     attention_html,
     branch_name,
@@ -34,16 +35,15 @@ from .views import (
     view_choices,
     votes_html,
 )
+from .visit import LIFETIME, STAMP
 
-LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
   if (v.getBoundingClientRect().top > innerHeight) v.scrollIntoView({block: "start"}); }"""
-# Messages of one visitor may overtake each other, so each says when it left the browser.
-STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
 WORKING = later("The explanations follow …")
 FAILED = later("The explanations could not be made.")
-WAITING = later("Press “Compare” for the answer.")  # also after an answer has expired
+WAITING = later("Press “Compare” for the answer.")
+NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
 SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
 SILENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 DRAWING = SILENT | {"trigger_mode": "always_last"}
@@ -82,8 +82,9 @@ class PairTab:
         self.names = [name for _, name in self.branches]
         self.views = view_choices(self.pipe)
         self.gated = self.pipe.config.fusion == "tsf"
+        self.most_heads = max((self.heads_of(n) for n, b in self.pipe.model.branches.items() if b.is_vit), default=1)
         self.state, self.measured = gr.State(None, time_to_live=LIFETIME), gr.State(None, time_to_live=LIFETIME)
-        self.question = gr.State(None)  # the last one that was answered; outlives its explanation, to be known as long as the answer is seen
+        self.question = gr.State(None, time_to_live=2 * LIFETIME)  # the last one that was answered; outlives its explanation, to be known as long as the answer is seen
         self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
         self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
         with gr.Row():
@@ -132,10 +133,11 @@ class PairTab:
         alt = "The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values"
         self.evidence_map, self.evidence_legend = shown_map("Regions for and against", "evidence-map", alt), gr.HTML()
         self.faithful = gr.HTML(elem_id="faithful")
-        gr.Markdown(
+        thorough = (
             "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The "
             "numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
         )
+        gr.Markdown(thorough if self.pipe.many_passes else QUICK)
 
     def _what_if(self) -> None:
         self.altered = gr.HTML(elem_id="altered")
@@ -166,7 +168,7 @@ class PairTab:
 
     def _overlays(self) -> None:
         self.view = gr.Dropdown(self.views, value=self.views[0][1] if self.views else None, label="Overlay", elem_id="view")
-        self.head = gr.Slider(1, 2, value=1, step=1, label="Head", elem_id="head", visible=False)
+        self.head = gr.Slider(1, max(2, self.most_heads), value=1, step=1, label="Head", elem_id="head", visible=False)
         alt = "The picture with the chosen map laid over it; the legend below gives the values"
         self.attention_map, self.attention_legend = shown_map("Overlay", "attention-map", alt), gr.HTML()
         self.faithful_map = gr.HTML(elem_id="faithful-map")
@@ -188,10 +190,11 @@ class PairTab:
         self.why = [self.evidence, self.evidence_map, self.evidence_legend]
         self.through = [self.gate, self.gate_map, self.gate_legend]
         self.overlaid = [self.attention_map, self.attention_legend]
-        self.looked_at = [self.part, self.branch, self.view, self.word_branch]
+        self.looked_at = [self.part, self.branch, self.kind, self.view, self.word_branch]
         self.judged = [self.faithful, self.faithful_gate, self.faithful_map, self.faithful_words]
-        self.explained = [self.bundle, *self.switches, self.altered, *self.why, *self.through, self.links, *self.overlaid, self.words]
-        self.explained += [self.measured, *self.judged]
+        self.reset = [self.bundle, *self.switches, self.altered]
+        self.views_shown = [*self.why, *self.through, self.links, *self.overlaid, self.words]
+        self.explained = [*self.reset, *self.views_shown, self.measured, *self.judged]
         self.shown = [self.state, self.verdict, self.votes, *self.explained]
         self._wire_questions()
         self._wire_views()
@@ -206,11 +209,13 @@ class PairTab:
         ]
         for event in asked:
             event.success(None, js=SHOW_VERDICT, api_visibility="private")
-            explained = event.success(self.run, [self.question, self.image, self.passage, *self.chosen], [self.state, *self.explained], **MODEL)
+            explained = event.success(self.run, [self.question, self.image, self.passage], [self.state, *self.reset], **MODEL)
             explained.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
-            given_now = [self.question, self.state, *self.looked_at]
-            measured = explained.success(self.measure, given_now, [self.measured, *self.judged], **MODEL)
-            for done in (event, explained, measured):  # the picture or the passage may have changed while the model was at work
+            # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
+            drawn = explained.success(self.redraw, [self.state, *self.chosen], self.views_shown, **SILENT)
+            measured = drawn.success(self.measure, [self.question, self.state], [self.measured, self.faithful], **MODEL)
+            judged = measured.success(self.judge, [self.state, self.measured, *self.looked_at], self.judged, **SILENT)
+            for done in (event, explained, judged):  # so may the picture or the passage
                 self._check(done.then)
         self._check(lambda *given, **named: gr.on([self.image.change, self.passage.change], *given, **(DRAWING | named)))
 
@@ -260,27 +265,30 @@ class PairTab:
         votes = votes_html(prediction, self.pipe.config.temperature)
         return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(paragraph(WORKING))
 
-    def run(self, question: Question | None, image: str | None, passage: str, *chosen: Any) -> tuple:
+    def run(self, question: Question | None, image: str | None, passage: str) -> tuple:
         """The explanations of the question that was answered last; none if picture or passage are others meanwhile."""
         if question is None or question[:2] != (image, passage):
-            return (gr.skip(),) * (1 + len(self.explained))
-        part, branch, kind, view, head, word_branch, opacity, stretch = chosen
+            return (gr.skip(),) * (1 + len(self.reset))
         e = self.calls.explain(question.image, question.passage)
+        return e, None, *self.put_back(e)
+
+    def redraw(self, e: Explanation | None, *chosen: Any) -> tuple:
+        """Every view of an explanation as the controls stand now."""
+        if e is None:
+            return (gr.skip(),) * len(self.views_shown)
+        part, branch, kind, view, head, word_branch, opacity, stretch = chosen
         return (
-            e, None, *self.put_back(e), *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch),
-            linked.links_value(e, branch), *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
-            None, *[""] * len(self.judged),
+            *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch), linked.links_value(e, branch),
+            *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
         )  # fmt: skip
 
-    def measure(self, question: Question | None, explanation: Explanation | None, *looked_at: str | None) -> tuple:
-        """How faithful these explanations are, and what is said of those that are looked at."""
+    def measure(self, question: Question | None, explanation: Explanation | None) -> tuple:
+        """How faithful these explanations are; a sentence where that cannot be measured."""
         if question is None or explanation is None:
-            return None, *[""] * len(self.judged)
+            return None, ""
         if not self.pipe.many_passes:
-            told = paragraph("How faithful this is was not measured: these weights are too large for that on this machine.")
-            return None, *[told] * len(self.judged)
-        measured = self.calls.measure(question.image, question.passage, explanation)
-        return measured, *self.judge(explanation, measured, *looked_at)
+            return None, paragraph("How faithful this is was not measured: these weights are too large for that on this machine.")
+        return self.calls.measure(question.image, question.passage, explanation), gr.skip()
 
     def judge(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None, *looked_at: str | None) -> tuple:
         """The sentences beside the overlays; as they stand while nothing is measured."""
@@ -310,7 +318,7 @@ class PairTab:
     def alter(self, question: Question | None, explanation: Explanation | None, value: dict, opened: bool, voting: list[str]) -> str:
         """The altered answer beside the old one."""
         if question is None or explanation is None:
-            return paragraph(WAITING)
+            return paragraph(NOTHING)
         alteration = alteration_of(value, opened, voting, self.names)
         old = explanation.prediction
         new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
@@ -319,7 +327,7 @@ class PairTab:
     def pack_up(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None) -> dict:
         """The zip."""
         if explanation is None:
-            raise gr.Error(say("There is nothing to take away yet; press “Compare” first."), print_exception=False)
+            raise refusal("There is nothing to take away yet; press “Compare” first.")
         return gr.update(value=zipped(explanation, measured, self.bundle.move_resource_to_block_cache), visible=True)
 
     def link_to(self, question: Question | None, explanation: Explanation | None, *settings: Any) -> tuple:
@@ -329,10 +337,9 @@ class PairTab:
 
     def reopen(self, request: gr.Request) -> list:
         """A mark, example and settings of the address, if it names an example; the mark's change asks for the answer."""
-        heads = [self.heads_of(n) for n, b in self.pipe.model.branches.items() if b.is_vit]
         choices = {
             "part": [WHOLE, *self.names], "branch": self.names, "kind": ["share", "effect"], "view": [v for _, v in self.views],
-            "head": list(range(1, max(heads, default=1) + 1)), "words": self.names, "opacity": [n / 20 for n in range(21)], "stretch": [False, True],
+            "head": list(range(1, self.most_heads + 1)), "words": self.names, "opacity": [n / 20 for n in range(21)], "stretch": [False, True],
         }  # fmt: skip
         example, named = reopened(dict(request.query_params), self.examples, choices)
         if example is None:
@@ -344,20 +351,20 @@ class PairTab:
     def show_evidence(self, explanation: Explanation | None, part: str, opacity: float) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return paragraph(WAITING), *framed(None, "")
+            return paragraph(NOTHING), *framed(None, "")
         return evidence_html(explanation, part), *framed(*evidence_figure(explanation, part, opacity))
 
     def show_gate(self, explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
-            return paragraph(WAITING), *framed(None, "")
+            return paragraph(NOTHING), *framed(None, "")
         if kind == "effect" and branch in explanation.gate_effect:
             return effect_html(explanation, branch), *framed(*effect_figure(explanation, branch, opacity))
         return gate_html(explanation, branch, stretch), *framed(*map_figure(explanation, f"gate:{branch}", 0, opacity, stretch))
 
     def show_map(self, explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
         """An attention map or Grad-CAM, and its legend."""
-        return framed(*((None, paragraph(WAITING)) if explanation is None else map_figure(explanation, view, head, opacity, stretch)))
+        return framed(*((None, paragraph(NOTHING)) if explanation is None else map_figure(explanation, view, head, opacity, stretch)))
 
     def show_head(self, view: str | None) -> dict:
         """The slider of heads, where the view is of one head."""
@@ -371,4 +378,4 @@ class PairTab:
 
     def show_attention(self, explanation: Explanation | None, branch: str, stretch: bool) -> str:
         """The passage coloured by attention."""
-        return paragraph(WAITING) if explanation is None else attention_html(explanation, branch, stretch)
+        return paragraph(NOTHING) if explanation is None else attention_html(explanation, branch, stretch)

@@ -43,7 +43,8 @@ def front_matter(readme: str) -> dict[str, str]:
 def tracked(root: Path) -> list[str]:
     """The files of the repository that git tracks; all that lies in the folder where it is no clone."""
     if (root / ".git").exists():
-        return [f for f in subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True).split("\0") if f]
+        listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True).split("\0")
+        return [f for f in listed if f and (root / f).is_file()]
     return [str(p.relative_to(root)) for p in sorted(root.rglob("*")) if p.is_file()]
 
 
@@ -85,13 +86,13 @@ def variable_problems(root: Path) -> Iterator[str]:
     for file in tracked(root):
         if file == "app.py" or file.startswith(("musti_model/", "page/")) and file.endswith(".py"):
             code = (root / file).read_text(encoding="utf-8")
-            for name in re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", code):
+            for name in re.findall(r"(?:getenv\(|environ(?:\.get\(|\[))\"(\w+)\"", code):
                 if name not in readme:
                     yield f"{file} reads ${name}, which README.md does not name."
 
 
 def run_problems(root: Path) -> Iterator[str]:
-    """Starts the page from a copy of the tracked files alone, with the variables of a Space and no network, and asks it an example."""
+    """Starts the page from a copy of the tracked files alone, with the variables of a Space and the Hub out of reach, and asks it an example."""
     from gradio_client import Client, handle_file
 
     with socket.socket() as free:
@@ -159,7 +160,7 @@ def main() -> None:
     if options.push:
         try:
             print(push(ROOT, options.push))
-        except (OSError, ValueError) as error:  # huggingface_hub's errors are such
+        except Exception as error:  # of the network, the Hub or the token: each has a sentence of its own
             raise SystemExit(f"The Space could not be written: {error}") from error
 
 

@@ -21,7 +21,7 @@ VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM", "gat
 WHOLE = "whole model"
 QUICK = later(
     "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
-    "faithful, and their numbers have no unit."
+    "faithful, and their numbers are shares of the vote."
 )
 STAYS = 0.93  # mean probability of the answer while parts are taken away at random, from which no order could do much
 CLOSE = 0.05  # distance from the threshold within which an answer is called close
@@ -40,7 +40,7 @@ def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
     except (KeyError, TypeError, ValueError):  # others may have written the card
         score = say("No measured score is stored with these weights.")
     caveat = escape(say(str(pipe.card.get("caveat", ""))))
-    warning = f'<p class="banner warning" role="alert">{escape(problem)}</p>' if problem else ""
+    warning = f'<p class="banner warning" role="alert">{escape(say(problem))}</p>' if problem else ""
     return (
         f'{warning}<div class="banner" id="weights"><strong>{say("Weights:")}</strong> {escape(pipe.name)} '
         f"({escape(pipe.revision)}). {score} {caveat}</div>"
@@ -181,10 +181,16 @@ def part_of(explanation: Explanation, branch: str) -> Evidence:
 def evidence_html(explanation: Explanation, branch: str) -> str:
     """The passage coloured by what speaks for and against YES, the words that weigh most, and what a NO lacks."""
     evidence = part_of(explanation, branch)
-    label = say("logit for (+) or against (−) YES")
+    label = unit_of(evidence)
     words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, signed=True)
-    quick = "" if evidence.methods["words"] != "relevance" else f"<p>{say(QUICK)}</p>"
-    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence) + quick
+    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence)
+
+
+def unit_of(evidence: Evidence) -> str:
+    """What the numbers of evidence are."""
+    if evidence.methods["words"] == "relevance":
+        return say("share of the vote for (+) or against (−) YES")
+    return say("logit for (+) or against (−) YES")
 
 
 def strongest(words: list[str], values: list[float], many: int = 3, least: float = 0.05) -> str:
@@ -222,7 +228,11 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tu
     if values is None:
         return None, f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>"
     scale = signed_scale_of(values)
-    legend = legend_html(*scale, say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid"), signed=True)
+    evidence = part_of(explanation, branch)
+    label = unit_of(evidence)
+    if evidence.methods["regions"] != "relevance":
+        label = say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid")
+    legend = legend_html(*scale, label, signed=True)
     return overlay(explanation.image, values, opacity, scale, signed=True), legend
 
 
@@ -244,13 +254,13 @@ def faithfulness_html(answer: str, measured: list[tuple[str, str, Faithfulness]]
     return items and f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
 
 
-def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, branch: str, view: str | None, word_branch: str) -> tuple[str, ...]:
-    """Beside each overlay, how faithful that very one is: evidence, gate, attention map, attention of words. part, branch, view, word_branch: what
-    the page shows of each."""
+def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, branch: str, kind: str, view: str | None, word_branch: str) -> tuple[str, ...]:
+    """Beside each overlay, how faithful that very one is: evidence, gate, attention map, attention of words. part, branch, kind, view,
+    word_branch: what the page shows of each."""
     of = "" if part == WHOLE else f":{part}"
     rows = (
         [(later("Words"), "words", f"words{of}"), (later("Regions"), "regions", f"regions{of}")],
-        [(later("This map"), "regions", f"gate:{branch}")],
+        [(later("This map"), "regions", f"{'effect' if kind == 'effect' else 'gate'}:{branch}")],
         [(later("This map"), "regions", view or "")],
         [(later("Words"), "words", f"attention:{word_branch}")],
     )

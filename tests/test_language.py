@@ -20,7 +20,7 @@ TAGS = ["de", "fr", "it", "sl"]
     ("header", "tag"),
     [
         ("", "en"), ("de", "de"), ("de-AT,de;q=0.9,en;q=0.8", "de"), ("en-GB,fr;q=0.9", "en"), ("pt,fr;q=0.5,it;q=0.7", "it"), ("*", "en"),
-        ("sl;q=0,fr;q=0.1", "fr"), ("fr;q=nonsense,it", "it"), ("ja,zh;q=0.5", "en"), ("DE-ch", "de"),
+        ("sl;q=0,fr;q=0.1", "fr"), ("fr;q=nonsense,it", "it"), ("ja,zh;q=0.5", "en"), ("DE-ch", "de"), ("de; q=0.9, en; q=0.5", "de"), ("en;q=0.3,sl;Q=0.8", "sl"), ("de;q=1.0.0", "en"),
     ],
 )  # fmt: skip
 def test_the_language_liked_best(header, tag):

@@ -7,7 +7,7 @@ from musti_model import MustiPipeline, Sentence
 from page.language import parts_of, texts_of
 
 ROOT = Path(__file__).parents[1]
-SPOKEN = {"say", "later", "Sentence", "InputError", "paragraph", "heading"}
+SPOKEN = {"say", "later", "Sentence", "InputError", "paragraph", "heading", "refusal", "WeightsError"}
 NAMES = {"ViT", "ResNet", "Grad-CAM", "ResNet: Grad-CAM"}  # alike in all languages
 
 
@@ -20,7 +20,7 @@ def _constants(node: ast.AST) -> list[str]:
 def texts_in_code() -> set[str]:
     """Templates given to whatever says them."""
     found = set()
-    for file in [ROOT / "app.py", ROOT / "training" / "data.py", *(ROOT / "page").glob("*.py"), *(ROOT / "musti_model").glob("*.py")]:
+    for file in [ROOT / "app.py", ROOT / "training" / "data.py", *(ROOT / "page").glob("*.py"), *(ROOT / "musti_model").glob("[!p]*.py"), ROOT / "musti_model" / "pipeline.py", ROOT / "musti_model" / "processing.py"]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
             if name in SPOKEN and node.args:

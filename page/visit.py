@@ -1,0 +1,6 @@
+"""What a visit keeps, for how long, and how its messages are told apart."""
+
+LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
+# Messages of one visitor may overtake each other, so each says when it left the browser: ms by the visitor's own clock, as the last input.
+STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
+MOST_MEGABYTES = 200  # of an uploaded file; a picture may have less, see musti_model.processing
