@@ -76,7 +76,9 @@ def records_of(path: str | Path) -> Iterator[Any]:
         return
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            header = file.readline()  # spreadsheets of many countries write semicolons
+            file.seek(0)
+            rows = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
             missing = {"image", "text"} - set(rows.fieldnames or ())
             if missing:
                 raise InputError("The CSV has no column {columns}; its first line names the columns.", columns=", ".join(sorted(missing)))

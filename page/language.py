@@ -128,7 +128,8 @@ def _said(held: Any) -> Any:
     return say(held)
 
 
-def _said_texts(component: gr.blocks.Block) -> dict[str, Any]:
+def said_texts(component: gr.blocks.Block) -> dict[str, Any]:
+    """The texts of a component in the visitor's language, as properties to update."""
     if isinstance(component, Told):
         return {"value": component.tell()}
     return {name: _said(held) for name, held in texts_of(component).items()}
@@ -142,7 +143,7 @@ def speak(demo: gr.Blocks) -> None:
     def translate() -> list[Any]:
         if language() == "en":
             return ["en", demo.title, *[gr.skip() for _ in told]]
-        return [language(), say(demo.title), *[gr.update(**_said_texts(b)) for b in told]]
+        return [language(), say(demo.title), *[gr.update(**said_texts(b)) for b in told]]
 
     spoken = demo.load(translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private")
     spoken.then(None, [tag, title], None, js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }", api_visibility="private")

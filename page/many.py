@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -66,11 +67,11 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
             _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
         return pipe.rank(pictures[0], passages)
     for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
-        _named(later("Picture {number}: {problem}"), number, lambda path=path: open_image(path))
+        _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
     return pipe.rank(pictures, passages[0])
 
 
-def _named(told: str, number: int, function: Callable[[], Any]) -> Any:
+def _named(told: str, number: int | str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except InputError as error:
@@ -230,7 +231,9 @@ def _lists(
     one = [picture] if picture else []
     if mode == "pictures":
         many = list(pictures or [])
-        result = many, [passage or ""], [say("picture {number}", number=n) for n in range(1, len(many) + 1)]
+        result = many, [passage or ""], [
+            f"{say('picture {number}', number=n)}: {short(Path(path).name)}" for n, path in enumerate(many, start=1)
+        ]
     elif mode == "passages":
         texts = split_passages(passages or "")
         result = one, texts, [short(t) for t in texts]

@@ -15,7 +15,7 @@ from musti_model.what_if import Alteration
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls
-from .language import Told, later, refusal, say, sentence
+from .language import Told, later, refusal, said_texts, say, sentence
 from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
 from .views import (
@@ -56,6 +56,7 @@ class Question(NamedTuple):
     image: str
     passage: str
     asked: float
+    failed: bool = False
 
 
 def paragraph(text: str) -> str:
@@ -203,6 +204,8 @@ class PairTab:
     def _wire_questions(self) -> None:
         given, told = [self.image, self.passage, self.when], [self.question, *self.shown]
         self.demo.load(self.reopen, None, [self.mark, self.image, self.passage, *self.chosen], **SILENT)
+        # Gradio's examples bring the components back as they were built, in English.
+        self.gallery.load_input_event.then(self.relabel, None, [self.image, self.passage], **SILENT)
         asked = [
             gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, told, js=STAMP, **MODEL),
             self.gallery.load_input_event.then(self.answer, given, told, js=STAMP, **MODEL),
@@ -261,13 +264,21 @@ class PairTab:
 
     def answer(self, image: str | None, passage: str, when: float) -> tuple:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
-        prediction = self.calls.predict(image, passage)
+        try:
+            prediction = self.calls.predict(image, passage)
+        except gr.Error as error:  # a sentence that stays where the answer would stand; a toast would be gone before it is acted on
+            told = f'<div class="notice" role="alert">{escape(str(error.message))}</div>'
+            return Question(image or "", passage, when, failed=True), None, told, "", *self.blank("")
         votes = votes_html(prediction, self.pipe.config.temperature)
         return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(paragraph(WORKING))
 
+    def relabel(self) -> tuple[dict, dict]:
+        """Picture and passage in the visitor's language."""
+        return tuple(gr.update(**said_texts(component)) for component in (self.image, self.passage))
+
     def run(self, question: Question | None, image: str | None, passage: str) -> tuple:
         """The explanations of the question that was answered last; none if picture or passage are others meanwhile."""
-        if question is None or question[:2] != (image, passage):
+        if question is None or question.failed or question[:2] != (image, passage):
             return (gr.skip(),) * (1 + len(self.reset))
         e = self.calls.explain(question.image, question.passage)
         return e, None, *self.put_back(e)
@@ -299,7 +310,7 @@ class PairTab:
     def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
         """An answer must not stand beside a picture or a passage that it is not about. What left the browser before the question was asked
         says nothing about it; and where nothing was asked there is nothing to forget."""
-        if question is None or question[:2] == (image, passage) or when <= question.asked:
+        if question is None or question[:2] == (image or "", passage) or when <= question.asked:
             return (gr.skip(),) * len(self.shown)
         return None, paragraph(WAITING), "", *self.blank("")
 
@@ -321,7 +332,10 @@ class PairTab:
             return paragraph(NOTHING)
         alteration = alteration_of(value, opened, voting, self.names)
         old = explanation.prediction
-        new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
+        try:
+            new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
+        except gr.Error as error:
+            return f'<div class="notice" role="alert">{escape(str(error.message))}</div>'
         return what_if_html(old, new, alteration)
 
     def pack_up(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None) -> dict:

@@ -80,7 +80,8 @@ def naming_html(prediction: Prediction) -> str:
         return ""
     seen = ", ".join(f"{escape(object_name(n))} ({v:.0%})" for n, v in prediction.objects_in_picture)
     counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
-    read = ", ".join(f"{escape(w)} → {escape(object_name(n))}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
+    written = {w.lower(): w for _, w in reversed(prediction.objects_in_passage)}  # as it stands first
+    read = ", ".join(f"{escape(written[w])} → {escape(object_name(n))}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
     sides = say("In the picture it would see: {seen}.", seen=seen), say("In the passage it reads: {read}.", read=read or say("none of its objects"))
     return f"<p>{'<br>'.join(sides)}</p>"
 
@@ -197,8 +198,12 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
     """The words that weigh most on either side, in a sentence; signs, and those under ``least`` (logit), are left out."""
     order = sorted((i for i, w in enumerate(words) if any(c.isalnum() for c in w)), key=lambda i: -values[i])
     sides = []
-    for sign, title, rows in ((1, say("For YES:"), order[:many]), (-1, say("Against:"), order[::-1][:many])):
-        named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows if sign * values[i] >= least]
+    for sign, title, rows in ((1, say("For YES:"), order), (-1, say("Against:"), order[::-1])):
+        strongest_of: dict[str, int] = {}  # of a word that stands twice, where it weighs more
+        for i in rows:
+            strongest_of.setdefault(words[i].lower(), i)
+        rows = list(strongest_of.values())
+        named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows[:many] if sign * values[i] >= least]
         sides.append(f"<strong>{title}</strong> {', '.join(named) or say('no word weighs much')}.")
     return f"<p>{' '.join(sides)}</p>"
 
@@ -271,7 +276,7 @@ def judgement(title: str, f: Faithfulness) -> str:
     """An explanation's faithfulness in a few words."""
     better = f.random_deletion - f.deletion
     judged = later("{what}: faithful.") if better > 0.05 else later("{what}: hardly better than chance.") if better > 0 else later("{what}: no better than chance.")
-    if f.random_deletion > STAYS or better == 0:
+    if better == 0 or (f.random_deletion > STAYS and better <= 0.05):
         judged = later("{what}: cannot be told, since the answer hardly changes in whatever order they are taken away.")
     return say(judged, what=say(title))
 

@@ -29,6 +29,7 @@ def test_one_pair(page, url, flower, scheme):
         if name == "What if":
             page.locator("#board .strike", has_text="candle").click()
             page.locator("#altered table").wait_for()
+            assert page.locator("#altered").get_attribute("aria-live") == "polite"
         if name == "TSF gate":
             page.get_by_label("Effect on the answer").check()
             page.get_by_text("Which patch met which word").click()

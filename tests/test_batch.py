@@ -67,6 +67,8 @@ def test_tables(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("image,text\na.jpg,\"A rose,\nin two lines\"\n", encoding="utf-8")
     assert list(records_of(path)) == [{"image": "a.jpg", "text": "A rose,\nin two lines", "id": 1}]
+    path.write_text("image;text;language\na.jpg;A rose, red.;en\n", encoding="utf-8")  # as spreadsheets of many countries write it
+    assert list(records_of(path)) == [{"image": "a.jpg", "text": "A rose, red.", "language": "en", "id": 1}]
     path.write_text("picture,text\n", encoding="utf-8")
     with pytest.raises(InputError, match="no column image"):
         list(records_of(path))
@@ -93,6 +95,18 @@ def test_on_the_page(page, archive, tmp_path):
         links.first.click()
     download.value.save_as(tmp_path / "back.csv")
     assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith("id,image,text,language,answer")
+
+
+def test_results_do_not_outlive_their_files(page, archive, tmp_path):
+    (tmp_path / "pairs.json").write_text(json.dumps({"pairs": RECORDS}))
+    page.get_by_role("tab", name="Batch").click()
+    page.locator("#batch-file input[type=file]").set_input_files(str(tmp_path / "pairs.json"))
+    page.locator("#batch-zip input[type=file]").set_input_files(str(archive))
+    page.locator("#batch-zip").get_by_text("pictures").first.wait_for()
+    page.locator("#batch-run").click()
+    page.get_by_text("Done:").wait_for()
+    page.locator("#batch-file").get_by_role("button").first.click()
+    page.get_by_text("Done:").wait_for(state="detached")
 
 
 def test_batch_needs_both_files(page):

@@ -17,6 +17,7 @@ from PIL import Image
 
 import app
 from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor, Prediction
+from musti_model.faithfulness import Faithfulness
 from page import views
 from tests.browser import ask
 from tests.conftest import tiny_config, tiny_model
@@ -237,6 +238,19 @@ def test_a_close_answer_is_called_close(probability, words):
     assert words in views.verdict_html(p)
 
 
+@pytest.mark.parametrize(
+    ("deletion", "random", "words"),
+    [(0.27, 0.94, "faithful"), (0.93, 0.95, "cannot be told"), (0.5, 0.5, "cannot be told"), (0.48, 0.5, "hardly better"), (0.6, 0.5, "no better")],
+)
+def test_what_is_said_of_faithfulness(deletion, random, words):
+    assert words in views.judgement("Words", Faithfulness(deletion, 0.9, random, 0.5, 0.0))
+
+
+def test_a_word_that_weighs_twice_is_named_once():
+    told = views.strongest(["a", "Rose", ",", "rose", "horse"], [0.1, 0.4, 3.0, 0.6, -0.9])
+    assert "rose (+0.60), a (+0.10)." in told and "Rose (" not in told and "," not in re.findall(r"\w+ \(", told) and "horse (-0.90)." in told
+
+
 def test_a_word_read_often_is_listed_once():
     p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9)], [("flower", "rose")] * 40 + [("dog", "hound")])
     assert "rose → flower (×40), hound → dog." in views.verdict_html(p)
@@ -273,9 +287,9 @@ def test_bad_input_reads_as_one_sentence(page, flower, tmp_path, content, passag
         page.wait_for_timeout(500)
     page.get_by_label("Passage").fill(passage)
     page.get_by_role("button", name="Compare", exact=True).click()
-    toast = page.locator("[data-testid=toast-body]")
-    toast.first.wait_for()
-    text = toast.first.inner_text()
+    told = page.locator("#verdict .notice")
+    told.wait_for()
+    text = told.inner_text()
     assert sentence in text
     assert "Traceback" not in text and "/" not in text.replace("and/or", "")
 
@@ -354,12 +368,15 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     name, kinds = model.config.branches[0].name, [v for _, v in views.view_choices(pipe)]
     functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
     question, _, verdict, *_ = functions["answer"](str(flower), PASSAGE, 5.0)
-    assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0)
-    explanation, _, board, _, _, _, evidence, evidence_map, _, gate, gate_map, gate_legend, links, picture, legend, words, *_ = functions["run"](
-        question, *question[:2], "whole model", name, "share", kinds[0] if kinds else None, 1, name, 0.5, False
+    assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0, False)
+    explanation, _, board, *_ = functions["run"](question, *question[:2])
+    evidence, evidence_map, _, gate, gate_map, gate_legend, links, picture, legend, words = functions["redraw"](
+        explanation, "whole model", name, "share", kinds[0] if kinds else None, 1, name, 0.5, False
     )
     assert "roses" in words and "roses" in evidence and evidence_map["visible"] and board["words"]
-    measured, judged, of_gate, of_map, of_words = functions["measure"](question, explanation, "whole model", name, kinds[0] if kinds else None, name)
+    measured, _ = functions["measure"](question, explanation)
+    looked_at = "whole model", name, "share", kinds[0] if kinds else None, name
+    judged, of_gate, of_map, of_words = functions["judge"](explanation, measured, *looked_at)
     assert judged.count("<li>") == 2 and bool(of_map) == (f"{kinds[0]}" in measured if kinds else False) and of_words.count("<li>") == 1
     assert bool(of_gate) == (f"gate:{name}" in measured)
     effect, effect_map, *_ = functions["show_gate"](explanation, name, "effect", 0.5, False)
@@ -387,7 +404,7 @@ def test_endpoints(url, tmp_path, monkeypatch):
     assert json.dumps(answer)
 
 
-def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
+def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_path):
     """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text, results are pickled."""
     import gradio as gr
 
@@ -395,7 +412,7 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
         def mark(function):
             def borrowed(*arguments):
                 try:
-                    return pickle.loads(pickle.dumps(function(*arguments)))
+                    return pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(arguments)))))
                 except gr.Error:
                     raise
                 except Exception as error:
@@ -416,6 +433,13 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower):
     for name in ("predict", "explain"):
         with pytest.raises(gr.Error, match="passage is empty"):
             handlers[name](str(flower), "")
+    with pytest.raises(gr.Error, match="deleted meanwhile"):
+        handlers["predict"]("/nowhere/gone.jpg", PASSAGE)
+    (tmp_path / "pairs.csv").write_text("image,text\nflower.jpg,A rose.\n")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.write(flower, "flower.jpg")
+    assert "1 answered" in list(handlers["answer_all"](str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")))[-1][0]
+    assert handlers["rank"]([str(flower)], ["A rose."])[0]["index"] == 0
     assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"
 
 
@@ -466,9 +490,21 @@ def test_about(page):
     assert "not the published MUSTI model" in text and "held out" in text and "license:" not in text
 
 
+def draw(page, first: int, last: int) -> None:
+    """Over the rows of the board, from the first to the last."""
+    box = page.locator("#board .cells").bounding_box()
+    for row in range(first, last + 1):
+        y = box["y"] + box["height"] * (row + 0.5) / 8
+        page.mouse.move(box["x"] + 5, y) if row == first else page.mouse.move(box["x"] + (5 if row % 2 == 0 else box["width"] - 5), y, steps=2)
+        if row == first:
+            page.mouse.down()
+        page.mouse.move(box["x"] + (box["width"] - 5 if row % 2 == 0 else 5), y, steps=16)
+    page.mouse.up()
+
+
 def test_guided_tour(page):
     """Each step leads where it says, and what it says is so."""
-    seen = {1: "#evidence .word", 2: "#board .strike", 3: "#evidence .missing", 4: "#gate .word"}
+    seen = {1: "#evidence .word", 2: "#board .strike", 3: "#board .strike", 4: "#evidence .missing", 5: "#gate .word"}
     for step, place in seen.items():
         page.get_by_role("tab", name="About").click()
         page.locator(f"#step-{step}").click()
@@ -480,7 +516,14 @@ def test_guided_tour(page):
         if step == 2:
             page.locator("#board .strike", has_text="candle").click()
             page.get_by_text("That turns the answer.").wait_for()
+            page.locator("#undo").click()
+            page.locator("#altered table").wait_for(state="detached")
+            draw(page, 0, 7)
+            page.get_by_text("The answer stays the same.").wait_for()
         if step == 3:
+            draw(page, 0, 5)
+            page.get_by_text("That turns the answer.").wait_for()
+        if step == 4:
             assert "NO" in page.locator("#verdict h2").inner_text() and "candle" in page.locator("#evidence .missing").inner_text()
 
 
@@ -503,6 +546,15 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower)
     tab.close()
 
 
+def test_a_link_is_read_as_browsers_write_it():
+    from page.link import reopened
+
+    choices = {"opacity": [n / 20 for n in range(21)], "head": [1, 2, 3]}
+    for text, value in (("1", 1.0), ("0", 0.0), ("0.55", 0.55), ("1.0", 1.0)):
+        assert reopened({"example": "1", "opacity": text}, app.EXAMPLE_FILES, choices)[1] == {"opacity": value}
+    assert reopened({"example": "1", "head": "7", "opacity": "nan"}, app.EXAMPLE_FILES, choices)[1] == {}
+
+
 def test_an_upload_has_no_link(page, flower):
     ask(page, flower, PASSAGE)
     page.locator("#evidence .word").first.wait_for()
@@ -510,7 +562,7 @@ def test_an_upload_has_no_link(page, flower):
     page.get_by_text("uploads are not kept").first.wait_for()
 
 
-@pytest.mark.parametrize("query", [{}, {"example": "0"}, {"example": "99"}, {"example": "²"}, {"example": "../x"}, {"part": "vit"}])
+@pytest.mark.parametrize("query", [{}, {"example": "0"}, {"example": "99"}, {"example": "00019"}, {"example": "²"}, {"example": "../x"}, {"part": "vit"}])
 def test_other_addresses_reopen_nothing(query):
     from page.link import reopened
 

@@ -1,9 +1,12 @@
 """The tab "Compare many" and the endpoint that ranks."""
 
 
+import threading
+import time
+
 import pytest
 
-from musti_model import InputError
+from musti_model import InputError, MustiPipeline
 from page.many import ranked, short, split_passages
 
 PASSAGES = [
@@ -30,7 +33,7 @@ def test_what_cannot_be_ranked_is_told_by_its_place(pipe, flower, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     cases = [
         ([flower], ["a rose", "?!"], "Passage 2: .*no words"),
-        ([flower, tmp_path / "broken.png"], ["a rose"], "Picture 2: .*not a picture"),
+        ([flower, tmp_path / "broken.png"], ["a rose"], "Picture 2 .broken.png.: .*not a picture"),
         ([], ["a rose"], "Choose a picture"),
         ([flower] * 2, ["a", "b"], "one picture with passages"),
         ([flower] * 21, ["a rose"], "20 pictures"),
@@ -61,6 +64,35 @@ def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
     page.locator("#card-1 .word", has_text="herrings").wait_for()
     assert "candle" in page.locator("#card-2 h3").inner_text()
     page.locator("#card-map-2 img").wait_for()
+
+
+@pytest.mark.parametrize("step", ["rank", "explain"])
+def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, monkeypatch, step):
+    """The passages change while the model is at work."""
+    real, begun = getattr(MustiPipeline, step), threading.Event()
+
+    def slow(self, *given, **named):
+        begun.set()
+        time.sleep(1.0)
+        return real(self, *given, **named)
+
+    open_tab(page)
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#many-passages textarea").fill("\n\n".join(PASSAGES))
+    if step == "rank":
+        monkeypatch.setattr(MustiPipeline, step, slow)
+    page.locator("#rank").click()
+    if step == "explain":
+        page.locator("#ranking tbody tr").first.wait_for()
+        monkeypatch.setattr(MustiPipeline, step, slow)
+        page.locator("#ranking tbody tr").first.get_by_role("button").click()
+    while not begun.is_set():
+        page.wait_for_timeout(50)
+    page.locator("#many-passages textarea").fill("Entirely other: a horse.")
+    page.wait_for_timeout(3500)
+    for place in ("#ranking tbody tr", "#card-1 .word", "#card-map-1 img"):
+        assert page.locator(place).count() == 0
 
 
 def test_one_passage_with_pictures(page, flower):
