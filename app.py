@@ -28,7 +28,7 @@ import gradio as gr
 from assets.theme import theme
 from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
-from page.about import about_tab
+from page.about import about_tab, measured_scores
 from page.batch import BatchTab
 from page.calls import calls_of
 from page.endpoints import endpoints
@@ -73,7 +73,7 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
 
 def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
-    calls = calls_of(pipe, on_gpu)
+    calls, scores = calls_of(pipe, on_gpu), measured_scores(ASSETS)
     with gr.Blocks(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
@@ -82,13 +82,13 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         Told(lambda: weights_banner(pipe, problem))
         with gr.Tabs() as pages:
             with gr.Tab("One pair", id="pair"):
-                pair = PairTab(calls, SafeImage, EXAMPLE_FILES, demo)
+                pair = PairTab(calls, SafeImage, EXAMPLE_FILES, scores, demo)
             with gr.Tab("Compare many"):
                 ManyTab(calls, SafeImage)
             with gr.Tab("Batch"):
                 BatchTab(calls)
             with gr.Tab("About"):
-                about_tab(pipe, ASSETS, pages, pair)
+                about_tab(pipe, scores, pages, pair)
         demo.load(None, js=LIVE, api_visibility="private")
         speak(demo)
         endpoints(calls)

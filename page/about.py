@@ -71,8 +71,14 @@ def heading(text: str) -> gr.HTML:
     return Told(lambda: f"<h2>{say(text)}</h2>", elem_classes="prose")
 
 
-def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) -> None:
-    """Builds the tab. assets: folder with the measured faithfulness; pages, pair: where the tour leads."""
+def measured_scores(assets: Path) -> dict[str, Any] | None:
+    """What ``benchmarks.faithfulness`` wrote last; None where it never did."""
+    file = assets / "faithfulness" / "faithfulness.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def about_tab(pipe: MustiPipeline, scores: dict[str, Any] | None, pages: gr.Tabs, pair: PairTab) -> None:
+    """Builds the tab. scores: see ``measured_scores``; pages, pair: where the tour leads."""
     heading("How to read this page")
     with gr.Column(elem_id="guide"):
         for text in GUIDE:
@@ -85,7 +91,7 @@ def about_tab(pipe: MustiPipeline, assets: Path, pages: gr.Tabs, pair: PairTab) 
             button = gr.Button(f"Show step {number}", size="sm", min_width=140, scale=0, elem_id=f"step-{number}")
         pair.show_example(button, step.example, step.view, pages)
     heading("How true the explanations are")
-    Told(lambda: faithfulness_html(assets), elem_id="measured")
+    Told(lambda: faithfulness_html(scores), elem_id="measured")
     heading("These weights")
     gr.Markdown("The card is in the language of whoever wrote it.")
     gr.Markdown(card_markdown(pipe), elem_id="card")
@@ -109,12 +115,10 @@ def card_markdown(pipe: MustiPipeline) -> str:
     return text.strip().replace("\n# ", "\n### ").replace("\n## ", "\n### ").removeprefix("# ")
 
 
-def faithfulness_html(assets: Path) -> str:
+def faithfulness_html(measured: dict[str, Any] | None) -> str:
     """The measured faithfulness of the embedded starter's explanations for the whole model; "" where it was not measured."""
-    file = assets / "faithfulness" / "faithfulness.json"
-    if not file.is_file():
+    if measured is None:
         return ""
-    measured = json.loads(file.read_text(encoding="utf-8"))
     told = say(
         "Measured with {weights} on {pairs} pairs that were answered YES rightly. Deletion takes away first what is said to matter most: low is good. "
         "Insertion puts it back first: high is good. Pointing: the top word names the shared object; the share of positive evidence in the quarter of "

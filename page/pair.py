@@ -31,6 +31,7 @@ from .views import (
     judged_parts,
     map_figure,
     object_name,
+    score_html,
     verdict_html,
     view_choices,
     votes_html,
@@ -77,7 +78,8 @@ def framed(figure: Any, legend: str) -> tuple[dict, str]:
 class PairTab:
     """Builds the tab inside the Blocks that is open; its components are attributes, its handlers methods."""
 
-    def __init__(self, calls: Calls, image_input: Callable[..., gr.Image], examples: list[tuple[Path, str]], demo: gr.Blocks) -> None:
+    def __init__(self, calls: Calls, image_input: Callable[..., gr.Image], examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks) -> None:
+        self.scores = scores
         self.calls, self.pipe, self.examples, self.demo = calls, calls.pipe, examples, demo
         self.branches = [(branch_name(b.name), b.name) for b in self.pipe.config.branches]
         self.names = [name for _, name in self.branches]
@@ -139,6 +141,8 @@ class PairTab:
             "numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
         )
         gr.Markdown(thorough if self.pipe.many_passes else QUICK)
+        if self.pipe.many_passes:
+            Told(lambda: score_html(self.scores, f"{self.pipe.name} ({self.pipe.revision})"), elem_id="score")
 
     def _what_if(self) -> None:
         self.altered = gr.HTML(elem_id="altered")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from musti_model import Explanation, MustiPipeline, Prediction, Sentence
-from musti_model.evidence import Evidence
+from musti_model.evidence import REGIONS_BY, WORDS_BY, Evidence
 from musti_model.explain import to_frame
 from musti_model.faithfulness import Faithfulness
 from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of, words_html
@@ -270,6 +270,20 @@ def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, bran
         [(later("Words"), "words", f"attention:{word_branch}")],
     )
     return tuple(faithfulness_html(answer, [(title, kind, measured[name]) for title, kind, name in row if name in measured]) for row in rows)
+
+
+def score_html(measured: dict[str, Any] | None, weights: str) -> str:
+    """How the methods that the page shows did on other pairs; "" where these weights were not measured. measured: as ``benchmarks.faithfulness``
+    writes it."""
+    if measured is None or measured["weights"] != weights:
+        return ""
+    words, regions = measured["words"][WORDS_BY], measured["regions"][REGIONS_BY]
+    told = say(
+        "Measured on {pairs} other pairs: striking out the strongest words first beats random orders on {words:.0%} of them, blanking out the strongest "
+        "regions on {regions:.0%}; the top word names the shared object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the evidence.",
+        pairs=measured["pairs"], words=words["better"], regions=regions["better"], pointing=words["pointing"], grid=regions["grid"],
+    )  # fmt: skip
+    return f"<p>{told}</p>"
 
 
 def judgement(title: str, f: Faithfulness) -> str:

@@ -61,6 +61,7 @@ def test_why(page, flower: Path):
     page.locator("#evidence-map img").wait_for()
     page.locator("#faithful li").nth(1).wait_for()
     assert "in random order it is" in page.locator("#faithful").inner_text()
+    assert "Measured on 60 other pairs" in page.locator("#score").inner_text()
 
 
 def test_each_overlay_says_how_faithful_it_is(page, flower):
@@ -244,6 +245,14 @@ def test_a_close_answer_is_called_close(probability, words):
 )
 def test_what_is_said_of_faithfulness(deletion, random, words):
     assert words in views.judgement("Words", Faithfulness(deletion, 0.9, random, 0.5, 0.0))
+
+
+def test_scores_of_other_weights_are_not_shown():
+    from page.about import measured_scores
+
+    scores = measured_scores(app.ASSETS)
+    assert "beats random orders on 100%" in views.score_html(scores, scores["weights"])
+    assert views.score_html(scores, "user/other (main)") == "" and views.score_html(None, scores["weights"]) == ""
 
 
 def test_a_word_that_weighs_twice_is_named_once():
