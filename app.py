@@ -32,7 +32,6 @@ from page.about import about_tab, measured_scores
 from page.batch import BatchTab
 from page.calls import calls_of
 from page.endpoints import endpoints
-from page.inputs import SafeImage
 from page.language import Told, later, speak
 from page.many import ManyTab
 from page.pair import PairTab
@@ -82,9 +81,9 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         Told(lambda: weights_banner(pipe, problem))
         with gr.Tabs() as pages:
             with gr.Tab("One pair", id="pair"):
-                pair = PairTab(calls, SafeImage, EXAMPLE_FILES, scores, demo)
+                pair = PairTab(calls, EXAMPLE_FILES, scores, demo)
             with gr.Tab("Compare many"):
-                ManyTab(calls, SafeImage)
+                ManyTab(calls)
             with gr.Tab("Batch"):
                 BatchTab(calls)
             with gr.Tab("About"):

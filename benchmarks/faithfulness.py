@@ -47,9 +47,18 @@ class Sample:
     mentioned: set[str]
 
 
-def explained(pipe: MustiPipeline, image: Any, passage: str) -> tuple[Case, dict[str, Tensor], dict[str, Tensor]]:
-    """A pair, and by name every explanation of it: values of words, [words] each, and maps, [h, w] each. Each method for the whole model and, of maps, for
-    each branch; attention, and what the gate mixed and changed, by branch."""
+@dataclass(frozen=True)
+class Explained:
+    """A pair, and by name every explanation of it. words: [words] each; maps: [h, w] each; gate_errors: of the gate's effect, one a branch."""
+
+    case: Case
+    words: dict[str, Tensor]
+    maps: dict[str, Tensor]
+    gate_errors: list[float]
+
+
+def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
+    """Each method for the whole model and, of maps, for each branch; attention, and what the gate mixed and changed, by branch."""
     case, looks = pipe.case(image, passage), pipe.explain(image, passage, evidence=False)
     words = {method: function(case).sum(1) for method, function in WORD_METHODS.items()}
     words |= {f"attention, {n}": torch.tensor(values) for n, values in looks.word_attention.items()}
@@ -60,11 +69,11 @@ def explained(pipe: MustiPipeline, image: Any, passage: str) -> tuple[Case, dict
             maps[method] = combined(by_branch)
         maps |= {f"{method}, {n}": m for n, m in by_branch.items()}
     maps |= {n.replace("gate:", "gate share:").replace(":", ", "): m for n, m in looks.maps.grids.items()}
-    for n, gate in looks.gates.items():
-        effect = gate_effect(case, n)
-        words |= {f"gate share, {n}": torch.tensor(gate.words), f"gate effect, {n}": torch.tensor(effect.words)}
+    effects = {n: gate_effect(case, n) for n in looks.gates}
+    for n, effect in effects.items():
+        words |= {f"gate share, {n}": torch.tensor(looks.gates[n].words), f"gate effect, {n}": torch.tensor(effect.words)}
         maps |= {} if effect.patches is None else {f"gate effect, {n}": torch.from_numpy(effect.patches)}
-    return case, words, maps
+    return Explained(case, words, maps, [e.error for e in effects.values()])
 
 
 def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary: Vocabulary) -> list[Sample]:
@@ -163,20 +172,19 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
             note(kind, method, random_deletion=f.random_deletion, random_insertion=f.random_insertion)
 
     for sample in tqdm(chosen, desc="pairs", mininterval=5):
-        case, words, maps = explained(pipe, sample.pair.image, sample.pair.text)
-        _, other_words, other_maps = explained(twin, sample.pair.image, sample.pair.text)
-        note_curves("words", of_words(case, words))
-        note_curves("regions", of_regions(case, maps))
-        for n, values in words.items():
-            note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other_words[n]))
-        for n, values in maps.items():
-            note("regions", n, randomised=correlation(values, other_maps[n]))
-        branches = [to_cells(m) for n, m in maps.items() if n.startswith(f"{REGIONS_BY}, ")]
+        own, other = (explained(p, sample.pair.image, sample.pair.text) for p in (pipe, twin))
+        note_curves("words", of_words(own.case, own.words))
+        note_curves("regions", of_regions(own.case, own.maps))
+        for n, values in own.words.items():
+            note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other.words[n]))
+        for n, values in own.maps.items():
+            note("regions", n, randomised=correlation(values, other.maps[n]))
+        branches = [to_cells(m) for n, m in own.maps.items() if n.startswith(f"{REGIONS_BY}, ")]
         agreement += [correlation(*branches)] if len(branches) == 2 else []
-        gate_errors += [gate_effect(case, n).error for n in case.encoded] if pipe.config.fusion == "tsf" else []
+        gate_errors += own.gate_errors
     pointed = [s for s in chosen if s.objects and named_right(pipe, s)]
     for sample, canvas, at in tqdm(list(grids(pointed)), desc="grids", mininterval=5):
-        for n, values in explained(pipe, canvas, sample.pair.text)[2].items():
+        for n, values in explained(pipe, canvas, sample.pair.text).maps.items():
             note("regions", n, grid=share_in_quarter(values, at))
     result: dict[str, Any] = {
         kind: {m: {k: float(np.mean(v)) for k, v in columns.items()} | {"grids": len(columns.get("grid", []))} for m, columns in rows.items()}

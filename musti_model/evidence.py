@@ -157,11 +157,11 @@ def regions_in_place(case: Case, maskings: int = 192, seed: int = 0) -> dict[str
     votes = votes_of_pictures(case, kept.view(-1, CELLS, CELLS)).double().cpu()
     cells = kept.double() - 0.5
     votes = votes - votes.mean(0)  # the constant; every cell is shown in half of the maskings
-    values = torch.linalg.solve(cells.T @ cells + RIDGE * torch.eye(count) + SMOOTH * _differences(CELLS), cells.T @ votes).float()
+    values = torch.linalg.solve(cells.T @ cells + RIDGE * torch.eye(count) + SMOOTH * _laplacian(CELLS), cells.T @ votes).float()
     return {name: values[:, k].reshape(CELLS, CELLS) for k, name in enumerate(case.model.branches)}
 
 
-def _differences(side: int) -> Tensor:
+def _laplacian(side: int) -> Tensor:
     """The Laplacian of a grid: v @ L @ v is the sum of the squared differences of neighbours. -> float64 [side^2, side^2]."""
     line = torch.diff(torch.eye(side, dtype=torch.float64), dim=0)
     along, eye = line.T @ line, torch.eye(side, dtype=torch.float64)

@@ -25,10 +25,10 @@ def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
 
 
 def signed_scale_of(values: np.ndarray) -> tuple[float, float]:
-    """The values drawn purplest and most orange: the largest distance from 0 on both sides, so that 0 has the middle's colour. (-1, 1) where all
-    are 0. Raises ValueError for values that are not finite."""
+    """The values drawn purplest and most orange: the largest distance from 0 on both sides, so that 0 has the middle's colour. (-1, 1) where
+    all are 0 but for rounding (1e-8). Raises ValueError for values that are not finite."""
     high = scale_of(np.abs(values))[1]
-    return (-high, high) if high > 1e-8 else (-1.0, 1.0)  # less is rounding, not evidence
+    return (-high, high) if high > 1e-8 else (-1.0, 1.0)
 
 
 def _colours(signed: bool) -> matplotlib.colors.Colormap:

@@ -48,7 +48,7 @@ TOUR = (
         0, "what-if",
     ),
     Step("An old house and a French passage about one. Draw over the building: here the answer hangs on the picture, and turns.", 2, "what-if"),
-    Step("The same picture with a German passage about a horse is a NO. **Why NO?** says which word the passage would have needed.", 1, "why"),
+    Step("The candle with a German passage about a horse is a NO. **Why NO?** says which word the passage would have needed.", 1, "why"),
     Step(
         "How much of the picture went into the words: with these weights hardly anything, which the numbers say. Choose *Effect on the answer*, and open "
         "*Which patch met which word*.",

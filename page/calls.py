@@ -8,13 +8,43 @@ from typing import Any
 
 from musti_model import Explanation, InputError, MustiPipeline, Prediction
 from musti_model.faithfulness import Faithfulness
+from musti_model.processing import open_image
 from musti_model.what_if import Alteration
 
-from .batch import Pictures, answered
-from .language import in_language, language, sentence
-from .many import ranked
+from .language import in_language, language, later, sentence
+from .records import Pictures, answered
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
+MOST_PASSAGES, MOST_PICTURES = 50, 20  # ranked at a time
+
+
+def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> list[tuple[int, Prediction]]:
+    """One picture with passages, or pictures with one passage: (index, answer), best first.
+
+    Raises: InputError for anything else, for too many, and, naming its place in the list, for one that cannot be read.
+    """
+    if len(pictures) != 1 and len(passages) != 1:
+        raise InputError("Rank takes one picture with passages, or pictures with one passage.")
+    if not pictures:
+        raise InputError("Choose a picture first.")
+    if not passages:
+        raise InputError("There is no passage to rank; give at least one.")
+    if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
+        raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
+    if len(pictures) == 1:
+        for number, text in enumerate(passages, start=1):
+            _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
+        return pipe.rank(pictures[0], passages)
+    for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
+        _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
+    return pipe.rank(pictures, passages[0])
+
+
+def _named(told: str, number: int | str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except InputError as error:
+        raise InputError(told, number=number, problem=error.args[0]) from error
 
 
 @dataclass(frozen=True)
@@ -32,7 +62,6 @@ class Calls:
 
 def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Calls:
     """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there."""
-
     one_at_a_time = Lock()  # visitors take turns, and a batch lets others in between its parts
 
     def picture(image: str | None) -> str:

@@ -1,24 +1,20 @@
 """The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several languages; ranked."""
 
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
-from musti_model import Explanation, InputError, MustiPipeline, Prediction, Sentence
-from musti_model.processing import open_image
+from musti_model import Explanation, InputError, Prediction, Sentence
 
 from .board import data_url, literal
+from .calls import MOST_PASSAGES, MOST_PICTURES, Calls
+from .inputs import SafeImage
 from .language import later, refusal, say, sentence
 from .views import WHOLE, evidence_figure, evidence_html
-from .visit import LIFETIME, STAMP
+from .visit import LIFETIME, MODEL, SILENT, STAMP
 
-if TYPE_CHECKING:
-    from .calls import Calls
-
-MOST_PASSAGES, MOST_PICTURES = 50, 20
 OPACITY = 0.55  # of the maps below the table
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
@@ -47,35 +43,6 @@ def split_passages(text: str) -> list[str]:
     if len(passages) > MOST_PASSAGES:
         raise InputError("There are {count} passages; {most} at a time is the limit.", count=len(passages), most=MOST_PASSAGES)
     return passages
-
-
-def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> list[tuple[int, Prediction]]:
-    """One picture with passages, or pictures with one passage: (index, answer), best first.
-
-    Raises: InputError for anything else, for too many, and, naming its place in the list, for one that cannot be read.
-    """
-    if len(pictures) != 1 and len(passages) != 1:
-        raise InputError("Rank takes one picture with passages, or pictures with one passage.")
-    if not pictures:
-        raise InputError("Choose a picture first.")
-    if not passages:
-        raise InputError("There is no passage to rank; give at least one.")
-    if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
-        raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
-    if len(pictures) == 1:
-        for number, text in enumerate(passages, start=1):
-            _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
-        return pipe.rank(pictures[0], passages)
-    for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
-        _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
-    return pipe.rank(pictures, passages[0])
-
-
-def _named(told: str, number: int | str, function: Callable[[], Any]) -> Any:
-    try:
-        return function()
-    except InputError as error:
-        raise InputError(told, number=number, problem=error.args[0]) from error
 
 
 def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[dict[str, Any]]:
@@ -119,13 +86,13 @@ class Ranking(NamedTuple):
 class ManyTab:
     """Builds the tab inside the Blocks that is open; its components are attributes, its handlers methods."""
 
-    def __init__(self, calls: "Calls", image_input: Callable[..., gr.Image]) -> None:
+    def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.kept, self.when = gr.State(None, time_to_live=LIFETIME), gr.Number(visible=False)
         self.mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
         with gr.Row():
             with gr.Column(min_width=300):
-                self._ask_pictures(image_input)
+                self._ask_pictures()
             with gr.Column(min_width=300):
                 self._ask_passages()
         self.button = gr.Button("Rank", variant="primary", elem_id="rank")
@@ -137,8 +104,8 @@ class ManyTab:
 
     # Components -----------------------------------------------------------------------------------------------------------------
 
-    def _ask_pictures(self, image_input: Callable[..., gr.Image]) -> None:
-        self.picture = image_input(
+    def _ask_pictures(self) -> None:
+        self.picture = SafeImage(
             type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture"
         )
         label = Sentence("Pictures (at most {most})", most=MOST_PICTURES)
@@ -164,13 +131,11 @@ class ManyTab:
         self.given = [self.mode, self.picture, self.pictures, self.passages, self.passage, *self.versions]
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
-        silent = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        model = {"concurrency_id": "model", "api_visibility": "private"}
-        self.mode.change(self.switch, self.mode, self.given[1:], **silent)
-        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **model)
-        asked.failure(self.blank, None, self.shown, **silent)
-        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **model)
-        forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **silent}
+        self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
+        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MODEL)
+        asked.failure(self.blank, None, self.shown, **SILENT)
+        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **MODEL)
+        forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
         gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
         for done in (asked, chosen):  # the inputs may have changed while the model was at work
             done.then(**forgetful)
@@ -213,7 +178,7 @@ class ManyTab:
         return parts + ["", gr.update(value=None, visible=False), ""] * (len(self.cards) - len(shown))
 
     def forget(self, kept: Ranking | None, *given: Any) -> tuple:
-        """A ranking must not stand beside pictures or passages that it is not about; see ``PairTab.forget``."""
+        """A ranking must not stand beside pictures or passages that it is not about; see ``PairTab.settle``."""
         *inputs, when = given
         if kept is None or kept.given == inputs or when <= kept.asked:
             return (gr.skip(),) * len(self.shown)

@@ -15,6 +15,7 @@ from musti_model.what_if import Alteration
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls
+from .inputs import SafeImage
 from .language import Told, later, refusal, said_texts, say, sentence
 from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
@@ -36,7 +37,7 @@ from .views import (
     view_choices,
     votes_html,
 )
-from .visit import LIFETIME, STAMP
+from .visit import LIFETIME, MODEL, PRIVATE, SILENT, STAMP
 
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
@@ -46,23 +47,29 @@ FAILED = later("The explanations could not be made.")
 WAITING = later("Press “Compare” for the answer.")
 NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
 SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
-SILENT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 DRAWING = SILENT | {"trigger_mode": "always_last"}
-MODEL: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
 
 
 class Question(NamedTuple):
-    """What was asked: a picture's file, a passage, and when, in ms by the visitor's own clock."""
+    """What was asked last, and what it got. image: a picture's file; asked: when, in ms by the visitor's own clock; failed: it got a sentence instead
+    of an answer; verdict, votes: HTML."""
 
     image: str
     passage: str
     asked: float
-    failed: bool = False
+    failed: bool
+    verdict: str
+    votes: str
 
 
 def paragraph(text: str) -> str:
     """A sentence of ours in the visitor's language, as HTML."""
     return f"<p>{say(text)}</p>"
+
+
+def alert(error: gr.Error) -> str:
+    """What went wrong, as HTML."""
+    return f'<div class="notice" role="alert">{escape(str(error.message))}</div>'
 
 
 def shown_map(label: str, elem_id: str, alt_text: str) -> gr.Image:
@@ -78,34 +85,34 @@ def framed(figure: Any, legend: str) -> tuple[dict, str]:
 class PairTab:
     """Builds the tab inside the Blocks that is open; its components are attributes, its handlers methods."""
 
-    def __init__(self, calls: Calls, image_input: Callable[..., gr.Image], examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks) -> None:
-        self.scores = scores
-        self.calls, self.pipe, self.examples, self.demo = calls, calls.pipe, examples, demo
+    def __init__(self, calls: Calls, examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks) -> None:
+        self.calls, self.pipe, self.examples, self.scores, self.demo = calls, calls.pipe, examples, scores, demo
         self.branches = [(branch_name(b.name), b.name) for b in self.pipe.config.branches]
         self.names = [name for _, name in self.branches]
         self.views = view_choices(self.pipe)
         self.gated = self.pipe.config.fusion == "tsf"
         self.most_heads = max((self.heads_of(n) for n, b in self.pipe.model.branches.items() if b.is_vit), default=1)
         self.state, self.measured = gr.State(None, time_to_live=LIFETIME), gr.State(None, time_to_live=LIFETIME)
-        self.question = gr.State(None, time_to_live=2 * LIFETIME)  # the last one that was answered; outlives its explanation, to be known as long as the answer is seen
+        # The last question that was answered: it outlives its explanation, to be known as long as the answer is seen.
+        self.question = gr.State(None, time_to_live=2 * LIFETIME)
         self.when, self.query = gr.Number(visible=False), gr.Textbox(visible=False)
         self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self._ask(image_input)
+                self._ask()
             with gr.Column(scale=3, min_width=300):
                 self._answer()
         self._wire()
 
     # Components -----------------------------------------------------------------------------------------------------------------
 
-    def _ask(self, image_input: Callable[..., gr.Image]) -> None:
-        self.image = image_input(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture")
+    def _ask(self) -> None:
+        self.image = SafeImage(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture")
         self.passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", placeholder="Paste a passage that speaks of a smell …")
         self.button = gr.Button("Compare", variant="primary", elem_id="run")
         rows = [[str(path), text] for path, text in self.examples]
         self.gallery = gr.Examples(
-            rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, api_visibility="private"
+            rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, **PRIVATE
         )
         if self.pipe.objects:
             with gr.Accordion(Sentence("The {count} objects these weights know", count=len(self.pipe.objects)), open=False):
@@ -215,7 +222,7 @@ class PairTab:
             self.gallery.load_input_event.then(self.answer, given, told, js=STAMP, **MODEL),
         ]
         for event in asked:
-            event.success(None, js=SHOW_VERDICT, api_visibility="private")
+            event.success(None, js=SHOW_VERDICT, **PRIVATE)
             explained = event.success(self.run, [self.question, self.image, self.passage], [self.state, *self.reset], **MODEL)
             explained.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
             # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
@@ -236,8 +243,8 @@ class PairTab:
         button.click(show, None, [pages, self.tabs, self.image, self.passage, self.mark], **SILENT)
 
     def _check(self, when: Callable[..., Any]) -> None:
-        """After an event: forget an answer that is about another question."""
-        when(self.forget, [self.question, self.image, self.passage, self.when], self.shown, js=STAMP, **SILENT)
+        """After an event: see to it that no answer stands beside another question."""
+        when(self.settle, [self.question, self.image, self.passage, self.when], self.shown, js=STAMP, **SILENT)
 
     def _wire_views(self) -> None:
         redrawn = [self.opacity.change, self.stretch.change]
@@ -257,12 +264,12 @@ class PairTab:
         given = [self.question, self.state, *self.switches]
         tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **MODEL)
         tried.failure(lambda: "", None, self.altered, **SILENT)
-        packed = self.pack.click(self.pack_up, [self.state, self.measured], self.bundle, api_visibility="private")
+        packed = self.pack.click(self.pack_up, [self.state, self.measured], self.bundle, **PRIVATE)
         for done in (tried, packed):
             self._check(done.then)
         self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **MODEL)  # queued after an alteration still at work
-        made = self.make_link.click(self.link_to, [self.question, self.state, *self.chosen], [self.query, self.link], api_visibility="private")
-        made.success(None, self.query, self.link, js=FULL_ADDRESS, api_visibility="private")
+        made = self.make_link.click(self.link_to, [self.question, self.state, *self.chosen], [self.query, self.link], **PRIVATE)
+        made.success(None, self.query, self.link, js=FULL_ADDRESS, **PRIVATE)
 
     # Questions and answers ------------------------------------------------------------------------------------------------------
 
@@ -270,11 +277,11 @@ class PairTab:
         """The verdict alone; it comes at once, and whatever else stood there was about another question."""
         try:
             prediction = self.calls.predict(image, passage)
+            shown = verdict_html(prediction), votes_html(prediction, self.pipe.config.temperature)
+            failed, told = False, paragraph(WORKING)
         except gr.Error as error:  # a sentence that stays where the answer would stand; a toast would be gone before it is acted on
-            told = f'<div class="notice" role="alert">{escape(str(error.message))}</div>'
-            return Question(image or "", passage, when, failed=True), None, told, "", *self.blank("")
-        votes = votes_html(prediction, self.pipe.config.temperature)
-        return Question(image or "", passage, when), None, verdict_html(prediction), votes, *self.blank(paragraph(WORKING))
+            shown, failed, told = (alert(error), ""), True, ""
+        return Question(image or "", passage, when, failed, *shown), None, *shown, *self.blank(told)
 
     def relabel(self) -> tuple[dict, dict]:
         """Picture and passage in the visitor's language."""
@@ -311,11 +318,15 @@ class PairTab:
             return (gr.skip(),) * len(self.judged)
         return judged_parts(explanation.prediction.label, measured, *looked_at)
 
-    def forget(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
-        """An answer must not stand beside a picture or a passage that it is not about. What left the browser before the question was asked
-        says nothing about it; and where nothing was asked there is nothing to forget."""
-        if question is None or question[:2] == (image or "", passage) or when <= question.asked:
-            return (gr.skip(),) * len(self.shown)
+    def settle(self, question: Question | None, image: str | None, passage: str, when: float) -> tuple:
+        """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What left the browser before the
+        question was asked says nothing about it; where nothing was asked there is nothing to settle. The verdict is given again, because a message that took
+        the one before away may have arrived after it."""
+        skipped = (gr.skip(),) * len(self.explained)
+        if question is not None and question[:2] == (image or "", passage):
+            return gr.skip(), question.verdict, question.votes, *skipped
+        if question is None or when <= question.asked:
+            return (gr.skip(),) * 3 + skipped
         return None, paragraph(WAITING), "", *self.blank("")
 
     def blank(self, words: str) -> tuple:
@@ -339,7 +350,7 @@ class PairTab:
         try:
             new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
         except gr.Error as error:
-            return f'<div class="notice" role="alert">{escape(str(error.message))}</div>'
+            return alert(error)
         return what_if_html(old, new, alteration)
 
     def pack_up(self, explanation: Explanation | None, measured: dict[str, Faithfulness] | None) -> dict:

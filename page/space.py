@@ -16,15 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+
+from training.publish import PublishError, push
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
@@ -33,11 +37,9 @@ LONGEST = 60  # characters of short_description that the Hub takes
 PATIENCE = 180  # seconds in which the page has to answer
 
 
-def front_matter(readme: str) -> dict[str, str]:
-    """The keys and plain values of the block at the top of README.md; {} where there is none."""
-    block = re.match(r"---\n(.*?)\n---\n", readme, re.DOTALL)
-    pairs = re.findall(r"^(\w+): *(.*)$", block[1], re.MULTILINE) if block else []
-    return {key: value.strip().strip("\"'") for key, value in pairs}
+def front_matter(root: Path) -> dict[str, Any]:
+    """The block at the top of README.md; {} where there is none."""
+    return metadata_load(root / "README.md") or {}
 
 
 def tracked(root: Path) -> list[str]:
@@ -50,7 +52,7 @@ def tracked(root: Path) -> list[str]:
 
 def card_problems(root: Path) -> Iterator[str]:
     """What is wrong with the configuration at the top of README.md."""
-    card = front_matter((root / "README.md").read_text(encoding="utf-8"))
+    card = front_matter(root)
     yield from (f"README.md: {key} is missing from the block at the top." for key in NEEDED if not card.get(key))
     if card.get("sdk") != "gradio":
         yield "README.md: sdk has to be gradio."
@@ -61,8 +63,8 @@ def card_problems(root: Path) -> Iterator[str]:
         yield f"README.md: short_description is longer than {LONGEST} characters."
     if not (root / card.get("app_file", "")).is_file():
         yield f"README.md: there is no app_file {card.get('app_file')!r}."
-    asked = SpecifierSet(re.search(r'^requires-python = "(.*)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)[1])
-    if card.get("python_version", "0") not in asked:
+    asked = SpecifierSet(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"])
+    if str(card.get("python_version", "0")) not in asked:
         yield f"README.md: python_version {card.get('python_version')} is not {asked}, as pyproject.toml asks."
 
 
@@ -70,7 +72,7 @@ def package_problems(root: Path) -> Iterator[str]:
     """Where requirements.txt, the Space's Gradio and what is installed here disagree."""
     lines = [line.split("#")[0].strip() for line in (root / "requirements.txt").read_text().splitlines()]
     asked = {r.name: r for r in map(Requirement, filter(None, lines))}
-    sdk = front_matter((root / "README.md").read_text(encoding="utf-8")).get("sdk_version", "0")
+    sdk = str(front_matter(root).get("sdk_version", "0"))
     if "gradio" not in asked or Version(sdk) not in asked["gradio"].specifier:
         yield f"requirements.txt does not allow Gradio {sdk}, which README.md names."
     if version("gradio") != sdk:
@@ -138,16 +140,6 @@ def problems(root: Path, run: bool = True) -> list[str]:
     return [problem for check in checks for problem in check(root)]
 
 
-def push(root: Path, repo: str) -> str:
-    """Makes the Space where there is none and uploads what git tracks, as one commit. -> its address. Raises what huggingface_hub raises."""
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    api = HfApi()
-    api.create_repo(repo, repo_type="space", space_sdk="gradio", exist_ok=True)
-    files = [CommitOperationAdd(path_in_repo=f, path_or_fileobj=str(root / f)) for f in tracked(root)]
-    return str(api.create_commit(repo, files, commit_message="The page", repo_type="space").commit_url)
-
-
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m page.space", description=__doc__.split("\n")[0])
@@ -159,9 +151,9 @@ def main() -> None:
         raise SystemExit(1)
     if options.push:
         try:
-            print(push(ROOT, options.push))
-        except Exception as error:  # of the network, the Hub or the token: each has a sentence of its own
-            raise SystemExit(f"The Space could not be written: {error}") from error
+            print(push({file: ROOT / file for file in tracked(ROOT)}, options.push, None, False, "The page", repo_type="space"))
+        except PublishError as error:
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

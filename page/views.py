@@ -229,11 +229,11 @@ def missing_html(prediction: Prediction, evidence: Evidence) -> str:
 
 def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
     """The picture with regions for and against, and its legend."""
-    values = part_of(explanation, branch).map
+    evidence = part_of(explanation, branch)
+    values = evidence.map
     if values is None:
         return None, f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>"
     scale = signed_scale_of(values)
-    evidence = part_of(explanation, branch)
     label = unit_of(evidence)
     if evidence.methods["regions"] != "relevance":
         label = say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid")
@@ -269,7 +269,7 @@ def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, bran
         [(later("This map"), "regions", view or "")],
         [(later("Words"), "words", f"attention:{word_branch}")],
     )
-    return tuple(faithfulness_html(answer, [(title, kind, measured[name]) for title, kind, name in row if name in measured]) for row in rows)
+    return tuple(faithfulness_html(answer, [(title, of_what, measured[name]) for title, of_what, name in row if name in measured]) for row in rows)
 
 
 def score_html(measured: dict[str, Any] | None, weights: str) -> str:

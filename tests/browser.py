@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -54,6 +55,31 @@ def page(browser, url):
     tab.close()
     assert not outside
     assert not errors
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Has a method of the pipeline take a second longer; -> an event that is set when it is first called."""
+    from musti_model import MustiPipeline
+
+    def slow_down(step: str) -> threading.Event:
+        real, begun = getattr(MustiPipeline, step), threading.Event()
+
+        def slow(self, *given, **named):
+            begun.set()
+            time.sleep(1.0)
+            return real(self, *given, **named)
+
+        monkeypatch.setattr(MustiPipeline, step, slow)
+        return begun
+
+    return slow_down
+
+
+def wait_for(page, event: threading.Event) -> None:
+    """Waits in the browser, which keeps its messages going."""
+    while not event.is_set():
+        page.wait_for_timeout(50)
 
 
 def ask(page, picture: Path | str, passage: str) -> None:

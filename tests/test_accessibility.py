@@ -83,3 +83,5 @@ def test_the_cells_of_the_board_are_one_stop(page, flower):
     cells.nth(8).focus()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('.cells')") is None
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "row 2, column 1"

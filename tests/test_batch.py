@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from musti_model import InputError
-from page.batch import Pictures, answered, records_of, summary_html, write_results
+from page.batch import summary_html
+from page.records import SIZE, Pictures, answered, records_of, write_results
+from tests.browser import ask, wait_for
 from training.data import parse_records
 
 
@@ -80,13 +82,18 @@ def test_tables(tmp_path):
         Pictures(tmp_path / "x.zip")
 
 
-def test_on_the_page(page, archive, tmp_path):
-    (tmp_path / "pairs.json").write_text(json.dumps({"pairs": RECORDS}))
+def start(page, archive: Path, folder: Path, records: list) -> None:
+    """A batch on the page."""
+    (folder / "pairs.json").write_text(json.dumps({"pairs": records}))
     page.get_by_role("tab", name="Batch").click()
-    page.locator("#batch-file input[type=file]").set_input_files(str(tmp_path / "pairs.json"))
+    page.locator("#batch-file input[type=file]").set_input_files(str(folder / "pairs.json"))
     page.locator("#batch-zip input[type=file]").set_input_files(str(archive))
     page.locator("#batch-zip").get_by_text("pictures").first.wait_for()
     page.locator("#batch-run").click()
+
+
+def test_on_the_page(page, archive, tmp_path):
+    start(page, archive, tmp_path, RECORDS)
     page.get_by_text("Done:").wait_for()
     assert "2 answered, 5 not, of 7 records" in page.locator("#batch-told").inner_text()
     links = page.locator("#batch-results a")
@@ -97,13 +104,22 @@ def test_on_the_page(page, archive, tmp_path):
     assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith("id,image,text,language,answer")
 
 
+def test_others_are_answered_between_the_parts_of_a_batch(browser, url, page, archive, flower, tmp_path, slowly):
+    begun = slowly("predict")
+    start(page, archive, tmp_path, [{"id": n, "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(8 * SIZE)])
+    wait_for(page, begun)
+    other = browser.new_page()
+    other.goto(url)
+    other.locator("#run").wait_for()
+    ask(other, flower, "She smelled the roses.")
+    other.locator("#verdict h2").wait_for()
+    assert page.get_by_text("Done:").count() == 0  # eight seconds at the least
+    page.get_by_text("Done:").wait_for()
+    other.close()
+
+
 def test_results_do_not_outlive_their_files(page, archive, tmp_path):
-    (tmp_path / "pairs.json").write_text(json.dumps({"pairs": RECORDS}))
-    page.get_by_role("tab", name="Batch").click()
-    page.locator("#batch-file input[type=file]").set_input_files(str(tmp_path / "pairs.json"))
-    page.locator("#batch-zip input[type=file]").set_input_files(str(archive))
-    page.locator("#batch-zip").get_by_text("pictures").first.wait_for()
-    page.locator("#batch-run").click()
+    start(page, archive, tmp_path, RECORDS)
     page.get_by_text("Done:").wait_for()
     page.locator("#batch-file").get_by_role("button").first.click()
     page.get_by_text("Done:").wait_for(state="detached")

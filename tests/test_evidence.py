@@ -88,7 +88,7 @@ def test_cells_of_an_additive_vote_by_hand(case, monkeypatch):
 
 def test_the_roughness_of_a_grid_by_hand():
     v = torch.tensor([1.0, 2.0, 5.0, 9.0], dtype=torch.float64)  # 1 2 / 5 9
-    assert float(v @ ev._differences(2) @ v) == (1 - 2) ** 2 + (5 - 9) ** 2 + (1 - 5) ** 2 + (2 - 9) ** 2
+    assert float(v @ ev._laplacian(2) @ v) == (1 - 2) ** 2 + (5 - 9) ** 2 + (1 - 5) ** 2 + (2 - 9) ** 2
 
 
 def test_only_the_cells_that_differ_from_a_blank_picture_have_a_value(pipe):

@@ -1,13 +1,13 @@
 """The tab "Compare many" and the endpoint that ranks."""
 
 
-import threading
-import time
 
 import pytest
 
-from musti_model import InputError, MustiPipeline
-from page.many import ranked, short, split_passages
+from musti_model import InputError
+from page.calls import ranked
+from page.many import short, split_passages
+from tests.browser import wait_for
 
 PASSAGES = [
     "Chapter the second, in which nothing is decided.",
@@ -67,28 +67,17 @@ def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
 
 
 @pytest.mark.parametrize("step", ["rank", "explain"])
-def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, monkeypatch, step):
+def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, slowly, step):
     """The passages change while the model is at work."""
-    real, begun = getattr(MustiPipeline, step), threading.Event()
-
-    def slow(self, *given, **named):
-        begun.set()
-        time.sleep(1.0)
-        return real(self, *given, **named)
-
     open_tab(page)
     page.locator("#many-picture input[type=file]").set_input_files(str(flower))
     page.locator("#many-picture img").first.wait_for()
     page.locator("#many-passages textarea").fill("\n\n".join(PASSAGES))
-    if step == "rank":
-        monkeypatch.setattr(MustiPipeline, step, slow)
+    begun = slowly(step)
     page.locator("#rank").click()
     if step == "explain":
-        page.locator("#ranking tbody tr").first.wait_for()
-        monkeypatch.setattr(MustiPipeline, step, slow)
         page.locator("#ranking tbody tr").first.get_by_role("button").click()
-    while not begun.is_set():
-        page.wait_for_timeout(50)
+    wait_for(page, begun)
     page.locator("#many-passages textarea").fill("Entirely other: a horse.")
     page.wait_for_timeout(3500)
     for place in ("#ranking tbody tr", "#card-1 .word", "#card-map-1 img"):

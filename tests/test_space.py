@@ -1,15 +1,24 @@
-"""The check of the Space finds what would keep it from running, and the upload holds what git tracks."""
+"""The check of the Space finds what would keep it from running, the upload holds what git tracks, and a borrowed GPU gets what can be sent."""
 
+import importlib.util
+import pickle
 import shutil
 import subprocess
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from musti_model import MustiPipeline, MustiProcessor
 from page import space
+from tests.conftest import tiny_model
 from tests.hub import running_hub, use_hub
+from training.publish import push
 
 ROOT = Path(__file__).parents[1]
+PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
 
 @pytest.fixture
@@ -54,6 +63,10 @@ def test_what_is_wrong_is_said(copy, file, old, new, told):
         assert space.problems(copy, run=False) == []
 
 
+def test_the_page_runs_from_the_tracked_files():
+    assert list(space.run_problems(ROOT)) == []
+
+
 def test_a_page_that_needs_an_untracked_file_is_found_out(copy):
     (copy / "app.py").write_text("import secrets_of_mine\n")
     (copy / "secrets_of_mine.py").write_text("")
@@ -65,7 +78,46 @@ def test_the_upload_holds_what_git_tracks(copy, tmp_path_factory, monkeypatch):
     (copy / "notes.txt").write_text("mine")
     with running_hub() as hub:
         use_hub(monkeypatch, hub.url, tmp_path_factory.mktemp("cache"))
-        space.push(copy, "me/smell")
+        push({file: copy / file for file in space.tracked(copy)}, "me/smell", None, False, "The page", repo_type="space")
         files = hub.files("me/smell")
     assert {"app.py", "README.md", "page/calls.py"} <= set(files) and "notes.txt" not in files
     assert files["app.py"] == (copy / "app.py").read_bytes()
+
+
+def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_path):
+    """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text, results are pickled."""
+    import gradio as gr
+
+    def lend(duration):
+        def mark(function):
+            def borrowed(*arguments):
+                try:
+                    return pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(arguments)))))
+                except gr.Error:
+                    raise
+                except Exception as error:
+                    raise gr.Error(type(error).__name__) from error
+
+            return borrowed
+
+        return mark
+
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=lend))
+    spec = importlib.util.spec_from_file_location("app_on_a_space", Path(__file__).parents[1] / "app.py")
+    app = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, app)
+    spec.loader.exec_module(app)
+    model = tiny_model()
+    handlers = {f.name: f.fn for f in app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")).fns.values()}
+    assert set(handlers["predict"](str(flower), PASSAGE)) == {"label", "probability", "threshold", "similarities", "notices"}
+    for name in ("predict", "explain"):
+        with pytest.raises(gr.Error, match="passage is empty"):
+            handlers[name](str(flower), "")
+    with pytest.raises(gr.Error, match="deleted meanwhile"):
+        handlers["predict"]("/nowhere/gone.jpg", PASSAGE)
+    (tmp_path / "pairs.csv").write_text("image,text\nflower.jpg,A rose.\n")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.write(flower, "flower.jpg")
+    assert "1 answered" in list(handlers["answer_all"](str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")))[-1][0]
+    assert handlers["rank"]([str(flower)], ["A rose."])[0]["index"] == 0
+    assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"

@@ -1,4 +1,4 @@
-"""What machines ask: curl as the README tells it, and the MCP tools."""
+"""What machines ask: gradio_client, curl as the README tells it, and the MCP tools."""
 
 import asyncio
 import base64
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +47,19 @@ def test_tools_of_the_mcp_server(url, flower):
     assert "'label': 'YES'" in one.content[0].text and not one.isError
     assert re.findall(r"'index': (\d)", many.content[0].text) == ["1", "0"]
     assert bad.isError and "The passage is empty" in bad.content[0].text
+
+
+def test_endpoints(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from gradio_client import Client, handle_file
+
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (60, 40), "yellow").save(picture)
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    answer = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/predict")
+    assert set(answer) == {"label", "probability", "threshold", "similarities", "notices"}
+    answer, overlays = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/explain")
+    assert answer["words"] == ["a", "lemon"] and set(answer["gate_weights"]) == {"w_image", "w_text", "bias"}
+    assert {"rollout:vit", "gradcam:resnet"} <= {o["caption"] for o in overlays}
+    assert Image.open(overlays[0]["image"]).size == (60, 40)
+    assert json.dumps(answer)

@@ -195,23 +195,25 @@ def _name(path: str) -> str:
 # The Hub ------------------------------------------------------------------------------------------------------------------------------
 
 
-def push(files: dict[str, Path], repo: str, revision: str | None, private: bool, message: str) -> str:
-    """One commit with all ``files`` -> its hash. Figures of an earlier push that are not among them go with the same commit.
+def push(files: dict[str, Path], repo: str, revision: str | None, private: bool, message: str, repo_type: str = "model") -> str:
+    """One commit with all ``files`` -> its hash. Figures of an earlier push that are not among them go with the same commit. repo_type: "model", or
+    "space" for one of Gradio.
 
     Raises: PublishError; then no commit was made.
     """
     api = HfApi()
     try:
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo).private:
+        space = {"space_sdk": "gradio"} if repo_type == "space" else {}
+        api.create_repo(repo, private=private or None, exist_ok=True, repo_type=repo_type, **space)
+        if private and not api.repo_info(repo, repo_type=repo_type).private:
             raise PublishError(f"{repo} exists and is public; make it private on the Hub, or leave out --private.")
         if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        there = api.list_repo_files(repo, revision=revision)
+            api.create_branch(repo, branch=revision, exist_ok=True, repo_type=repo_type)
+        there = api.list_repo_files(repo, revision=revision, repo_type=repo_type)
         operations = [CommitOperationDelete(path) for path in there if path.startswith("figures/") and path not in files]
         operations += [CommitOperationAdd(path, file) for path, file in files.items()]
         # Not upload_folder, which may spread a folder over several commits: a pinned commit must hold all of a model or nothing of it.
-        return api.create_commit(repo, operations, commit_message=message, revision=revision).oid
+        return api.create_commit(repo, operations, commit_message=message, revision=revision, repo_type=repo_type).oid
     except PublishError:
         raise
     except Exception as error:  # the client, its HTTP library and its storage library have errors of their own

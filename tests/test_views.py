@@ -1,0 +1,43 @@
+"""What people read, without a browser."""
+
+import re
+
+import pytest
+
+import app
+from musti_model import Prediction
+from musti_model.faithfulness import Faithfulness
+from page import views
+from page.about import measured_scores
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"), [(0.49, "Rather NO, but only just"), (0.51, "Rather YES, but only just"), (0.9, "YES: the same smell")]
+)
+def test_a_close_answer_is_called_close(probability, words):
+    p = Prediction("YES" if probability >= 0.5 else "NO", probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1)
+    assert words in views.verdict_html(p)
+
+
+@pytest.mark.parametrize(
+    ("deletion", "random", "words"),
+    [(0.27, 0.94, "faithful"), (0.93, 0.95, "cannot be told"), (0.5, 0.5, "cannot be told"), (0.48, 0.5, "hardly better"), (0.6, 0.5, "no better")],
+)
+def test_what_is_said_of_faithfulness(deletion, random, words):
+    assert words in views.judgement("Words", Faithfulness(deletion, 0.9, random, 0.5, 0.0))
+
+
+def test_scores_of_other_weights_are_not_shown():
+    scores = measured_scores(app.ASSETS)
+    assert "beats random orders on 100%" in views.score_html(scores, scores["weights"])
+    assert views.score_html(scores, "user/other (main)") == "" and views.score_html(None, scores["weights"]) == ""
+
+
+def test_a_word_that_weighs_twice_is_named_once():
+    told = views.strongest(["a", "Rose", ",", "rose", "horse"], [0.1, 0.4, 3.0, 0.6, -0.9])
+    assert "rose (+0.60), a (+0.10)." in told and "Rose (" not in told and "," not in re.findall(r"\w+ \(", told) and "horse (-0.90)." in told
+
+
+def test_a_word_read_often_is_listed_once():
+    p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9)], [("flower", "rose")] * 40 + [("dog", "hound")])
+    assert "rose → flower (×40), hound → dog." in views.verdict_html(p)
