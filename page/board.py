@@ -22,7 +22,7 @@ TEMPLATE = """<div class="board">{{#if value.picture}}
  data-list="words" data-at="{{@index}}" aria-pressed="{{off}}">{{text}}</button> {{/each}}</p>
 <div class="cells" role="group" aria-label="{{value.told.cells}}" style="background-image:url('{{value.picture}}');aspect-ratio:{{value.shape}}">
 {{#each value.cells}}<button type="button" class="{{#if off}}off{{/if}}" data-list="cells" data-at="{{@index}}"
- tabindex="{{#if @index}}-1{{else}}0{{/if}}" aria-pressed="{{off}}" aria-label="{{text}}">
+ tabindex="{{#if here}}0{{else}}-1{{/if}}" aria-pressed="{{off}}" aria-label="{{text}}">
 </button>{{/each}}</div>{{/if}}</div>"""
 # The cells are one stop for the Tab key; the arrow keys move among them.
 ROVING = """
@@ -46,6 +46,8 @@ const key = (b) => `[data-list="${b.dataset.list}"][data-at="${b.dataset.at}"]`;
 const put = (changes, focus) => {
   const value = structuredClone(props.value);
   for (const [list, at, off] of changes) value[list][at].off = off;
+  const [list, last] = changes.at(-1);  // the redrawn board keeps its Tab stop where one was
+  if (list === "cells") value.cells.forEach((cell, at) => { cell.here = at === last; });
   props.value = value;
   trigger("input");
   if (focus) setTimeout(() => element.querySelector(focus)?.focus(), 50);
@@ -93,7 +95,7 @@ def board_value(explanation: Explanation | None) -> dict[str, Any]:
     if explanation is None:
         return EMPTY
     words = [{"text": literal(w), "off": False} for w in explanation.words]
-    cells = [{"text": place_name(r, c), "off": False} for r in range(CELLS) for c in range(CELLS)]
+    cells = [{"text": place_name(r, c), "off": False, "here": r == c == 0} for r in range(CELLS) for c in range(CELLS)]
     told = {"words": literal(say("Words to strike out")), "cells": literal(say("Regions to blank out; the arrow keys move"))}
     image = explanation.image
     return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}", "columns": CELLS, "told": told}
