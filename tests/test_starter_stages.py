@@ -15,7 +15,7 @@ from musti_model.config import preset
 from musti_model.model import MustiModel
 from training.starter.finish import finish, recorded_seconds
 from training.starter.match import IGNORE, piece_labels
-from training.starter.pictures import load_pictures
+from training.starter.pictures import STORED_SIZE, load_pictures
 from training.starter.pretrain_images import ImageSchedule, pretrain
 from training.starter.stages import Workshop, finished_backbones, match_stage, words_stage
 
@@ -138,7 +138,7 @@ def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
     pairs, bad = read_pairs(tmp_path / "o" / "pairs.json")
     assert not bad and sum(p.label for p in pairs) == 5 and len(pairs) == 20
     for p in pairs:
-        assert Image.open(p.image).size == (112, 112) and len(p.objects) == p.label
+        assert Image.open(p.image).size == (STORED_SIZE, STORED_SIZE) and len(p.objects) == p.label
         if p.label:
             assert p.objects[0].lower() in p.text.lower() and p.image  # the drawn sentences have the singular
 
