@@ -3,8 +3,10 @@
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+Gate = Literal["scalar", "linear", "word", "none"]
+MeetingKind = Literal["place", "content"]
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -54,10 +56,14 @@ class ImageBranchConfig:
 class MustiConfig:
     """The whole model; every published variant is one of these.
 
-    branches: the image branches; text: keyword arguments of ``transformers.BertConfig``; text_length: the text's grid in
-    wordpieces, [CLS] and [SEP] included.
+    branches: the image branches; text: what ``TextTower`` takes ("model_type", "bert" where it is left out, and the arguments of that kind's
+    configuration); text_length: the text's grid in wordpieces, the special tokens included.
 
-    fusion: "tsf" (Text Selection Feature gate) or "none"; voting: "learned" (linear in the cosines) or "mean".
+    gate: how far the picture is let into the text (see ``fusion``): "scalar" (the published three scalars), "word" (a value for each word, by how
+    well it agrees with the places it meets), "linear" (a value for each word, linear in word and places side by side) or "none"; meeting: which
+    places a word meets: "place" (by reading order, as published) or "content" (those that look like what the word means).
+
+    voting: "learned" (linear in the cosines) or "mean".
 
     padding: "carry" (as published: the text is padded to ``text_length``, padded positions take part and bring the lower part of
     the picture) or "mask" (padded positions are masked; the picture's places are spread evenly over the passage's own
@@ -73,7 +79,8 @@ class MustiConfig:
     branches: tuple[ImageBranchConfig, ...]
     text: dict[str, Any]
     text_length: int = 197
-    fusion: str = "tsf"
+    gate: Gate = "scalar"
+    meeting: MeetingKind = "place"
     voting: str = "learned"
     padding: str = "mask"
     logit: str = "affine"
@@ -92,7 +99,8 @@ class MustiConfig:
         if not names or len(set(names)) != len(names):
             raise ValueError("A model needs at least one image branch, each with a name of its own.")
         for key, allowed in (
-            ("fusion", ("tsf", "none")),
+            ("gate", get_args(Gate)),
+            ("meeting", get_args(MeetingKind)),
             ("voting", ("learned", "mean")),
             ("padding", ("carry", "mask")),
             ("logit", ("affine", "published")),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention_gradients
-from .branches import ImageTokens
+from .image_tower import ImageTokens
 from .explain import to_frame
 from .model import MustiModel
 

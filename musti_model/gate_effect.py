@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .branches import ImageTokens
+from .image_tower import ImageTokens
 from .evidence import Case
 
 NODES = (8, 16, 32, 64)  # points on the path; more only where fewer miss TOLERANCE

@@ -1,7 +1,7 @@
-"""The model, top to bottom: image branches -> TSF gate -> text encoder -> cosine a branch -> vote -> logit.
+"""The model, top to bottom: image towers -> gate -> text encoder -> cosine a branch -> vote -> logit.
 
 Source of the method: MMM2024, "Image-guided Feature Extractor on the MUSTI dataset" (MediaEval 2023). Axes in comments:
-B pairs, T text positions (wordpieces, [CLS] and [SEP] included), L the text's full grid, N image tokens, H hidden size.
+B pairs, T text positions (wordpieces, special tokens included), L the text's full grid, N image tokens, H hidden size.
 """
 
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 from .attention import bert_attention, vit_attention
-from .branches import ImageBranch, ImageTokens
 from .config import MustiConfig
+from .fusion import Met, Opened, Words, make_fusion, place_weights
+from .image_tower import ImageTokens, ImageTower
+from .text_tower import TextTower
+
+SHARPNESS = 16.0  # of naming: logits are this times a cosine
 
 
 @dataclass(frozen=True)
 class MustiInternals:
     """What happened inside one forward pass; dictionaries go by branch name.
 
-    gate_image: {branch: [B, T]} L2 norm of ``w_image * I_t``; gate_text: [B, T] L2 norm of ``(1 + w_text) * T_t`` (the gate's text
-    term and the residual). Both None without a gate.
-    place_weights: {branch: [B, T, N]}, row t says which image tokens (0 the whole, then places in raster order) meet text position
-    t; rows of real positions sum to 1; None for a branch whose tokens have no place. grid: {branch: (rows, columns) or None}.
+    shares: {branch: [B, T]} how much of the picture each position got, 0..1 (``Fusion.shares``); met: {branch: Met}; both None without a gate.
+    grid: {branch: (rows, columns) or None}, the places of the image tokens.
     image_attention: {ViT branch: [B, layers, heads, 1 + places, 1 + places]}, rows sum to 1.
     text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions; without a gate the same for every branch.
     image_vectors: {branch: [B, H]}, the image side of the cosine.
     feature_maps: {CNN branch: [B, C, rows, columns]}, part of the graph when gradients are on.
     """
 
-    gate_image: dict[str, Tensor] | None
-    gate_text: Tensor | None
-    place_weights: dict[str, Tensor | None]
+    shares: dict[str, Tensor] | None
+    met: dict[str, Met] | None
     grid: dict[str, tuple[int, int] | None]
     image_attention: dict[str, Tensor]
     text_attention: dict[str, Tensor]
@@ -48,40 +48,15 @@ class MustiOutput:
     """The result of a forward pass, always of this one type.
 
     logits: [B], before temperature; similarities: [B, branches], cosines in -1..1; votes: [B, branches] and vote_bias: [],
-    the terms the logit is the sum of; internals: None unless asked for.
+    the terms the logit is the sum of; text_vectors: [B, branches, H], the text side of the cosines; internals: None unless asked for.
     """
 
     logits: Tensor
     similarities: Tensor
     votes: Tensor
     vote_bias: Tensor
+    text_vectors: Tensor
     internals: MustiInternals | None = None
-
-
-def place_weights(tokens: int, lengths: Tensor, text_length: int) -> Tensor:
-    """How image tokens are spread over text positions: row-stochastic weights.
-
-    Position 0 meets token 0 (the whole picture). Position t = 1 .. n - 1 covers the interval [t - 1, t] / (n - 1) of the places laid in
-    raster order, and meets each place by the share of that interval it fills. n - 1 equal to the number of places gives the identity
-    (as published: token t meets position t).
-
-    Args:
-        tokens: N = 1 + places. lengths: int [B], n of each passage. text_length: T.
-
-    Returns: float32 [B, T, N]; rows t >= n are zero.
-    """
-    places = tokens - 1
-    device = lengths.device
-    span = (lengths - 1).clamp(min=1).view(-1, 1, 1).float()
-    t = torch.arange(1, text_length, device=device).view(1, -1, 1).float()
-    low, high = (t - 1) / span, t / span  # [B, T-1, 1]
-    edge = torch.arange(places, device=device).view(1, 1, -1).float()
-    overlap = torch.minimum(high, (edge + 1) / places) - torch.maximum(low, edge / places)
-    inner = overlap.clamp(min=0) * span
-    weights = torch.zeros(len(lengths), text_length, tokens, device=device)
-    weights[:, 0, 0] = 1.0
-    weights[:, 1:, 1:] = inner
-    return weights
 
 
 class MustiModel(
@@ -97,22 +72,21 @@ class MustiModel(
     def __init__(self, config: MustiConfig) -> None:
         super().__init__()
         self.config = config
-        bert = BertModel(BertConfig(**config.text, attn_implementation="sdpa"))
-        self.text_embedding, self.text_encoder, self.pooler = bert.embeddings, bert.encoder, bert.pooler
-        hidden, grid = bert.config.hidden_size, config.text_length
+        self.text = TextTower(config.text)
+        hidden, grid = self.text.hidden, config.text_length
         taken = [b.name for b in config.branches if hasattr(nn.ModuleDict, b.name)]
         if taken:
             raise ValueError(f"A branch cannot be called {taken[0]!r}; choose another name.")
-        self.branches = nn.ModuleDict({b.name: ImageBranch(b, hidden, grid) for b in config.branches})
-        self.hidden_norm = nn.LayerNorm(hidden)
+        self.branches = nn.ModuleDict({b.name: ImageTower(b, hidden, grid) for b in config.branches})
+        self.fusion = make_fusion(config, hidden)
         self.grid_norm = nn.LayerNorm(grid)
-        self.gate = nn.Linear(2, 1)  # weights (image, text), one bias: three scalars shared by all branches
         self.final_projection = nn.Linear(grid, 1)  # image side, over the token axis
         self.voting = nn.Linear(len(config.branches), 1)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.prototypes = nn.Parameter(torch.randn(len(config.objects), hidden)) if config.objects else None
-        self.none_logit = nn.Parameter(torch.tensor(5.0))
+        self.none_logit = nn.Parameter(torch.tensor(SHARPNESS / 2))  # of a word that names nothing
+        self.nothing_logit = nn.Parameter(torch.tensor(SHARPNESS / 2))  # of a picture that shows nothing known
         self._start_gently()
 
     @classmethod
@@ -127,10 +101,8 @@ class MustiModel(
         return super().from_pretrained(source, strict=strict, **options)
 
     def _start_gently(self) -> None:
-        """Gate near zero, image vector = half whole-picture token and half mean, equal votes."""
+        """Image vector = half whole-picture token and half mean, equal votes."""
         with torch.no_grad():
-            self.gate.weight.copy_(torch.tensor([[0.05, 0.0]]))
-            self.gate.bias.zero_()
             self.final_projection.weight.fill_(0.5 / (self.config.text_length - 1))
             self.final_projection.weight[0, 0] = 0.5
             self.final_projection.bias.zero_()
@@ -141,31 +113,31 @@ class MustiModel(
 
     def encode_images(self, images: dict[str, Tensor]) -> dict[str, ImageTokens]:
         """{branch: [B, 3, S, S]} -> {branch: ImageTokens}."""
-        return {n: branch(images[n], self.hidden_norm, self.grid_norm) for n, branch in self.branches.items()}
+        return {n: self.encode_image(n, images[n]) for n in self.branches}
+
+    def encode_image(self, branch: str, images: Tensor) -> ImageTokens:
+        """One branch: [B, 3, S, S] -> ImageTokens."""
+        return self.branches[branch](images, self.fusion.norm, self.grid_norm)
 
     def image_vector(self, image: ImageTokens) -> Tensor:
         """Image side of the cosine: Linear(L, 1) over the tokens, laid on the text's full grid. -> [B, H]."""
-        tokens = image.tokens
+        weight = self.final_projection.weight  # [1, L]
         if image.grid is not None:
-            full = torch.tensor([self.config.text_length], device=tokens.device)
-            tokens = place_weights(tokens.shape[1], full, self.config.text_length).to(tokens.dtype) @ tokens
-        return self.final_projection(tokens.transpose(1, 2)).squeeze(-1)
+            full = torch.tensor([self.config.text_length], device=weight.device)
+            weight = weight @ place_weights(image.tokens.shape[1], full, self.config.text_length)[0].to(weight.dtype)  # [1, N]
+        return (weight.to(image.tokens.dtype) @ image.tokens)[:, 0] + self.final_projection.bias
 
     # Text -----------------------------------------------------------------------------------------------------------------------
 
-    def fuse(self, text: Tensor, image: Tensor | None) -> Tensor:
-        """TSF gate: ``LayerNorm(w_image * I + w_text * T + b + T)``. text, image [B, T, H]; image None is the gate switched off (I = 0)."""
-        w_image, w_text = self.gate.weight[0]
-        gated = w_text * text + self.gate.bias + text
-        return self.hidden_norm(gated if image is None else w_image * image + gated)
+    def words(self, input_ids: Tensor, attention_mask: Tensor) -> Words:
+        """Passages as the gate takes them; read without a picture where the gate asks for it."""
+        text = self.text.embed(input_ids)
+        words = Words(text, attention_mask)
+        return Words(text, attention_mask, self._encoded(self.fusion.fuse(text, None), words)) if self.fusion.reads else words
 
-    def encode_text(self, fused: Tensor, attention_mask: Tensor) -> Tensor:
-        """BERT encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
-        if self.config.padding == "carry":
-            return self.text_encoder(fused, attention_mask=None).last_hidden_state
-        # Additive, so that every attention implementation of transformers understands it; the number also exists in bfloat16.
-        mask = (1 - attention_mask[:, None, None, :]) * torch.finfo(torch.bfloat16).min
-        return self.text_encoder(fused, attention_mask=mask.to(fused.dtype)).last_hidden_state
+    def _encoded(self, states: Tensor, words: Words) -> Tensor:
+        """Text encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
+        return self.text.encode(states, None if self.config.padding == "carry" else words.mask)
 
     # The match ------------------------------------------------------------------------------------------------------------------
 
@@ -196,64 +168,55 @@ class MustiModel(
         input_ids: Tensor,
         attention_mask: Tensor,
         image_attention: dict[str, Tensor] | None = None,
-        gate_open: bool = True,
+        gate: Opened = "learned",
     ) -> MustiOutput:
-        """Scores pairs of encoded pictures and passages; ``image_attention`` given: internals are returned as well; ``gate_open`` False: the text
-        is read without the picture (I = 0).
+        """Scores pairs of encoded pictures and passages; see ``match_words``."""
+        return self.match_words(encoded, self.words(input_ids, attention_mask), image_attention, gate)
 
-        One picture (tokens [1, N, H]) meets B passages, and one passage (input_ids [1, T]) B pictures: the one row stands for all.
+    def match_words(
+        self, encoded: dict[str, ImageTokens], words: Words, image_attention: dict[str, Tensor] | None = None, gate: Opened = "learned"
+    ) -> MustiOutput:
+        """Scores pairs of encoded pictures and passages that are read already.
+
+        One picture (tokens [1, N, H]) meets B passages, and one passage (one row of words) B pictures: the one row stands for all.
+
+        Args:
+            image_attention: given, internals are returned as well; the logits stay the same.
+            gate: "learned", "shut" (the text is read without the picture) or "open" (every word alike), see ``Fusion.fuse``.
         """
-        text = self.text_embedding(input_ids=input_ids)  # [B, T, H]
-        plain = self._pooled(text, attention_mask, image_attention) if self.config.fusion == "none" else None
-        cosines, spread, gate_image, text_attention, image_vectors = [], {}, {}, {}, {}
-        for name, image in encoded.items():
-            met, spread[name] = self.meet(image, attention_mask)
-            if self.config.fusion == "none":
-                text_vector, text_attention[name] = plain
-            else:
-                text_vector, text_attention[name] = self._pooled(self.fuse(text, met if gate_open else None), attention_mask, image_attention)
-                gate_image[name] = (self.gate.weight[0, 0] * met).float().norm(dim=-1)
-            image_vectors[name] = self.image_vector(image)
-            cosines.append(F.cosine_similarity(text_vector.float(), image_vectors[name].float(), dim=-1))
+        met = {n: self.fusion.meet(image, words) for n, image in encoded.items()} if self.fusion.gated else {}
+        fused = [self.fusion.fuse(words.text, m, gate) for m in met.values()] or [self.fusion.fuse(words.text, None)]
+        vectors, attention = self._pooled(fused, words, image_attention is not None)
+        if not met:  # read once, whatever the branch
+            vectors, attention = (vectors * len(encoded), attention * len(encoded))
+        images = [self.image_vector(image) for image in encoded.values()]
+        cosines = [F.cosine_similarity(t.float(), i.float(), dim=-1) for t, i in zip(vectors, images, strict=True)]
         similarities = torch.stack(cosines, dim=1)
         votes, vote_bias = self._vote(similarities)
+        text_vectors = torch.stack([v.expand(len(similarities), -1) for v in vectors], dim=1)
         internals = None
         if image_attention is not None:
-            gated = self.config.fusion == "tsf"
             internals = MustiInternals(
-                gate_image=gate_image if gated else None,
-                gate_text=((1 + self.gate.weight[0, 1]) * text).float().norm(dim=-1) if gated else None,
-                place_weights=spread,
+                shares={n: self.fusion.shares(words, m) for n, m in met.items()} if met else None,
+                met=met or None,
                 grid={n: i.grid for n, i in encoded.items()},
                 image_attention=image_attention,
-                text_attention=text_attention,
-                image_vectors=image_vectors,
+                text_attention=dict(zip(encoded, attention, strict=True)),
+                image_vectors=dict(zip(encoded, images, strict=True)),
                 feature_maps={n: i.feature_map for n, i in encoded.items() if i.feature_map is not None},
             )
-        return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, internals)
+        return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, text_vectors, internals)
 
-    def meet(self, image: ImageTokens, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Image tokens [B, N, H] laid on the text positions, [B, T, H], and the weights that laid them, [B, T, N] (see ``place_weights``)."""
-        width = attention_mask.shape[1]
-        if image.grid is None:
-            return image.tokens[:, :width], None  # published axes: token t meets position t, whatever it stands for
-        lengths = attention_mask.sum(1) if self.config.padding == "mask" else torch.full_like(attention_mask[:, 0], width)
-        weights = place_weights(image.tokens.shape[1], lengths, width)
-        return weights.to(image.tokens.dtype) @ image.tokens, weights
-
-    def text_vector(self, image: ImageTokens, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Text side of a branch's cosine, read with the picture through the gate (without a gate, alone). -> [B, H]."""
-        text = self.text_embedding(input_ids=input_ids)
-        fused = text if self.config.fusion == "none" else self.fuse(text, self.meet(image, attention_mask)[0])
-        return self._pooled(fused, attention_mask)[0]
-
-    def _pooled(self, fused: Tensor, mask: Tensor, capture: dict | None = None) -> tuple[Tensor, Tensor | None]:
-        """Encoder and pooler: [B, T, H] -> [B, H], and the attention maps if they are to be captured."""
-        if capture is None:
-            return self.pooler(self.encode_text(fused, mask)), None
-        with bert_attention(self.text_encoder, None if self.config.padding == "carry" else mask) as attention:
-            vector = self.pooler(self.encode_text(fused, mask))
-        return vector, attention()
+    def _pooled(self, fused: list[Tensor], words: Words, capture: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Encoder and pooler, all branches in one batch: [B, T, H] each -> [B, H] each, and the attention maps if they are to be captured."""
+        rows, count = len(fused[0]), len(fused)
+        mask = words.mask if len(words.mask) == 1 else words.mask.repeat(count, 1)
+        stacked = Words(torch.cat(fused), mask)
+        if not capture:
+            return list(self.text.pool(self._encoded(stacked.text, stacked)).split(rows)), []
+        with bert_attention(self.text.encoder, None if self.config.padding == "carry" else mask) as attention:
+            vectors = self.text.pool(self._encoded(stacked.text, stacked))
+        return list(vectors.split(rows)), list(attention().split(rows))
 
     def vote_slopes(self) -> Tensor:
         """What each branch's cosine is multiplied by in the logit, [branches]."""
@@ -277,21 +240,33 @@ class MustiModel(
     # Naming ---------------------------------------------------------------------------------------------------------------------
 
     def name_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Which object each wordpiece names, read without any picture (gate off). -> logits [B, T, objects + 1], last = none."""
-        return self.name_states(self.plain_states(input_ids, attention_mask))
+        """Which object each wordpiece names, read without any picture. -> logits [B, T, objects + 1], last = none."""
+        return self.name_words(self.words(input_ids, attention_mask))
 
-    def plain_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Text encoder states with the gate off (no picture) -> [B, T, H]."""
-        return self.encode_text(self.fuse(self.text_embedding(input_ids=input_ids), None), attention_mask)
+    def name_words(self, words: Words) -> Tensor:
+        """The same for passages as the gate takes them."""
+        read = words.read if words.read is not None else self._encoded(self.fusion.fuse(words.text, None), words)
+        return self._named(self.fusion.word_space(read), self.none_logit)
 
-    def name_states(self, states: Tensor) -> Tensor:
-        """Text encoder states [B, T, H] -> logits [B, T, objects + 1], last = none."""
-        logits = self.name_vector(states)
-        return torch.cat([logits, self.none_logit.expand(*logits.shape[:-1], 1)], dim=-1)
+    def name_picture(self, image: ImageTokens) -> Tensor:
+        """Which objects a picture shows, by one branch: each object's prototype looks for its places as a word does; without a meeting by content, the image
+        vector is compared. -> logits [B, objects + 1], last = nothing known."""
+        known = self._known()
+        if getattr(self.fusion, "space", None) is None or image.grid is None:
+            return self._named(self.image_vector(image), self.nothing_logit)
+        _, agreement = self.fusion.space.look(known[None], image.tokens)  # [B, objects]
+        return self._with_none(SHARPNESS * agreement, self.nothing_logit)
 
     def name_vector(self, vector: Tensor) -> Tensor:
-        """Cosine logits of vectors [..., H] (image or text side) to the object prototypes -> [..., objects]."""
-        return 10 * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+        """Cosine logits of vectors [..., H] to the object prototypes -> [..., objects]."""
+        return SHARPNESS * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+
+    def _named(self, vector: Tensor, none: Tensor) -> Tensor:
+        return self._with_none(self.name_vector(vector), none)
+
+    @staticmethod
+    def _with_none(logits: Tensor, none: Tensor) -> Tensor:
+        return torch.cat([logits, none.to(logits.dtype).expand(*logits.shape[:-1], 1)], dim=-1)
 
     def _known(self) -> Tensor:
         if self.prototypes is None:

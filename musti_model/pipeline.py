@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import explain as maths
-from .branches import ImageTokens
+from .image_tower import ImageTokens
 from .errors import InputError, Sentence, WeightsError
 from .evidence import Case, Evidence, evidence_of
 from .explain import Explanation, Gate, GateWeights, Maps

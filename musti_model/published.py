@@ -76,9 +76,9 @@ _SWIN: Renames = (
 )
 # Their part: (our module, names inside it).
 PARTS: dict[str, tuple[str, Renames]] = {
-    "text_embedding": ("text_embedding", ()),
-    "text_encoder": ("text_encoder", ()),
-    "pooling_layer": ("pooler", ()),
+    "text_embedding": ("text.embeddings", ()),
+    "text_encoder": ("text.encoder", ()),
+    "pooling_layer": ("text.pooler", ()),
     "vit_encoder": ("branches.vit.backbone", _VIT),
     "resnet_encoder.0": ("branches.resnet.backbone", _RESNET),
     "resnet_projection_2": ("branches.resnet.channels_to_grid", ()),
@@ -86,8 +86,8 @@ PARTS: dict[str, tuple[str, Renames]] = {
     "swintransformer_encoder.0": ("branches.swin.backbone", _SWIN),
     "swintransformer_projection_1": ("branches.swin.places_to_grid", ()),
     "layernorm_197": ("grid_norm", ()),
-    "layernorm_768": ("hidden_norm", ()),
-    "linear": ("gate", ()),
+    "layernorm_768": ("fusion.norm", ()),
+    "linear": ("fusion.scalars", ()),
     "final_projection": ("final_projection", ()),
     "voting": ("voting", ()),
 }
@@ -341,7 +341,7 @@ def _config(architecture: str, state: dict[str, Tensor]) -> MustiConfig:
             "max_position_embeddings": state["text_embedding.position_embeddings.weight"].shape[0],
         },
         text_length=state["final_projection.weight"].shape[1],
-        fusion="tsf" if how.gate else "none",
+        gate="scalar" if how.gate else "none",
         voting="learned" if how.learned else "mean",
         padding="carry",
         logit="published",

@@ -48,8 +48,9 @@ def tiny_model(**changes) -> MustiModel:
     torch.manual_seed(0)
     model = MustiModel(tiny_config(**changes)).eval()
     with torch.no_grad():
-        model.gate.weight.copy_(torch.tensor([[0.7, -0.2]]))
-        model.gate.bias.fill_(0.1)
+        if model.config.gate == "scalar":
+            model.fusion.scalars.weight.copy_(torch.tensor([[0.7, -0.2]]))
+            model.fusion.scalars.bias.fill_(0.1)
     return model
 
 

@@ -13,7 +13,7 @@ from musti_model import MustiPipeline, MustiProcessor
 from musti_model import evidence as ev
 from musti_model import faithfulness as fa
 from musti_model.attention import attention_gradients, bert_attention
-from musti_model.branches import ImageTokens
+from musti_model.image_tower import ImageTokens
 from musti_model.gate_effect import gate_effect
 from tests.conftest import tiny_model
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.losses import FocalLoss
+from training.losses import FocalLoss, gate_loss
 
 
 def test_hand_worked_value():
@@ -68,3 +68,34 @@ def test_saturated_logits_have_finite_gradients(gamma):
 def test_published_normalisation_needs_a_weight():
     with pytest.raises(ValueError, match="divides by alpha"):
         FocalLoss(alpha=0.0, normalization="published")
+
+
+def test_the_gates_loss_by_hand():
+    # Two words name what is shown (open .8 and .5), one another thing (.4), three nothing (.1, .1, .2), one is left out.
+    opening = torch.tensor([[0.8, 0.4, 0.1, 0.1], [0.5, 0.2, 0.999, 0.3]])
+    labels = torch.tensor([[1, 0, 2, 2], [1, 2, -100, -100]])
+    shown = -(math.log(0.8) + math.log(0.5)) / 2
+    nothing = -(2 * math.log(0.9) + math.log(0.8)) / 3
+    expected = (shown + 3 * -math.log(0.6) + 0.5 * nothing) / 4.5
+    assert gate_loss(opening, labels, other=3.0, none=0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_kinds_that_do_not_occur_or_weigh_nothing_leave_the_others_as_they_are():
+    opening = torch.tensor([[0.7, 0.2]])
+    assert gate_loss(opening, torch.tensor([[1, -100]])).item() == pytest.approx(-math.log(0.7), rel=1e-5)
+    assert gate_loss(opening, torch.tensor([[1, 2]]), none=0.0).item() == pytest.approx(-math.log(0.7), rel=1e-5)
+    assert gate_loss(opening, torch.tensor([[-100, -100]])).item() == 0
+
+
+def test_the_gates_loss_pulls_the_right_way_also_from_far_off():
+    logits = torch.tensor([[-25.0, 12.0, 12.0, 3.0]], requires_grad=True)
+    gate_loss(logits.sigmoid(), torch.tensor([[1, 0, 2, -100]])).backward()
+    gradient = logits.grad[0]
+    assert gradient[0] < -1e-2 and gradient[1] > 1e-2 and gradient[2] > 1e-3 and gradient[3] == 0
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("arguments", [{"labels": torch.tensor([[3]])}, {"other": -1.0}])
+def test_the_gates_loss_refuses_nonsense(arguments):
+    with pytest.raises(ValueError):
+        gate_loss(torch.tensor([[0.5]]), **({"labels": torch.tensor([[1]])} | arguments))

@@ -117,7 +117,7 @@ def test_objects_found_in_their_quarters_cost_nothing(monkeypatch):
     """Four places, the logits of each are given: found, not told apart (log 4), and found in the wrong quarter."""
     from types import SimpleNamespace
 
-    from musti_model.branches import ImageTokens
+    from musti_model.image_tower import ImageTokens
     from training.starter import match
 
     logits = 50 * torch.eye(4)[None]  # place q shows object q

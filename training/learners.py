@@ -205,7 +205,7 @@ def _pretrained(model: nn.Module) -> PreTrainedTokenizerBase:
         made = timm.create_model(branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args)
         branch.backbone.load_state_dict(made.state_dict())
     bert = BertModel.from_pretrained(MULTILINGUAL)
-    for ours, theirs in ((model.text_embedding, bert.embeddings), (model.text_encoder, bert.encoder), (model.pooler, bert.pooler)):
+    for ours, theirs in ((model.text.embeddings, bert.embeddings), (model.text.encoder, bert.encoder), (model.text.pooler, bert.pooler)):
         ours.load_state_dict(theirs.state_dict())
     return AutoTokenizer.from_pretrained(MULTILINGUAL)
 

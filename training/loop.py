@@ -33,8 +33,8 @@ from .memory import recompute_activations
 Step = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
 Batches = Callable[[int, int], Iterable[Any]]
 DISK_WAIT = 30.0  # seconds between tries when the disk is full
-_LAYER = re.compile(r"\b(?:blocks|text_encoder\.layer)\.(\d+)\.")
-_EMBEDDING = re.compile(r"\b(?:patch_embed|cls_token|pos_embed|text_embedding)\b")
+_LAYER = re.compile(r"\b(?:blocks|text\.encoder\.layer)\.(\d+)\.")
+_EMBEDDING = re.compile(r"\b(?:patch_embed|cls_token|pos_embed|text\.embeddings)\b")
 
 
 class CollapseError(RuntimeError):

@@ -41,3 +41,31 @@ class FocalLoss(nn.Module):
         if self.alpha is not None:
             loss = (self.alpha * labels + (1 - self.alpha) * (1 - labels)) * loss
         return loss.mean()
+
+
+def gate_loss(opening: Tensor, labels: Tensor, other: float = 4.0, none: float = 1.0) -> Tensor:
+    """What the gate of each word is taught: to open at words that name what the picture shows, and at no others. Cross-entropy of the opening.
+
+    Each kind of word counts as its weight, however many words of it there are: its mean times its weight, over the sum of the weights of the
+    kinds that occur. Words that name another thing are few and the only ones that teach to select, so they weigh more.
+
+    Args:
+        opening: 0..1, [P, T]. labels: int [P, T]: 1 names what the picture shows, 0 names another thing, 2 names nothing, -100 left out.
+        other, none: weights of words that name another thing and of words that name nothing, against 1 for those that name what is shown.
+
+    Returns: a scalar, 0 where every position is left out. Raises ValueError for another label, and for negative weights.
+    """
+    if other < 0 or none < 0:
+        raise ValueError("The weights of the gate's loss are at least 0.")
+    kinds = {1: 1.0, 0: other, 2: none}
+    known = torch.tensor([*kinds, -100], device=labels.device)
+    if not torch.isin(labels, known).all():
+        raise ValueError("The gate's labels are 1 (shown), 0 (another thing), 2 (nothing) and -100 (left out).")
+    with torch.autocast(opening.device.type, enabled=False):  # half precision has no number near enough to 0 and 1
+        losses = F.binary_cross_entropy(opening.float(), (labels == 1).float(), reduction="none")
+    total, weights = losses.sum() * 0, 0.0
+    for kind, weight in kinds.items():
+        chosen = labels == kind
+        if weight and chosen.any():
+            total, weights = total + weight * losses[chosen].mean(), weights + weight
+    return total / max(weights, 1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from musti_model.branches import ImageTokens
+from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
 from ..losses import FocalLoss

@@ -1,4 +1,4 @@
-"""One image branch: a timm backbone, and how its features become tokens that the text's grid can meet."""
+"""The image side: a timm backbone, and how its features become tokens that the text's grid can meet."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ def _is_plain(vit: nn.Module) -> bool:
     return bool(attentions) and plain and getattr(vit, "rope", None) is None and hasattr(vit.patch_embed, "grid_size")
 
 
-class ImageBranch(nn.Module):
+class ImageTower(nn.Module):
     """A backbone and its projection to the hidden size.
 
     Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
