@@ -150,11 +150,31 @@ _PUBLISHED_VIT = ImageBranchConfig("vit", "vit_base_patch16_224.orig_in21k", nor
 _PUBLISHED_RESNET = ImageBranchConfig("resnet", "resnet50.a1_in1k", axes="published", resample="bilinear")
 _PUBLISHED_SWIN = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224.ms_in1k", axes="published", norm_eps=1e-5, resample="bilinear")
 
+# Size of multilingual-e5-small (Wang et al. 2024) with a vocabulary cut to the languages and corpora at hand.
+E5_SMALL = {
+    "model_type": "bert",
+    "vocab_size": 29634,
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "pad_token_id": 1,
+}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_STARTER_VIT = ImageBranchConfig(
+    "vit", "vit_small_patch14_dinov2", {"img_size": 168, "depth": 7}, image_size=168, project=True, **_IMAGENET
+)
+_STARTER_CNN = ImageBranchConfig(
+    "cnn", "tf_efficientnet_lite0", {"output_stride": 16}, image_size=168, mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502)
+)
+
 
 def preset(name: str, **changes: Any) -> MustiConfig:
     """A named configuration, with changes.
 
-    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "published" (ViT-B/16 + ResNet-50, as the authors' code),
+    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with the word gate), "published" (ViT-B/16 + ResNet-50, as the authors' code),
     "published-all" (+ Swin-T), "starter" (compact, embedded in this repository).
 
     Raises: ValueError for an unknown name or change.
@@ -163,30 +183,8 @@ def preset(name: str, **changes: Any) -> MustiConfig:
         "musti-base": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL},
         "published": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET), **_PUBLISHED},
         "published-all": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET, _PUBLISHED_SWIN), **_PUBLISHED},
-        "starter": {
-            "branches": (
-                ImageBranchConfig(
-                    "vit",
-                    "vit_base_patch16_224",
-                    {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 6, "num_heads": 4},
-                    image_size=96,
-                    project=True,
-                ),
-                ImageBranchConfig(
-                    "resnet", "resnet18", {"channels": [32, 64, 128, 192], "output_stride": 16}, image_size=96
-                ),
-            ),
-            "text": {
-                "vocab_size": 8000,
-                "hidden_size": 128,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "intermediate_size": 512,
-                "max_position_embeddings": 256,
-                "attention_probs_dropout_prob": 0.0,
-            },
-            "text_length": 256,
-        },
+        "musti-word": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL, "gate": "word", "meeting": "content"},
+        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content"},
     }
     if name not in presets:
         raise ValueError(f"No preset {name!r}; there are {', '.join(presets)}.")

@@ -1,0 +1,181 @@
+"""Training batches: passages drawn by worker processes, pictures drawn and varied on the device."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerFast
+
+from .augment import Collages, collages, nothing, random_view
+from .passages import Passage, PassageMill
+from .pictures import Pictures
+
+IGNORE = -100
+TOKENS = 9000  # about as many wordpieces a batch, so that long passages come in small batches
+LENGTHS = (15, 30, 45, 60, 90, 120, 160, 250)  # most words of a batch's passages; like lengths together: little padding
+LENGTH_SHARES = (0.14, 0.2, 0.18, 0.16, 0.14, 0.1, 0.06, 0.02)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """input_ids, attention_mask [B, T]; pieces [B, T]: the object that each wordpiece names, ``objects`` where it names none, IGNORE on doubtful names and
+    special tokens; named, touched: bool [B, objects], surely, and surely or possibly, named; shown [B]: an object that is named; seed: of the
+    batch's pictures and pairs."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pieces: Tensor
+    named: Tensor
+    touched: Tensor
+    shown: Tensor
+    seed: int
+
+    def to(self, device: torch.device) -> "Texts":
+        """The same on a device."""
+        moved = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+
+def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, ...]) -> Tensor:
+    """[B, T] object index of every wordpiece inside a name, ``len(objects)`` elsewhere, IGNORE on doubtful names and special tokens."""
+    labels = torch.full(offsets.shape[:2], len(objects))
+    labels[offsets[..., 1] == offsets[..., 0]] = IGNORE
+    for row, passage in enumerate(passages):
+        for m in passage.mentions:
+            inside = (offsets[row, :, 0] < m.end) & (offsets[row, :, 1] > m.start)
+            labels[row, inside] = objects.index(m.object) if m.sure else IGNORE
+    return labels
+
+
+class TextBatches(Dataset):
+    """Batch number ``step`` of an epoch, the same each time: a resumed run sees what an unbroken one would.
+
+    drills: share of the batches that are a few words each, dense with names, instead of passages as people wrote them.
+    """
+
+    def __init__(
+        self, mill: PassageMill, tokenizer: PreTrainedTokenizerFast, objects: tuple[str, ...], steps: int, seed: tuple[int, int],
+        drills: float = 0.0, tokens: int = TOKENS, padding: str = "longest",
+    ) -> None:  # fmt: skip
+        self.mill, self.tokenizer, self.objects, self.steps, self.seed = mill, tokenizer, objects, steps, seed
+        self.drills, self.tokens, self.padding = drills, tokens, padding
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Texts:
+        rng = np.random.default_rng((*self.seed, step))
+        drill = rng.random() < self.drills
+        high = int(rng.choice([6, 12]) if drill else rng.choice(LENGTHS, p=LENGTH_SHARES))
+        count = max(16, min(160, int(self.tokens / (1.5 * high))))
+        draw = self.mill.drill if drill else self.mill.draw
+        drawn = [draw(rng, max(3, high * 2 // 3), high) for _ in range(count)]
+        passages = [p for p, _ in drawn]
+        enc = self.tokenizer([p.text for p in passages], truncation=True, padding=self.padding, return_offsets_mapping=True, return_tensors="pt")
+        index = {o: k for k, o in enumerate(self.objects)}
+        named, touched = (torch.zeros(count, len(index), dtype=torch.bool) for _ in range(2))
+        for i, p in enumerate(passages):
+            named[i, [index[o] for o in p.named]] = True
+            touched[i, [index[o] for o in p.touched]] = True
+        shown = torch.tensor([index[o] for _, o in drawn])
+        return Texts(
+            enc["input_ids"], enc["attention_mask"], piece_labels(passages, enc["offset_mapping"], self.objects), named, touched, shown,
+            seed=int(rng.integers(2**40)),
+        )  # fmt: skip
+
+
+def text_batches(data: TextBatches, first: int, workers: int | None = None) -> Iterator[Texts]:
+    """The batches from number ``first`` on, in order, made ahead by worker processes (none: here)."""
+    workers = max(0, min(14, (os.cpu_count() or 1) - 2)) if workers is None else workers
+    more: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
+    # One thread a worker, or the tokenizer's and torch's own threads would fight for the cores.
+    loader = DataLoader(data, batch_size=None, sampler=range(first, len(data)), num_workers=workers, worker_init_fn=_alone, **more)
+    return iter(loader)
+
+
+def _alone(_worker: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A batch's pictures. pixels: float32 [R, 3, S, S] in 0..1, first the one of each passage, then collages, then pictures of nothing; presence: bool
+    [R, objects], what each shows; collages: how many, and where their items lie."""
+
+    pixels: Tensor
+    presence: Tensor
+    singles: int
+    collages: Collages
+
+
+class Album:
+    """All training pictures on the device, drawn and varied there.
+
+    collage_share, nothing_share: collages and pictures of nothing to one picture of a thing.
+    """
+
+    def __init__(
+        self, pictures: Pictures, size: int, device: torch.device, pages: Tensor, strength: float = 0.6, collage_share: float = 0.5,
+        nothing_share: float = 0.12, most: int = 128,
+    ) -> None:  # fmt: skip
+        self.pixels = torch.from_numpy(np.array(pictures.pixels)).to(device)
+        self.size, self.device, self.pages, self.objects = size, device, pages.to(device), len(pictures.objects)
+        self.strength, self.collage_share, self.nothing_share, self.most = strength, collage_share, nothing_share, most
+        # Paintings count twice: they are few, and what the page is asked about.
+        weight = torch.from_numpy(np.where(pictures.sources == "pacs-art", 2.0, 1.0)).float()
+        labels = torch.from_numpy(pictures.labels)
+        self.rows = [torch.nonzero(labels == k).flatten() for k in range(self.objects)]
+        self.weights = [weight[r] for r in self.rows]
+
+    def draw(self, shown: Tensor, seed: int) -> Shown:
+        """A picture of each object in ``shown`` [B] (at most ``most`` of them), and collages of these, and pictures of nothing."""
+        shown = shown[: self.most].cpu()
+        chooser = torch.Generator().manual_seed(seed)
+        rows = torch.stack([self.rows[k][torch.multinomial(self.weights[k], 1, generator=chooser)[0]] for k in shown.tolist()])
+        generator = torch.Generator(self.device).manual_seed(seed)
+        views = random_view(self.pixels[rows.to(self.device)], self.size, generator, self.strength)
+        labels = shown.to(self.device)
+        count = max(2, int(len(views) * self.collage_share))
+        mixed = collages(views[:count], labels[:count], generator)
+        empty = nothing(max(1, int(len(views) * self.nothing_share)), self.size, generator, self.pages)
+        presence = torch.zeros(len(views) + count + len(empty), self.objects + 1, dtype=torch.bool, device=self.device)
+        presence[torch.arange(len(views)), labels] = True
+        items = torch.where(mixed.objects < 0, self.objects, mixed.objects)  # the last column takes what is not there
+        presence[len(views) : len(views) + count].scatter_(1, items, True)
+        return Shown(torch.cat([views, mixed.pixels, empty]), presence[:, :-1], len(views), mixed)
+
+
+def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator, no_per_yes: int = 2) -> tuple[Tensor, Tensor]:
+    """Pairs of a batch: each passage with its picture and with a collage that shows what it names (YES), with pictures and a collage that show nothing it
+    may name, and some with a picture of nothing (NO).
+
+    Returns: pairs int64 [P, 2] (passage, picture) and labels float32 [P].
+    """
+    device, count = texts.named.device, shown.singles
+    total, mixed = len(shown.presence), len(shown.collages.objects)
+    fits = texts.named.float() @ shown.presence.float().T > 0  # [B, R]
+    clashes = texts.touched.float() @ shown.presence.float().T > 0
+    score = torch.rand(fits.shape, generator=generator, device=device)
+    kinds = {"single": slice(0, count), "collage": slice(count, count + mixed), "nothing": slice(count + mixed, total)}
+    own = torch.arange(count, device=device)
+    pairs, labels = [torch.stack([own, own], 1)], [torch.ones(count, device=device)]
+
+    def add(allowed: Tensor, kind: str, many: int, label: float, share: float = 1.0) -> None:
+        """Up to ``many`` random pictures of a kind for that share of the passages."""
+        part = kinds[kind]
+        best = torch.where(allowed[:, part], score[:, part], -1.0).topk(min(many, part.stop - part.start), dim=1)
+        rows, columns = torch.nonzero((best.values >= 0) & (score[:, :1] < share), as_tuple=True)
+        pairs.append(torch.stack([rows, best.indices[rows, columns] + part.start], 1))
+        labels.append(torch.full((len(rows),), label, device=device))
+
+    add(fits, "collage", 1, 1.0, 0.6)
+    add(~clashes, "single", no_per_yes, 0.0)
+    add(~clashes, "collage", 1, 0.0, 0.6)
+    add(~clashes, "nothing", 1, 0.0, 0.25)
+    return torch.cat(pairs), torch.cat(labels)

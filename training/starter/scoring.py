@@ -1,0 +1,122 @@
+"""Scores of pairs, pictures encoded once: logits, the gate's openings, and what becomes of the answers when the gate is shut or wide open."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from musti_model.fusion import Opened, Words
+from musti_model.image_tower import ImageTokens
+from musti_model.model import MustiModel
+
+from ..metrics import best_threshold, collapsed, scores, sigmoid
+from .augment import plain_view
+from .pairs import Pair
+from .passages import Passage
+
+MODES: tuple[Opened, ...] = ("learned", "shut", "open")
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@torch.inference_mode()
+def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> dict[str, ImageTokens]:
+    """Pictures (uint8 [N, S, S, 3]) as image tokens, kept in bfloat16 on the model's device."""
+    device = next(model.parameters()).device
+    model.eval()
+    kept: dict[str, list[Tensor]] = {n: [] for n in model.branches}
+    grids = {}
+    for start in range(0, len(pixels), batch):
+        part = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
+        for name, branch in model.branches.items():
+            mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
+            with _autocast(device):
+                image = model.encode_image(name, (plain_view(part, branch.config.image_size) - mean) / std)
+            kept[name].append(image.tokens.bfloat16())
+            grids[name] = image.grid
+    return {n: ImageTokens(torch.cat(parts), grids[n]) for n, parts in kept.items()}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Of N pairs. logits: {mode: [N]} with the gate as learned, shut and open; openings: [N] lists, mean over the branches of how far the gate opens at each
+    wordpiece; offsets: [N] arrays [T, 2], their characters."""
+
+    logits: dict[str, np.ndarray]
+    openings: list[np.ndarray]
+    offsets: list[np.ndarray]
+
+
+@torch.inference_mode()
+def score_pairs(
+    model: MustiModel, tokenizer: PreTrainedTokenizerBase, encoded: dict[str, ImageTokens], passages: Sequence[Passage], pairs: Sequence[Pair],
+    batch: int = 96, modes: Sequence[Opened] = ("learned",),
+) -> Scored:  # fmt: skip
+    """Pairs by their passages' length; each batch cut to its longest, each of its passages read once."""
+    device = next(model.parameters()).device
+    model.eval()
+    order = sorted(range(len(pairs)), key=lambda i: (len(passages[pairs[i].passage].text), pairs[i].passage))
+    logits = {m: np.zeros(len(pairs)) for m in modes}
+    openings: list[np.ndarray] = [np.zeros(0)] * len(pairs)
+    offsets: list[np.ndarray] = [np.zeros((0, 2))] * len(pairs)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        texts = list(dict.fromkeys(pairs[i].passage for i in rows))
+        enc = tokenizer(
+            [passages[t].text for t in texts], truncation=True, padding=model.config.tokenizer_padding, return_offsets_mapping=True, return_tensors="pt"
+        )
+        of_row = torch.tensor([texts.index(pairs[i].passage) for i in rows], device=device)
+        pictures = torch.tensor([pairs[i].picture for i in rows], device=device)
+        chosen = {n: ImageTokens(t.tokens[pictures].float(), t.grid) for n, t in encoded.items()}
+        with _autocast(device):
+            words = model.words(enc["input_ids"].to(device), enc["attention_mask"].to(device))
+            asked = Words(words.text[of_row], words.mask[of_row], None if words.read is None else words.read[of_row])
+            for mode in modes:
+                logits[mode][rows] = model.match_words(chosen, asked, gate=mode).logits.float().cpu().numpy()
+            met = [model.fusion.meet(image, asked) for image in chosen.values()] if model.fusion.gated else []
+        if met:
+            mean = torch.stack([model.fusion.shares(asked, m).float() for m in met]).mean(0).cpu().numpy()
+            for at, i in enumerate(rows):
+                length = int(asked.mask[at].sum())
+                openings[i], offsets[i] = mean[at, :length], enc["offset_mapping"][of_row[at].item(), :length].numpy()
+    return Scored(logits, openings, offsets)
+
+
+def pair_scores(model: MustiModel, scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pair], threshold: float | None = None) -> dict:
+    """F1-macro and the rest with the gate as learned; without ``threshold`` the best one is chosen. "lost": F1-macro lost with the gate shut, and open
+    at every word, at the same threshold; "widest": share of YES pairs whose widest open word names the shared object."""
+    labels = np.array([p.label for p in pairs])
+    probabilities = {m: sigmoid(z / model.config.temperature) for m, z in scored.logits.items()}
+    learned = probabilities["learned"]
+    threshold = best_threshold(labels, learned) if threshold is None else threshold
+    result = scores(labels, learned, threshold, [passages[p.passage].language for p in pairs])
+    lost = {m: result["f1_macro"] - scores(labels, p, threshold)["f1_macro"] for m, p in probabilities.items() if m != "learned"}
+    return result | {
+        "threshold": threshold, "score": result["f1_macro"], "collapsed": collapsed(learned), "lost": lost,
+        "widest": widest_names(scored, passages, pairs),
+    }  # fmt: skip
+
+
+def word_openings(scored: Scored, row: int, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Mean opening of the wordpieces of each word (characters start, end) of one pair; 0 where none was read."""
+    opening, offsets = scored.openings[row], scored.offsets[row]
+    inside = [(offsets[:, 0] < end) & (offsets[:, 1] > start) for start, end in spans]
+    return np.array([opening[i].mean() if i.any() else 0.0 for i in inside])
+
+
+def widest_names(scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pair]) -> float:
+    """Share of the YES pairs whose widest open wordpiece lies in a name of the shared object."""
+    hits = []
+    for row, pair in enumerate(pairs):
+        opening, offsets = scored.openings[row], scored.offsets[row]
+        if not pair.label or not len(opening):
+            continue
+        real = offsets[:, 1] > offsets[:, 0]
+        start, end = offsets[np.where(real, opening, -1).argmax()]
+        hits.append(any(m.object == pair.object and m.start < end and m.end > start for m in passages[pair.passage].mentions))
+    return float(np.mean(hits)) if hits else 0.0

@@ -1,0 +1,111 @@
+"""The starter before any training: pretrained towers put together, and prototypes of the objects made of the text tower's own words for them."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from musti_model.config import preset
+from musti_model.model import MustiModel
+
+from .lexicon import LANGUAGES, Lexicon
+
+TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "vit_small_patch14_dinov2.safetensors"
+
+
+def load_tokenizer(folder: Path, length: int) -> PreTrainedTokenizerFast:
+    """The text tower's own tokenizer. folder: of the tower."""
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), model_max_length=length, bos_token="<s>", cls_token="<s>", eos_token="</s>",
+        sep_token="</s>", pad_token="<pad>", unk_token="<unk>", model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tuple[MustiModel, PreTrainedTokenizerFast]:
+    """The preset "starter" with the weights of ``data/pretrained``.
+
+    Args:
+        objects: what the naming head shall know. changes: of the preset.
+
+    Raises: FileNotFoundError for a tower that is not there; RuntimeError for one of another shape.
+    """
+    folder = data / "pretrained"
+    model = MustiModel(preset("starter", objects=objects, **changes)).eval()
+    _load_vit(model.branches["vit"].backbone, load_file(folder / VIT))
+    cnn = {k: v for k, v in load_file(folder / CNN).items() if not k.startswith("classifier.")}
+    model.branches["cnn"].backbone.load_state_dict(cnn)
+    text = load_file(folder / TEXT / "model.safetensors")
+    for name in ("embeddings", "encoder"):
+        part = getattr(model.text, name)
+        own = part.state_dict()
+        part.load_state_dict({k: text[f"{name}.{k}"].float() for k in own if f"{name}.{k}" in text}, strict=True)
+    tokenizer = load_tokenizer(folder / TEXT, model.config.text_length)
+    _norm_as_it_is(model, tokenizer)
+    if model.prototypes is not None:
+        name_objects(model, tokenizer)
+    return model, tokenizer
+
+
+def _load_vit(vit: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """The first blocks of a deeper ViT, its positions resampled to the grid of this one."""
+    grid = vit.patch_embed.grid_size
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"].float(), grid, num_prefix_tokens=vit.num_prefix_tokens)
+    own = vit.state_dict()
+    vit.load_state_dict({k: state[k].float() for k in own}, strict=True)
+
+
+@torch.inference_mode()
+def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The gate's LayerNorm comes after that of the embeddings: it starts as near to doing nothing as a LayerNorm can."""
+    words = [f for tag in LANGUAGES for f in Lexicon(tag, model.config.objects).forms()[:200]]
+    ids = tokenizer(words, padding=True, return_tensors="pt")
+    states = model.text.embed(ids["input_ids"])[ids["attention_mask"].bool()]
+    model.fusion.norm.weight.data.fill_(states.std(-1, correction=0).mean())
+    model.fusion.norm.bias.data.fill_(states.mean())
+
+
+@torch.inference_mode()
+def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256) -> Tensor:
+    """Each name read alone, mean of its wordpieces' states, before the common space. -> [names, H]."""
+    device = next(model.parameters()).device
+    result = []
+    for start in range(0, len(names), batch):
+        ids = tokenizer(names[start : start + batch], padding=True, return_tensors="pt").to(device)
+        mask = ids["attention_mask"].clone()
+        last = mask.sum(1) - 1
+        mask[:, 0] = 0
+        mask[torch.arange(len(mask)), last] = 0
+        text = model.text.embed(ids["input_ids"])
+        states = model.text.encode(model.fusion.fuse(text, None), ids["attention_mask"])
+        result.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
+    return torch.cat(result).float().cpu()
+
+
+def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Prototypes: mean state of an object's names, each language counting alike, less what all names have in common; words are named from the first step."""
+    rows = [(o, tag, form) for tag in LANGUAGES for o, form in _plain_names(tag, model.config.objects)]
+    states = name_states(model, tokenizer, [form for *_, form in rows])
+    centred = F.normalize(states - states.mean(0), dim=-1)
+    means = []
+    for name in model.config.objects:
+        by_language = [centred[[i for i, (o, t, _) in enumerate(rows) if (o, t) == (name, tag)]] for tag in LANGUAGES]
+        means.append(torch.stack([part.mean(0) for part in by_language if len(part)]).mean(0))
+    with torch.no_grad():
+        model.prototypes.copy_(F.normalize(torch.stack(means), dim=-1))
+        if getattr(model.fusion, "space", None) is not None:
+            model.fusion.space.word.bias.copy_(-states.mean(0))
+
+
+def _plain_names(language: str, objects: tuple[str, ...]) -> list[tuple[str, str]]:
+    lexicon = Lexicon(language, objects)
+    return [(o, form) for o, names in lexicon.names.items() for n in names if not n.ambiguous for form in list(n.forms.values())[:2]]
+
+
+def fingerprint(model: MustiModel) -> str:
+    """Of the configuration, for run.json."""
+    return json.dumps(model.config.to_dict(), sort_keys=True)
