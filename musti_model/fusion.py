@@ -164,10 +164,11 @@ class CommonSpace(nn.Module):
     def look(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """queries [B or 1, T, H], already in the common space; image tokens [B or 1, N, H] -> weights [B, T, N] over the places (the whole, token 0, gets
         0), rows sum to 1; and agreement [B, T], the mean of the cosines by these weights."""
-        keys = F.normalize(self.place(tokens[:, 1:]).float(), dim=-1)
-        cosines = F.normalize(queries.float(), dim=-1) @ keys.transpose(1, 2)  # [B, T, places]
-        weights = (self.tau * cosines).softmax(-1)
-        return F.pad(weights, (1, 0)), (weights * cosines).sum(-1)
+        with torch.autocast(tokens.device.type, enabled=False):  # the gate is steep: half precision would be seen in it
+            keys = F.normalize(self.place(tokens[:, 1:].float()), dim=-1)
+            cosines = F.normalize(queries.float(), dim=-1) @ keys.transpose(1, 2)  # [B, T, places]
+            weights = (self.tau * cosines).softmax(-1)
+            return F.pad(weights, (1, 0)), (weights * cosines).sum(-1)
 
 
 class Gated(Fusion):

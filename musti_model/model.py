@@ -11,12 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .attention import bert_attention, vit_attention
 from .config import MustiConfig
 from .fusion import Met, Opened, Words, make_fusion, place_weights
 from .image_tower import ImageTokens, ImageTower
+from .storage import restored
 from .text_tower import TextTower
 
 SHARPNESS = 16.0  # of naming: logits are this times a cosine
@@ -99,6 +101,12 @@ class MustiModel(
         if Path(source).is_dir():
             MustiConfig.load(source)
         return super().from_pretrained(source, strict=strict, **options)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: "MustiModel", model_file: str, map_location: str, strict: bool) -> "MustiModel":
+        """How the mixin reads the file: weights may be stored in fewer bits (``storage``)."""
+        model.load_state_dict(restored(load_file(model_file, device=str(map_location))), strict=strict)
+        return model
 
     def _start_gently(self) -> None:
         """Image vector = half whole-picture token and half mean, equal votes."""

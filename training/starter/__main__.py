@@ -1,8 +1,8 @@
 """``python -m training.starter --data DIR --out assets/starter``: everything from raw material to the embedded weights.
 
-Stages, each resumable: images (backbones learn to name objects), words (text learns what names mean), match (focal loss on pairs), finish
-(threshold and temperature from dev pairs, scores, baselines, card). DIR holds images/<object>.zip, musti/musti-train.json,
-corpora/odeuropa-<language>.txt; see training/README.md.
+Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal loss), finish (8-bit weights,
+threshold and temperature from dev pairs, scores, card). DIR holds pretrained/, images/<object>.zip, musti/musti-train.json,
+corpora/odeuropa-<language>.txt; see training/README.md. Minutes on a large GPU, days on two cores.
 """
 
 import argparse
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import torch
 
-from musti_model.config import preset
-from musti_model.model import MustiModel
-
 from ..memory import keep_freed_memory
-from .finish import finish, recorded_seconds
+from .finish import finish
 from .pictures import load_pictures
-from .stages import Workshop, finished_backbones, images_stage, match_stage, words_stage
+from .stages import Workshop, match_stage, names_stage
+from .towers import name_objects, starter_model
 
 
 def main() -> None:
@@ -26,32 +24,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints (about 2 GB)")
-    parser.add_argument("--words-epochs", type=int, default=40)
-    parser.add_argument("--match-epochs", type=int, default=10)
-    parser.add_argument("--finish", action="store_true", help="train no further: finish with the best epoch so far")
-    parser.add_argument("--backbones", type=Path, help="folder of starter weights whose image backbones are taken as they are")
+    parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)")
+    parser.add_argument("--names-epochs", type=int, default=4)
+    parser.add_argument("--match-epochs", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=200, help="steps an epoch")
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
     started = time.time()
+
+    def told(what: str) -> None:
+        print(f"{time.time() - started:.0f} s: {what}", flush=True)
+
     pictures = load_pictures(options.data, options.work)
-    model = MustiModel(preset("starter", objects=pictures["train"].objects))
-    if options.backbones:
-        finished_backbones(model, options.backbones, options.work)
-    else:
-        for name, net in images_stage(model.config, pictures, options.work).items():
-            model.branches[name].backbone.load_state_dict(net.backbone.state_dict())
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    shop = Workshop(options.data, options.work, pictures, model)
-    if options.finish:
-        model.load_state_dict(torch.load(options.work / "match" / "best.pt", weights_only=True, map_location="cpu")["model"])
-    else:
-        words_stage(model, shop, options.work / "words", options.words_epochs)
-        match_stage(model, shop, options.work / "match", options.match_epochs)
-    metrics = finish(model, shop, options.work, options.out, recorded_seconds(options.work))
-    print(json.dumps({k: metrics[k] for k in ("dev", "test", "baselines")}, indent=1))
-    print(f"done, {time.time() - started:.0f} s in this run")
+    told("pictures are read")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = starter_model(options.data, pictures["train"].objects)
+    model.to(device)
+    name_objects(model, tokenizer)
+    shop = Workshop(options.data, pictures, model, tokenizer)
+    told("the towers stand, the passages are read")
+    names_stage(model, shop, options.work / "names", options.names_epochs, options.steps)
+    told("names are learned")
+    match_stage(model, shop, options.work / "match", options.match_epochs, options.steps)
+    told("pairs are learned")
+    metrics = finish(model, shop, options.work, options.out)
+    shown = {s: {k: metrics[s][k] for k in ("f1_macro", "auc", "ece", "lost", "widest", "gate_auc", "gate_in_quarter", "nothing_yes", "picture_top1")} for s in ("dev", "test")}
+    print(json.dumps(shown, indent=1))
+    told("done")
 
 
 if __name__ == "__main__":

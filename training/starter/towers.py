@@ -1,6 +1,5 @@
 """The starter before any training: pretrained towers put together, and prototypes of the objects made of the text tower's own words for them."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ def load_tokenizer(folder: Path, length: int) -> PreTrainedTokenizerFast:
 
 
 def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tuple[MustiModel, PreTrainedTokenizerFast]:
-    """The preset "starter" with the weights of ``data/pretrained``.
+    """The preset "starter" with the weights of ``data/pretrained``; ``name_objects`` comes next.
 
     Args:
         objects: what the naming head shall know. changes: of the preset.
@@ -46,8 +45,6 @@ def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tu
         part.load_state_dict({k: text[f"{name}.{k}"].float() for k in own if f"{name}.{k}" in text}, strict=True)
     tokenizer = load_tokenizer(folder / TEXT, model.config.text_length)
     _norm_as_it_is(model, tokenizer)
-    if model.prototypes is not None:
-        name_objects(model, tokenizer)
     return model, tokenizer
 
 
@@ -104,8 +101,3 @@ def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
 def _plain_names(language: str, objects: tuple[str, ...]) -> list[tuple[str, str]]:
     lexicon = Lexicon(language, objects)
     return [(o, form) for o, names in lexicon.names.items() for n in names if not n.ambiguous for form in list(n.forms.values())[:2]]
-
-
-def fingerprint(model: MustiModel) -> str:
-    """Of the configuration, for run.json."""
-    return json.dumps(model.config.to_dict(), sort_keys=True)
