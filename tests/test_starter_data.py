@@ -1,5 +1,6 @@
 """The starter's raw material: names found and swapped, offsets that hold, pairs without a shortcut, the text side's score."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from training.starter.lexicon import LANGUAGES, Lexicon
+from training.starter.lexicon import FOLDER, LANGUAGES, Lexicon, held_out_forms
 from training.starter.pairs import balanced_pairs
-from training.starter.passages import Passage, PassageMill, sprinkle, swap, wear, window
+from training.starter.passages import Passage, PassageMill, load_passages, sprinkle, swap, wear, window
 from training.starter.pictures import Pictures, split_of
 from training.starter.reading import reading_scores
 
@@ -112,3 +113,71 @@ def test_reading_scores_by_hand(lexicons, tokenizer):
     model.name_vector = lambda states: torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0]).expand(*states.shape[:-1], 5)
     result = reading_scores(model, tokenizer, [dogs, other])
     assert result["recall"] == 3 / 5 and result["precision"] == 1 / 2  # a rose is a flower
+
+
+def test_held_out_names_are_in_no_training_lexicon():
+    objects = tuple(json.loads((FOLDER / "en.json").read_text()))
+    table = json.loads((FOLDER / "held_out.json").read_text())
+    assert set(table) == {*LANGUAGES, "nl"} and set(table["nl"]) == set(objects)
+    for language in LANGUAGES:
+        held = held_out_forms(language)
+        trained, unseen, both = (Lexicon(language, objects, words=w) for w in ("trained", "held out", "all"))
+        assert len(table[language]) >= 25 and len(unseen.forms()) >= 25
+        assert not set(trained.forms()) & set(held) and set(held) == {*unseen.forms()}
+        assert set(both.forms()) >= set(trained.forms()) | set(held)
+        assert all(unseen.find(form)[0].object == name for form, name in held.items())
+    english = Lexicon("en", objects)
+    text = "The mares and the herring lay by a haunch of venison, the nosegay by the horse."
+    assert {m.object for m in english.find(text)} == {"horse"} and english.find(text)[0].start == text.index("horse")
+    assert [m.object for m in Lexicon("it", objects).find("il mare")] == ["sea"]  # a mare is a horse in English alone
+
+
+def test_passages_with_held_out_names_are_not_trained_on(tmp_path):
+    """A hundred sentences with one and a hundred without; in dev and test the name is found, but not surely, so that it makes no NO."""
+    (tmp_path / "corpora").mkdir()
+    ends = [" ".join(("ab" * 9)[i % 7 :: 1 + j % 3] + str(i * j) for j in range(9)).replace("0", "zero") for i in range(300)]
+    lines = [f"Number {'abcdefghij'[i % 10]} {e}: the {'mares' if i % 2 else 'horses'} went out to the dogs." for i, e in enumerate(ends)]
+    (tmp_path / "corpora" / "odeuropa-en.txt").write_text("\n".join(lines))
+    lexicon = {"en": Lexicon("en", ("dog", "horse"))}
+    splits = load_passages(tmp_path, lexicon, doubtful={"en": {"number": "dog", "went": "horse"}})
+    assert splits["train"] and not any("mares" in p.text for p in splits["train"])
+    held = [p for s in ("dev", "test") for p in splits[s] if "mares" in p.text]
+    assert held and all("horse" in p.touched and "horse" not in p.named for p in held)
+    for p in splits["train"]:
+        words = [(p.text[m.start : m.end], m.object, m.sure) for m in p.mentions]
+        assert words == [("Number", "dog", False), ("horses", "horse", True), ("went", "horse", False), ("dogs", "dog", True)]
+
+
+def test_neighbours_are_joined_for_training(tmp_path):
+    """One document of 2,000 words: no passage of train is longer than four windows, joined ones go on where the last ended, offsets hold."""
+    (tmp_path / "corpora").mkdir()
+    words = [f"{'dog' if i % 10 == 3 else 'w' + 'abcdefghij'[i // 10 % 10] + 'abcdefghij'[i // 100 % 10] + 'abcdefghijklmnopqrst'[i // 1000]}" for i in range(9000)]
+    (tmp_path / "corpora" / "odeuropa-en.txt").write_text(" ".join(words))
+    train = load_passages(tmp_path, {"en": Lexicon("en", ("dog",))})["train"]
+    lengths = {len(p.text.split()) for p in train}
+    assert lengths <= {90, 180, 270, 360} and 360 in lengths
+    whole = " ".join(words)
+    for p in train:
+        assert p.text in whole and p.text.count("dog") == len(p.mentions)
+        assert all(p.text[m.start : m.end] == "dog" for m in p.mentions)
+
+
+def test_windows_around_a_name_may_begin_anywhere(lexicons):
+    p = passage(lexicons, "en")
+    name = p.mentions[1]
+    rng = np.random.default_rng(0)
+    made = [window(p, rng, name, 5, 6) for _ in range(300)]
+    starts = {p.text.index(q.text) for q in made}
+    assert all(name.object in q.named and len(q.text.split()) == 5 for q in made)
+    assert len(starts) == 5  # the name stands first, ..., fifth
+
+
+def test_wear_moves_what_follows_with_it(lexicons):
+    """Wear alters letters alone: as many spaces stand before a name's beginning and end as before, and none inside these words."""
+    p = passage(lexicons, "sl")
+    for seed in range(60):
+        q = wear(p, np.random.default_rng(seed), 0.15)
+        for m in q.mentions:
+            before = [n for n in p.mentions if n.object == m.object and p.text[: n.start].count(" ") == q.text[: m.start].count(" ")]
+            assert len(before) == 1 and not any(c in " .," for c in q.text[m.start : m.end])
+            assert q.text[: m.start].endswith(" ") or not m.start

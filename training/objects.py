@@ -67,7 +67,7 @@ class Vocabulary:
 
 
 def _lexicon(tag: str) -> Lexicon:
-    return Lexicon(tag, tuple(json.loads((FOLDER / f"{tag}.json").read_text(encoding="utf-8"))))
+    return Lexicon(tag, tuple(json.loads((FOLDER / f"{tag}.json").read_text(encoding="utf-8"))), words="all")
 
 
 def _from_csv(folder: Path) -> dict[str, Lexicon]:

@@ -1,13 +1,17 @@
 """How objects are named, by language: finding names in passages, and swapping one object's name for another's.
 
 The tables are ``training/lexicon/<language>.json``: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?, "old"?,
-"kind"?}, ...]}.
+"kind"?}, ...]}. ``held_out.json`` lists, by language and object, forms that training never sees, so that one can tell afterwards what the
+text encoder knew by itself; in Dutch ("nl") all are held out.
 """
 
 import json
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +26,7 @@ DETERMINERS = {
     "fr": "le la les un une des du de ce cet cette ces son sa ses mon ma mes leur leurs au aux",
     "it": "il lo la i gli le un uno una del dello della dei degli delle al alla ai alle di questo questa suo sua con",
     "sl": "ta to te ti tega te svoj svojo moj njegov z s iz od na",
+    "nl": "de het een den der des dit dat deze die zijn haar mijn ons onze uw hun geen elke ieder met van",
 }
 _ELISION = re.compile(r"^(?:[ldcjmtsnLDCJMTSN]|qu|dell|all|nell|sull|dall|un|Dell|All|Un)['’](?=\w)")
 
@@ -54,18 +59,43 @@ def fold(text: str) -> str:
     return text.replace("ſ", "s").replace("’", "'").lower()
 
 
+def held_out_forms(language: str, folder: Path = FOLDER) -> dict[str, str]:
+    """Forms that training never sees, as they are looked up (folded) -> object. Empty for a folder that holds none out."""
+    path = folder / "held_out.json"
+    table = json.loads(path.read_text(encoding="utf-8")).get(language, {}) if path.exists() else {}
+    return {_key(form): name for name, forms in table.items() for form in forms}
+
+
+def _key(form: str) -> str:
+    return " ".join(fold(form).split())
+
+
 class Lexicon:
     """The names of one language.
+
+    Args:
+        words: "trained" leaves out the names that are held out, "held out" has none but these, "all" has both.
 
     Raises: FileNotFoundError for a language without a table.
     """
 
-    def __init__(self, language: str, objects: tuple[str, ...], folder: Path = FOLDER) -> None:
+    def __init__(
+        self, language: str, objects: tuple[str, ...], folder: Path = FOLDER, words: Literal["trained", "held out", "all"] = "trained"
+    ) -> None:
         table = json.loads((folder / f"{language}.json").read_text(encoding="utf-8"))
+        held = held_out_forms(language, folder)
+
+        def wanted(name: str, forms: dict[str, str]) -> bool:
+            if words == "held out":
+                return any(held.get(_key(f)) == name for f in forms.values())
+            # Nor one that holds such a word: "haunch of venison".
+            return words == "all" or not any(w in held for f in forms.values() for w in (_key(f), *re.split(r"[\s'-]", _key(f))))
+
         names = {
             o: [
                 Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False), n.get("old", False) or n.get("kind", False))
                 for n in table.get(o, [])
+                if wanted(o, n["forms"])
             ]
             for o in objects
         }
@@ -81,12 +111,13 @@ class Lexicon:
     def _fill(self, language: str, names: dict[str, list[Name]]) -> None:
         self.language, self.names = language, names
         self._determiners = set(DETERMINERS[language].split())
+        self._drawn: dict[tuple[str, ...], tuple[list[Name], list[float]]] = {}
         self._forms: dict[str, tuple[Name, str]] = {}
         for names in self.names.values():
             for name in names:
                 for tag, form in name.forms.items():
-                    self._forms.setdefault(" ".join(fold(form).split()), (name, tag))
-        self._longest = max((len(f.split()) for f in self._forms), default=1)
+                    self._forms.setdefault(_key(form), (name, tag))
+        self._longest = max((len(WORD.findall(f)) for f in self._forms), default=1)
 
     def forms(self) -> list[str]:
         """All forms, as they are looked up (case folded)."""
@@ -118,21 +149,26 @@ class Lexicon:
 
     def replacement(self, mention: Mention, target: str, rng: np.random.Generator) -> str | None:
         """A form of ``target`` in the inflection of ``mention`` (same gender preferred), or None where there is none."""
-        names = self.names.get(target, [])
-        fitting = [n for n in names if mention.tag in n.forms]
-        same = [n for n in fitting if n.gender == mention.gender]
-        name = _draw_name(same if same and rng.random() < 0.5 else fitting or names, rng)
+        same = self._choice(target, mention.tag, mention.gender)
+        fitting = same if same[0] and rng.random() < 0.5 else self._choice(target, mention.tag)
+        name = _draw_name(fitting if fitting[0] else self._choice(target), rng)
         return None if name is None else name.forms.get(mention.tag) or next(iter(name.forms.values()))
 
     def any_form(self, target: str, rng: np.random.Generator) -> str | None:
         """Any inflected form of any name of ``target``, or None where there is none."""
-        name = _draw_name(self.names.get(target, []), rng)
+        name = _draw_name(self._choice(target), rng)
         return None if name is None else list(name.forms.values())[int(rng.integers(len(name.forms)))]
 
+    def _choice(self, target: str, *narrowed: str) -> tuple[list[Name], list[float]]:
+        """The names of ``target`` (with this tag; of this gender), and their weights added up; kept, as training draws from few again and again."""
+        key = (target, *narrowed)
+        if key not in self._drawn:
+            names = [n for n in self.names.get(target, []) if n.forms]
+            names = [n for n in names if (not narrowed or narrowed[0] in n.forms) and (len(narrowed) < 2 or n.gender == narrowed[1])]
+            self._drawn[key] = names, list(accumulate(RARE if n.rare else 1.0 for n in names))
+        return self._drawn[key]
 
-def _draw_name(names: list[Name], rng: np.random.Generator) -> Name | None:
-    names = [n for n in names if n.forms]
-    if not names:
-        return None
-    weights = np.array([RARE if n.rare else 1.0 for n in names])
-    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+
+def _draw_name(choice: tuple[list[Name], list[float]], rng: np.random.Generator) -> Name | None:
+    names, sums = choice
+    return names[min(bisect_right(sums, rng.random() * sums[-1]), len(names) - 1)] if names else None

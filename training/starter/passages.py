@@ -1,15 +1,18 @@
 """Historical passages with the objects they name; split by passage, multiplied by swapping names and by OCR wear."""
 
 import json
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .lexicon import LANGUAGES, WORD, Lexicon, Mention
+from .lexicon import LANGUAGES, WORD, Lexicon, Mention, fold
 from .pictures import split_of
 
 WINDOW = 90  # words of a passage cut from a long document, about MUSTI's mean
+JOINED = 4  # so many neighbours of one document are joined again for training, so that it has long passages too
 
 
 @dataclass(frozen=True)
@@ -32,37 +35,106 @@ class Passage:
         return {m.object for m in self.mentions}
 
 
-def _documents(data: Path) -> list[tuple[str, str, str]]:
-    """(text, language, origin), long documents cut into windows that share no word."""
-    rows: dict[str, tuple[str, str, str]] = {}
+@dataclass(frozen=True)
+class _Piece:
+    """text; language; origin; document, number: where in which document it stands."""
+
+    text: str
+    language: str
+    origin: str
+    document: int = -1
+    number: int = 0
+
+
+def _documents(data: Path) -> list[_Piece]:
+    """All texts, long documents cut into windows that share no word."""
+    rows: dict[str, _Piece] = {}
     musti = data / "musti" / "musti-train.json"
     if musti.exists():
         for pair in json.loads(musti.read_text(encoding="utf-8"))["pairs"]:
-            rows[pair["text"]] = (pair["text"], pair["language"], "musti")
+            rows[pair["text"]] = _Piece(pair["text"], pair["language"], "musti")
+    document = 0
     for language in LANGUAGES:
         corpus = data / "corpora" / f"odeuropa-{language}.txt"
         for line in corpus.read_text(encoding="utf-8").splitlines() if corpus.exists() else []:
             words = line.split()
-            for start in range(0, len(words), WINDOW):
+            document += 1
+            for number, start in enumerate(range(0, len(words), WINDOW)):
                 text = " ".join(words[start : start + WINDOW])
-                rows[text] = (text, language, "corpora")
+                rows[text] = _Piece(text, language, "corpora", document, number)
     return list(rows.values())
 
 
-def load_passages(data: Path, lexicons: dict[str, Lexicon]) -> dict[str, list[Passage]]:
+def load_passages(
+    data: Path, lexicons: dict[str, Lexicon], doubtful: Mapping[str, Mapping[str, str]] | None = None, held: dict[str, Lexicon] | None = None
+) -> dict[str, list[Passage]]:
     """All passages by split. MUSTI texts are kept whole; a text that begins alike goes to the same split, and a passage of dev or
-    test half of whose words in a row are also in train is left out."""
-    splits: dict[str, list[Passage]] = {"train": [], "dev": [], "test": []}
-    for text, language, origin in _documents(data):
-        if language not in lexicons or len(WORD.findall(text)) < 8:
+    test half of whose words in a row are also in train is left out.
+
+    Args:
+        lexicons: by language; texts of other languages are left out.
+        doubtful: {language: {word, folded: object}}, words that may name an object (``doubtful_words``): found, but never surely.
+        held: names that training must not see; default: of ``held_out.json``. A passage with one of them is not in train, and elsewhere they
+            are found, but never surely.
+
+    In train, neighbours of one document are joined to passages of up to ``JOINED`` times ``WINDOW`` words.
+    """
+    if held is None:
+        held = {tag: Lexicon(tag, tuple(lexicon.names), words="held out") for tag, lexicon in lexicons.items()}
+    splits: dict[str, list[tuple[_Piece, Passage]]] = {"train": [], "dev": [], "test": []}
+    for piece in _documents(data):
+        if piece.language not in lexicons or len(WORD.findall(piece.text)) < 8:
             continue
-        mentions = tuple(lexicons[language].find(text))
-        key = "".join(text.lower().split())[:60]
-        splits[split_of(key, dev=0.12, test=0.12)].append(Passage(text, language, mentions, origin))
-    known = {s for p in splits["train"] for s in _shingles(p.text)}
-    for split in ("dev", "test"):
-        splits[split] = [p for p in splits[split] if not _mostly(p.text, known)]
-    return splits
+        split = split_of("".join(piece.text.lower().split())[:60], dev=0.12, test=0.12)
+        unseen = held[piece.language].find(piece.text) if piece.language in held else []
+        if unseen and split == "train":
+            continue
+        mentions = lexicons[piece.language].find(piece.text)
+        others = [Mention(m.start, m.end, m.object, m.tag, m.gender, False) for m in unseen]
+        others += _doubtful(piece.text, (doubtful or {}).get(piece.language, {}))
+        mentions = _apart(mentions, others)
+        splits[split].append((piece, Passage(piece.text, piece.language, mentions, piece.origin)))
+    known = {s for _, p in splits["train"] for s in _shingles(p.text)}
+    held_back = {split: [p for _, p in splits[split] if not _mostly(p.text, known)] for split in ("dev", "test")}
+    return {"train": _joined(splits["train"]), **held_back}
+
+
+def _doubtful(text: str, words: Mapping[str, str]) -> list[Mention]:
+    if not words:
+        return []
+    folded = ((m.start(), m.end(), fold(m.group())) for m in WORD.finditer(text))
+    return [Mention(start, end, words[word], "", "", False) for start, end, word in folded if word in words]
+
+
+def _apart(mentions: list[Mention], others: list[Mention]) -> tuple[Mention, ...]:
+    """Both in order; of the others only those that overlap none before them."""
+    taken = list(mentions)
+    for other in others:
+        if not any(m.start < other.end and m.end > other.start for m in taken):
+            taken.append(other)
+    return tuple(sorted(taken, key=lambda m: m.start))
+
+
+def _joined(pieces: list[tuple[_Piece, Passage]]) -> list[Passage]:
+    """Runs of neighbours put together, up to ``JOINED`` of them."""
+    result: list[Passage] = []
+    last, count = None, 0
+    for piece, passage in pieces:
+        follows = last is not None and piece.document == last.document >= 0 and piece.number == last.number + 1
+        if follows and count < JOINED:
+            before = result[-1]
+            moved = _moved(passage.mentions, len(before.text) + 1)
+            result[-1] = Passage(f"{before.text} {passage.text}", before.language, (*before.mentions, *moved), before.origin)
+            count += 1
+        else:
+            result.append(passage)
+            count = 1
+        last = piece
+    return result
+
+
+def _moved(mentions: tuple[Mention, ...] | list[Mention], by: int) -> tuple[Mention, ...]:
+    return tuple(Mention(m.start + by, m.end + by, m.object, m.tag, m.gender, m.sure) for m in mentions)
 
 
 def _shingles(text: str, size: int = 8) -> set[str]:
@@ -77,19 +149,39 @@ def _mostly(text: str, known: set[str]) -> bool:
     return bool(own) and len(own & known) >= len(own) / 2
 
 
-def window(passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int = 8, high: int = 160) -> Passage:
-    """A stretch of random length around ``keep`` (or anywhere), in whole words."""
-    spans = [(m.start(), m.end()) for m in WORD.finditer(passage.text)]
-    size = min(len(spans), int(rng.integers(low, high)))
-    first_must = next((i for i, s in enumerate(spans) if keep and s[1] > keep.start), None)
-    low_start = 0 if first_must is None else max(0, first_must - size + 1)
-    high_start = len(spans) - size if first_must is None else min(first_must, len(spans) - size)
+def word_spans(text: str) -> tuple[list[int], list[int]]:
+    """Where the words of a text begin and end."""
+    spans = [m.span() for m in WORD.finditer(text)]
+    return [s for s, _ in spans], [e for _, e in spans]
+
+
+def window(
+    passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int = 8, high: int = 160,
+    spans: tuple[list[int], list[int]] | None = None,
+) -> Passage:  # fmt: skip
+    """A stretch of random length around ``keep`` (or anywhere), in whole words. spans: the passage's ``word_spans``, where they are at hand."""
+    return _cut(passage, _stretch(spans or word_spans(passage.text), rng, keep, low, high))
+
+
+def _stretch(spans: tuple[list[int], list[int]], rng: np.random.Generator, keep: Mention | None, low: int, high: int) -> tuple[int, int]:
+    """Where the stretch begins and ends."""
+    starts, ends = spans
+    size = min(len(starts), int(rng.integers(low, high)))
+    low_start, high_start = 0, len(starts) - size
+    if keep:
+        first_must = bisect_left(ends, keep.start + 1)  # the first word that reaches into it
+        low_start, high_start = max(0, first_must - size + 1), min(first_must, high_start)
     start = int(rng.integers(min(low_start, high_start), high_start + 1))
-    a, b = spans[start][0], spans[start + size - 1][1]
+    a, b = starts[start], ends[start + size - 1]
     if keep:
         a, b = min(a, keep.start), max(b, keep.end)
-    inside = [replace(m, start=m.start - a, end=m.end - a) for m in passage.mentions if m.start >= a and m.end <= b]
-    return replace(passage, text=passage.text[a:b], mentions=tuple(inside))
+    return a, b
+
+
+def _cut(passage: Passage, stretch: tuple[int, int]) -> Passage:
+    a, b = stretch
+    inside = [m for m in passage.mentions if m.start >= a and m.end <= b]
+    return Passage(passage.text[a:b], passage.language, _moved(inside, -a), passage.origin)
 
 
 def swap(passage: Passage, mention: Mention, target: str, lexicon: Lexicon, rng: np.random.Generator) -> Passage | None:
@@ -110,10 +202,12 @@ def _rename(passage: Passage, mention: Mention, target: str, form: str) -> Passa
     moved = []
     for m in passage.mentions:
         if m is mention or m == mention:
-            moved.append(replace(m, end=m.start + len(form), object=target, sure=True))
+            moved.append(Mention(m.start, m.start + len(form), target, m.tag, m.gender, True))
+        elif m.start > mention.start:
+            moved.append(Mention(m.start + shift, m.end + shift, m.object, m.tag, m.gender, m.sure))
         else:
-            moved.append(replace(m, start=m.start + shift, end=m.end + shift) if m.start > mention.start else m)
-    return replace(passage, text=text, mentions=tuple(moved))
+            moved.append(m)
+    return Passage(text, passage.language, tuple(moved), passage.origin)
 
 
 _CONFUSED = {
@@ -124,25 +218,30 @@ _CONFUSED = {
 
 def wear(passage: Passage, rng: np.random.Generator, rate: float) -> Passage:
     """OCR wear: confused, lost, doubled characters at ``rate`` a character; offsets follow, names keep half their length."""
-    out, moved_at = [], np.zeros(len(passage.text) + 1, dtype=int)
-    draws = rng.random(len(passage.text))
-    length = 0
-    for i, c in enumerate(passage.text):
-        moved_at[i] = length
-        if draws[i] < rate and c.isalpha():
-            kind = rng.random()
-            options = _CONFUSED.get(c.lower(), "")
-            if kind < 0.65 and options:
-                c = options[int(rng.integers(len(options)))]
-            elif kind < 0.8:
-                c = ""
-            elif kind < 0.9:
-                c = c + c
-        out.append(c)
-        length += len(c)
-    moved_at[-1] = length
-    mentions = [replace(m, start=int(moved_at[m.start]), end=int(moved_at[m.end])) for m in passage.mentions]
-    return replace(passage, text="".join(out), mentions=tuple(m for m in mentions if m.end > m.start))
+    text = passage.text
+    hits = [i for i in np.flatnonzero(rng.random(len(text)) < rate).tolist() if text[i].isalpha()]
+    if not hits:
+        return passage
+    parts, shifts, last, shift = [], [0], 0, 0
+    for i, (kind, pick) in zip(hits, rng.random((len(hits), 2)).tolist()):
+        c = text[i]
+        options = _CONFUSED.get(c.lower(), "")
+        if kind < 0.65 and options:
+            c = options[int(pick * len(options))]
+        elif kind < 0.8:
+            c = ""
+        elif kind < 0.9:
+            c = c + c
+        parts += [text[last:i], c]
+        last, shift = i + 1, shift + len(c) - 1
+        shifts.append(shift)
+    parts.append(text[last:])
+
+    def at(position: int) -> int:
+        return position + shifts[bisect_left(hits, position)]
+
+    mentions = [Mention(at(m.start), at(m.end), m.object, m.tag, m.gender, m.sure) for m in passage.mentions]
+    return Passage("".join(parts), passage.language, tuple(m for m in mentions if m.end > m.start), passage.origin)
 
 
 def sprinkle(passage: Passage, targets: list[str], lexicon: Lexicon, rng: np.random.Generator) -> Passage:
@@ -154,7 +253,7 @@ def sprinkle(passage: Passage, targets: list[str], lexicon: Lexicon, rng: np.ran
     for spot, target in reversed(list(zip(spots, targets))):
         form = lexicon.any_form(target, rng)
         if form is not None:
-            at = replace(passage, mentions=(*passage.mentions, spot))
+            at = Passage(passage.text, passage.language, (*passage.mentions, spot), passage.origin)
             passage = _rename(at, spot, target, form)
     return passage
 
@@ -167,16 +266,25 @@ class PassageMill:
         self.naming = [p for p in passages if p.named]
         languages = [p.language for p in self.naming]
         counts = {language: languages.count(language) for language in set(languages)}
-        weights = np.array([1 / np.sqrt(counts[p.language]) * (2 if p.origin == "musti" else 1) for p in self.naming])
+        pieces = np.array([max(1, round(len(p.text.split()) / WINDOW)) if p.origin == "corpora" else 2 for p in self.naming])
+        weights = pieces / np.sqrt([counts[p.language] for p in self.naming])
         self.weights = np.cumsum(weights / weights.sum())
         self.by_language = {language: [p for p in passages if p.language == language] for language in counts}
+        self._spans: dict[int, tuple[list[int], list[int]]] = {}
+
+    def _stretch(self, passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int, high: int) -> tuple[int, int]:
+        """``_stretch``, with the places of the words kept for the next time."""
+        if id(passage) not in self._spans:  # the mill holds its passages: no other gets the same id
+            self._spans[id(passage)] = word_spans(passage.text)
+        return _stretch(self._spans[id(passage)], rng, keep, low, high)
 
     def drill(self, rng: np.random.Generator, low: int, high: int) -> tuple[Passage, str]:
         """A few words in one language with one to three names of random objects among them, and one of these objects."""
         language = list(self.by_language)[int(rng.integers(len(self.by_language)))]
         while True:
             passages = self.by_language[language]
-            passage = window(passages[int(rng.integers(len(passages)))], rng, None, low, high)
+            passage = passages[int(rng.integers(len(passages)))]
+            passage = _cut(passage, self._stretch(passage, rng, None, low, high))
             targets = [self.objects[int(k)] for k in rng.integers(len(self.objects), size=int(rng.integers(1, 4)))]
             passage = sprinkle(passage, targets, self.lexicons[language], rng)
             if rng.random() < 0.3:
@@ -191,15 +299,15 @@ class PassageMill:
             passage = self.naming[min(int(np.searchsorted(self.weights, rng.random())), len(self.naming) - 1)]
             sure = [m for m in passage.mentions if m.sure]
             mention = sure[int(rng.integers(len(sure)))]
-            target = mention.object
+            stretch = self._stretch(passage, rng, mention, low, high)
+            passage, target = _cut(passage, stretch), mention.object
             if rng.random() < 0.75:
                 target = self.objects[int(rng.integers(len(self.objects)))]
-                swapped = swap(passage, mention, target, self.lexicons[passage.language], rng)
+                kept = next(m for m in passage.mentions if m.start == mention.start - stretch[0])
+                swapped = swap(passage, kept, target, self.lexicons[passage.language], rng)
                 if swapped is None:
                     continue
-                index = passage.mentions.index(mention)
-                passage, mention = swapped, swapped.mentions[index]
-            passage = window(passage, rng, mention, low, high)
+                passage = swapped
             if rng.random() < 0.5:
                 passage = wear(passage, rng, float(rng.uniform(0.003, 0.04)))
             if target in passage.named:
