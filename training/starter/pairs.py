@@ -15,12 +15,14 @@ NO_PER_YES = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """picture: row in Pictures; passage: row in the list of passages; label: 1 YES, 0 NO; object: what the picture shows."""
+    """picture: row in Pictures; passage: row in the list of passages; label: 1 YES, 0 NO; object: what the picture shows; source: the
+    picture's, e.g. "pacs-art"."""
 
     picture: int
     passage: int
     label: int
     object: str
+    source: str = ""
 
 
 def balanced_pairs(pictures: Pictures, passages: list[Passage], seed: int, cap: int = 40, rounds: int = 3) -> list[Pair]:
@@ -41,13 +43,20 @@ def balanced_pairs(pictures: Pictures, passages: list[Passage], seed: int, cap: 
                 name = min(options, key=lambda o: (used[o], o))
                 yes.append((int(row), int(rng.choice(by_object[name]))))
                 used[name] += 1
-    pairs = [Pair(p, t, 1, pictures.objects[pictures.labels[p]]) for t, p in yes]
+    pairs = [pair_of(pictures, t, p, 1) for t, p in yes]
     for _ in range(NO_PER_YES):
-        pairs += [Pair(p, t, 0, pictures.objects[pictures.labels[p]]) for t, p in _shuffle_apart(yes, pictures, passages, rng)]
+        pairs += [pair_of(pictures, t, p, 0) for t, p in shuffle_apart(yes, pictures, passages, rng)]
     return pairs
 
 
-def _shuffle_apart(yes, pictures: Pictures, passages: list[Passage], rng: np.random.Generator) -> list[tuple[int, int]]:
+def pair_of(pictures: Pictures, passage: int, picture: int, label: int) -> Pair:
+    """The pair with what the picture shows and where it is from."""
+    return Pair(picture, passage, label, pictures.objects[pictures.labels[picture]], str(pictures.sources[picture]))
+
+
+def shuffle_apart(
+    yes: list[tuple[int, int]], pictures: Pictures, passages: list[Passage], rng: np.random.Generator
+) -> list[tuple[int, int]]:
     """The same passages with the same pictures in another order, such that no passage may name its picture's object."""
     order = rng.permutation(len(yes))
 
