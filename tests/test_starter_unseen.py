@@ -1,11 +1,17 @@
 """Names that training never sees, languages with few passages, and words that may be names."""
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertModel
 
-from training.starter.lexicon import LANGUAGES, Lexicon, held_out_forms
+from training.starter.doubtful import WordEncoder, doubtful_words
+from training.starter.lexicon import LANGUAGES, Lexicon, Name, held_out_forms
 from training.starter.pairs import balanced_pairs
 from training.starter.passages import Passage
 from training.starter.pictures import Pictures
@@ -85,3 +91,53 @@ def test_languages_with_few_pairs_get_swapped_ones(passages, pictures):
         assert (p.object in found) == bool(p.label)
     assert {p.object for p in pairs if p.label} == set(OBJECTS) - {"dog"}  # which stands in every passage
     assert swapped_pairs(pictures, passages, lexicons, base, least=1) == ([], [])
+
+
+def test_words_near_an_object_are_doubtful(tmp_path):
+    """Words begin with what they mean: "d..." lies at the dogs, "f..." at the fish, all others by themselves."""
+    names = {
+        "en": {"dog": ["dalmat", "dog", "doggy", "dot"], "fish": ["fish", "fin", "fishy", "flounder", "finchen"]},
+        "de": {"dog": ["dachs", "dogge", "dux"], "fish": ["fisch", "forelle", "fangfisch"]},
+    }
+    lexicons = {
+        tag: Lexicon.of(tag, {o: [Name(o, {"sg": w}) for w in words] for o, words in table.items()}) for tag, table in names.items()
+    }
+    calls = []
+
+    def encode(words: list[str]) -> np.ndarray:
+        calls.append(len(words))
+        rng = np.random.default_rng(len(words))
+        rows = rng.normal(0, 0.3, (len(words), 40)).astype(np.float32) + 5.0  # a common mean hides everything
+        for row, word in zip(rows, words, strict=True):
+            if word[0] in "df":
+                row["df".index(word[0])] += 6
+        return rows
+
+    letters = "abcghijklmn"
+    fill = " ".join(f"{a}{b}{c}" for a in letters for b in letters for c in letters)
+    texts = [("en", f"{fill} Doberman dog fínchén"), ("de", f"{fill} Flosse er Felchen"), ("fr", "chien")]
+    found = doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.1)
+    assert found.words["en"]["doberman"] == "dog" and found.words["en"]["fínchén"] == "fish" and "dog" not in found.words["en"]
+    assert {w: found.words["de"][w] for w in ("flosse", "felchen")} == {"flosse": "fish", "felchen": "fish"}
+    assert found.found["en"] >= 0.8 and found.looked == {"en": 1333, "de": 1333} and len(found.words["en"]) <= 0.1 * 1333 + 1
+    done = len(calls)
+    assert doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.1) == found and len(calls) == done  # read back
+    doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.2)
+    assert len(calls) > done
+
+
+def test_the_words_of_an_encoder_are_the_mean_of_its_states(tmp_path):
+    """A tiny encoder on disk: alone and among others a word has the same vector."""
+    tokenizer = Tokenizer(models.Unigram([("<s>", 0.0), ("<pad>", 0.0), *((c, -1.0) for c in "abcdefghijklmnopqrstuvwxyz")], unk_id=0))
+    config = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encode = WordEncoder(tmp_path, "cpu")
+    words = ["dog", "chrysanthemum", "a"]
+    many = encode(words)
+    with torch.inference_mode():
+        states = model(**encode.tokenizer(["dog"], return_tensors="pt", return_token_type_ids=False)).last_hidden_state
+    assert np.allclose(many[0], states[0].mean(0).numpy(), atol=1e-5)
+    assert np.allclose(many, np.concatenate([encode([w]) for w in words]), atol=1e-5)

@@ -59,6 +59,15 @@ def fold(text: str) -> str:
     return text.replace("ſ", "s").replace("’", "'").lower()
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end, without an elided article: of "l'église", "église"."""
+    spans = []
+    for match in WORD.finditer(text):
+        cut = _ELISION.match(match.group())
+        spans.append((match.start() + (cut.end() if cut else 0), match.end()))
+    return spans
+
+
 def held_out_forms(language: str, folder: Path = FOLDER) -> dict[str, str]:
     """Forms that training never sees, as they are looked up (folded) -> object. Empty for a folder that holds none out."""
     path = folder / "held_out.json"
@@ -125,10 +134,7 @@ class Lexicon:
 
     def find(self, text: str) -> list[Mention]:
         """All names in a text, longest first at each place, left to right."""
-        words = []
-        for match in WORD.finditer(text):
-            cut = _ELISION.match(match.group())
-            words.append((match.start() + (cut.end() if cut else 0), match.end()))
+        words = word_spans(text)
         folded = fold(text)
         if len(folded) != len(text):  # a rare character changes length when lowered; offsets would be wrong
             folded = "".join(c.lower() if len(c.lower()) == 1 else c for c in text.replace("ſ", "s").replace("’", "'"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .lexicon import LANGUAGES, WORD, Lexicon, Mention, fold
+from .lexicon import word_spans as unelided
 from .pictures import split_of
 
 WINDOW = 90  # words of a passage cut from a long document, about MUSTI's mean
@@ -102,7 +103,7 @@ def load_passages(
 def _doubtful(text: str, words: Mapping[str, str]) -> list[Mention]:
     if not words:
         return []
-    folded = ((m.start(), m.end(), fold(m.group())) for m in WORD.finditer(text))
+    folded = ((start, end, fold(text[start:end])) for start, end in unelided(text))
     return [Mention(start, end, words[word], "", "", False) for start, end, word in folded if word in words]
 
 
