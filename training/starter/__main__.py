@@ -31,6 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
     started = time.time()
 
     def told(what: str) -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     model, tokenizer = starter_model(options.data, pictures["train"].objects)
     model.to(device)
     name_objects(model, tokenizer)
-    shop = Workshop(options.data, pictures, model, tokenizer)
+    shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
     names_stage(model, shop, options.work / "names", options.names_epochs, options.steps)
     told("names are learned")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 from musti_model.storage import compressed, restored
@@ -21,11 +22,11 @@ from ..metrics import best_threshold, expected_calibration_error, fit_temperatur
 from .card import write_card
 from .measures import gate_in_quarter, grids, nothing_said_yes, right_and_wrong
 from .pairs import Pair
-from .pictures import Pictures
 from .reading import reading_scores
 from .scoring import MODES, encode_pictures, pair_scores, score_pairs
 from .stages import PAGES, Workshop, picture_top1
 from .typeset import text_pages
+from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
@@ -52,10 +53,10 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
     model.none_logit.data.fill_(start + float(best))
 
 
-def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pictures: Pictures, pairs: Sequence[Pair]) -> dict[str, dict]:
+def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]) -> dict[str, dict]:
     """Scores by the source of the picture, where it has pairs of both kinds."""
-    sources = np.array([pictures.sources[p.picture] for p in pairs])
-    return {s: scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}
+    sources = np.array([p.source for p in pairs])
+    return {str(s): scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}
 
 
 def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
         probabilities = sigmoid(scored.logits["learned"] / temperature)
         row = pair_scores(model, scored, passages, pairs, threshold) | {"ece": expected_calibration_error(labels, probabilities)}
         row |= {"ece_before": expected_calibration_error(labels, sigmoid(scored.logits["learned"]))}
-        row["sources"] = by_source(labels, probabilities, threshold, pictures, pairs)
+        row["sources"] = by_source(labels, probabilities, threshold, pairs)
         if model.fusion.gated:
             row["gate_auc"] = right_and_wrong(model, shop.tokenizer, encoded, pictures, passages, pairs)
             if model.config.meeting == "content":
@@ -83,8 +84,24 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
         row["nothing_yes"] = nothing_said_yes(model, shop.tokenizer, passages, pages, 600)
         row["picture_top1"] = picture_top1(model, pictures)
         metrics[split] = row
+    metrics |= unseen(model, shop, encoded)
     metrics["reading"] = reading_scores(model, shop.tokenizer, shop.passages["test"])
     return metrics
+
+
+def unseen(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> dict[str, Any]:
+    """Scores on test pairs made for what the test passages do not have: "unseen_names", names never trained on, by language, Dutch among them; "swapped", for
+    languages with few pairs, passages in which a name was swapped. encoded: the test pictures."""
+    pictures, passages = shop.pictures["test"], shop.passages["test"]
+    cases = held_out_cases(passages, shop.objects)
+    made, pairs = swapped_pairs(pictures, passages, shop.lexicons, shop.pairs["test"])
+    sets = {"unseen_names": ([c.passage for c in cases], held_out_pairs(cases, pictures)), "swapped": (made, pairs)}
+    result = {}
+    for name, (texts, asked) in sets.items():
+        if asked:
+            scored = score_pairs(model, shop.tokenizer, encoded, texts, asked)
+            result[name] = pair_scores(model, scored, texts, asked, model.config.threshold)
+    return result
 
 
 def set_config(model: MustiModel, **changes: Any) -> None:

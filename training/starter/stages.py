@@ -13,6 +13,7 @@ from musti_model.model import MustiModel
 
 from ..loop import Batches, TrainSettings, train
 from ..losses import FocalLoss
+from .doubtful import doubtful_words
 from .drawing import Album, TextBatches, Texts, text_batches
 from .lexicon import LANGUAGES, Lexicon
 from .objective import Objective
@@ -21,6 +22,7 @@ from .passages import PassageMill, load_passages
 from .pictures import Pictures
 from .reading import reading_scores
 from .scoring import MODES, encode_pictures, pair_scores, score_pairs
+from .towers import TEXT
 from .typeset import text_pages
 
 PAGES = 384
@@ -35,12 +37,17 @@ RATES = {
 class Workshop:
     """What the stages share: pictures, passages, pairs, tokenizer, the album on the device."""
 
-    def __init__(self, data: Path, pictures: dict[str, Pictures], model: MustiModel, tokenizer: PreTrainedTokenizerFast, workers: int | None = None) -> None:
+    def __init__(
+        self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel, tokenizer: PreTrainedTokenizerFast,
+        workers: int | None = None,
+    ) -> None:  # fmt: skip
         self.objects = model.config.objects
         self.pictures, self.tokenizer, self.workers = pictures, tokenizer, workers
         self.padding = model.config.tokenizer_padding
         self.lexicons = {language: Lexicon(language, self.objects) for language in LANGUAGES}
-        self.passages = load_passages(data, self.lexicons)
+        texts = [(p.language, p.text) for p in load_passages(data, self.lexicons)["train"]]
+        self.doubtful = doubtful_words(texts, self.lexicons, data / "pretrained" / TEXT, work)
+        self.passages = load_passages(data, self.lexicons, self.doubtful.words)
         self.pairs = {s: balanced_pairs(pictures[s], self.passages[s], seed=0) for s in ("dev", "test")}
         self.mill = PassageMill(self.passages["train"], self.lexicons, self.objects)
         self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
