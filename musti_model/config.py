@@ -72,7 +72,7 @@ class MustiConfig:
     logit: "affine" (learned scale and bias before the sigmoid) or "published" (the vote itself, which with one branch keeps the
     probability between .27 and .73).
 
-    objects: names of the objects that the naming head knows, empty for a model without one; threshold, temperature: decision
+    objects: names of the objects that the naming head knows, empty for a model without one; naming_scale: naming logits are this times a cosine; threshold, temperature: decision
     threshold on the probability and divisor of the logit, both chosen on development pairs; name: shown to people.
     """
 
@@ -85,6 +85,7 @@ class MustiConfig:
     padding: str = "mask"
     logit: str = "affine"
     objects: tuple[str, ...] = ()
+    naming_scale: float = 10.0
     threshold: float = 0.5
     temperature: float = 1.0
     name: str = "musti"
@@ -184,7 +185,7 @@ def preset(name: str, **changes: Any) -> MustiConfig:
         "published": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET), **_PUBLISHED},
         "published-all": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET, _PUBLISHED_SWIN), **_PUBLISHED},
         "musti-word": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL, "gate": "word", "meeting": "content"},
-        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content"},
+        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content", "naming_scale": 16.0},
     }
     if name not in presets:
         raise ValueError(f"No preset {name!r}; there are {', '.join(presets)}.")

@@ -21,8 +21,6 @@ from .image_tower import ImageTokens, ImageTower
 from .storage import restored
 from .text_tower import TextTower
 
-SHARPNESS = 16.0  # of naming: logits are this times a cosine
-
 
 @dataclass(frozen=True)
 class MustiInternals:
@@ -87,8 +85,8 @@ class MustiModel(
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.prototypes = nn.Parameter(torch.randn(len(config.objects), hidden)) if config.objects else None
-        self.none_logit = nn.Parameter(torch.tensor(SHARPNESS / 2))  # of a word that names nothing
-        self.nothing_logit = nn.Parameter(torch.tensor(SHARPNESS / 2))  # of a picture that shows nothing known
+        self.none_logit = nn.Parameter(torch.tensor(config.naming_scale / 2))  # of a word that names nothing
+        self.nothing_logit = nn.Parameter(torch.tensor(config.naming_scale / 2))  # of a picture that shows nothing known
         self._start_gently()
 
     @classmethod
@@ -263,11 +261,11 @@ class MustiModel(
         if getattr(self.fusion, "space", None) is None or image.grid is None:
             return self._named(self.image_vector(image), self.nothing_logit)
         _, agreement = self.fusion.space.look(known[None], image.tokens)  # [B, objects]
-        return self._with_none(SHARPNESS * agreement, self.nothing_logit)
+        return self._with_none(self.config.naming_scale * agreement, self.nothing_logit)
 
     def name_vector(self, vector: Tensor) -> Tensor:
         """Cosine logits of vectors [..., H] to the object prototypes -> [..., objects]."""
-        return SHARPNESS * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+        return self.config.naming_scale * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
 
     def _named(self, vector: Tensor, none: Tensor) -> Tensor:
         return self._with_none(self.name_vector(vector), none)

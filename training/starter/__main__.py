@@ -32,6 +32,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it prepares a kernel for each length of passage, for seconds
     started = time.time()
 
     def told(what: str) -> None:

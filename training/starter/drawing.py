@@ -17,6 +17,7 @@ from .pictures import Pictures
 
 IGNORE = -100
 TOKENS = 9000  # about as many wordpieces a batch, so that long passages come in small batches
+ROUND = 32  # wordpieces: a GPU's libraries prepare a kernel for each new shape, for longer than it then runs
 LENGTHS = (15, 30, 45, 60, 90, 120, 160, 250)  # most words of a batch's passages; like lengths together: little padding
 LENGTH_SHARES = (0.14, 0.2, 0.18, 0.16, 0.14, 0.1, 0.06, 0.02)
 
@@ -76,7 +77,9 @@ class TextBatches(Dataset):
         draw = self.mill.drill if drill else self.mill.draw
         drawn = [draw(rng, max(3, high * 2 // 3), high) for _ in range(count)]
         passages = [p for p, _ in drawn]
-        enc = self.tokenizer([p.text for p in passages], truncation=True, padding=self.padding, return_offsets_mapping=True, return_tensors="pt")
+        enc = self.tokenizer(
+            [p.text for p in passages], truncation=True, padding=self.padding, pad_to_multiple_of=ROUND, return_offsets_mapping=True, return_tensors="pt"
+        )
         index = {o: k for k, o in enumerate(self.objects)}
         named, touched = (torch.zeros(count, len(index), dtype=torch.bool) for _ in range(2))
         for i, p in enumerate(passages):
@@ -117,16 +120,16 @@ class Shown:
 class Album:
     """All training pictures on the device, drawn and varied there.
 
-    collage_share, nothing_share: collages and pictures of nothing to one picture of a thing.
+    A batch always has as many pictures: ``count`` of things, and in these proportions collages and pictures of nothing (one shape, see ROUND).
     """
 
     def __init__(
         self, pictures: Pictures, size: int, device: torch.device, pages: Tensor, strength: float = 0.6, collage_share: float = 0.5,
-        nothing_share: float = 0.12, most: int = 128,
+        nothing_share: float = 0.12, count: int = 128,
     ) -> None:  # fmt: skip
         self.pixels = torch.from_numpy(np.array(pictures.pixels)).to(device)
         self.size, self.device, self.pages, self.objects = size, device, pages.to(device), len(pictures.objects)
-        self.strength, self.collage_share, self.nothing_share, self.most = strength, collage_share, nothing_share, most
+        self.strength, self.collage_share, self.nothing_share, self.count = strength, collage_share, nothing_share, count
         # Paintings count twice: they are few, and what the page is asked about.
         weight = torch.from_numpy(np.where(pictures.sources == "pacs-art", 2.0, 1.0)).float()
         labels = torch.from_numpy(pictures.labels)
@@ -134,9 +137,11 @@ class Album:
         self.weights = [weight[r] for r in self.rows]
 
     def draw(self, shown: Tensor, seed: int) -> Shown:
-        """A picture of each object in ``shown`` [B] (at most ``most`` of them), and collages of these, and pictures of nothing."""
-        shown = shown[: self.most].cpu()
+        """A picture of each object in ``shown`` [B], the first ``count`` of them or, where there are fewer, others to make up the number; and collages
+        of these, and pictures of nothing."""
         chooser = torch.Generator().manual_seed(seed)
+        others = torch.randint(self.objects, (max(0, self.count - len(shown)),), generator=chooser)
+        shown = torch.cat([shown[: self.count].cpu(), others])
         rows = torch.stack([self.rows[k][torch.multinomial(self.weights[k], 1, generator=chooser)[0]] for k in shown.tolist()])
         generator = torch.Generator(self.device).manual_seed(seed)
         views = random_view(self.pixels[rows.to(self.device)], self.size, generator, self.strength)
@@ -158,13 +163,13 @@ def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator, no_per_ye
     Returns: pairs int64 [P, 2] (passage, picture) and labels float32 [P].
     """
     device, count = texts.named.device, shown.singles
+    own = torch.arange(min(count, len(texts.named)), device=device)
     total, mixed = len(shown.presence), len(shown.collages.objects)
     fits = texts.named.float() @ shown.presence.float().T > 0  # [B, R]
     clashes = texts.touched.float() @ shown.presence.float().T > 0
     score = torch.rand(fits.shape, generator=generator, device=device)
     kinds = {"single": slice(0, count), "collage": slice(count, count + mixed), "nothing": slice(count + mixed, total)}
-    own = torch.arange(count, device=device)
-    pairs, labels = [torch.stack([own, own], 1)], [torch.ones(count, device=device)]
+    pairs, labels = [torch.stack([own, own], 1)], [torch.ones(len(own), device=device)]
 
     def add(allowed: Tensor, kind: str, many: int, label: float, share: float = 1.0) -> None:
         """Up to ``many`` random pictures of a kind for that share of the passages."""

@@ -104,7 +104,7 @@ def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, st
     """Words and pictures learn the object prototypes; no pairs yet."""
     device = next(model.parameters()).device
     settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=1e-3, lr_of=RATES, batch_norm="frozen", layer_decay=0.9)
-    strong = {"strength": 0.8, "collage_share": 0.4, "most": 160}
+    strong = {"strength": 0.8, "collage_share": 0.4, "count": 160}
     record = shop.record | {"objective": strong}
     objective = Objective(shop.album(device, **strong))
     train(model, shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25), objective, shop.dev_names, settings, folder, record)
@@ -114,7 +114,7 @@ def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, st
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
     device = next(model.parameters()).device
     settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=6e-4, lr_of=RATES, batch_norm="frozen", layer_decay=0.9)
-    mild, focal = {"strength": 0.5, "collage_share": 0.5, "most": 128}, {"gamma": 2.0, "alpha": 0.5}
+    mild, focal = {"strength": 0.5, "collage_share": 0.5, "count": 128}, {"gamma": 2.0, "alpha": 0.5}
     record = shop.record | {"objective": {**mild, "focal": focal}}
     objective = Objective(shop.album(device, **mild), FocalLoss(**focal))
     train(model, shop.epochs(steps, 2, lambda _epoch: 0.1), objective, shop.dev, settings, folder, record)

@@ -61,7 +61,7 @@ class Table:
         model, tokenizer = starter_model(data, pictures["train"].objects)
         self.start = torch.load(work / "names" / "best.pt", weights_only=True, map_location="cpu")["model"]
         self.shop = Workshop(data, work, pictures, model, tokenizer)
-        self.album: Album = self.shop.album(self.device, strength=0.5, most=64)
+        self.album: Album = self.shop.album(self.device, strength=0.5, count=64)
 
     def config(self, name: str) -> MustiConfig:
         """The row's model."""
