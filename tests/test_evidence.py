@@ -193,14 +193,14 @@ def test_gradients_of_attention_are_those_of_unfused_attention(pipe, case):
 
 
 def test_text_attention_is_captured_layer_by_layer(case):
-    with torch.enable_grad(), attention_gradients(case.model.text_encoder.layer) as layers:
+    with torch.enable_grad(), attention_gradients(case.model.text.encoder.layer) as layers:
         vote = case.model.match(case.encoded, case.input_ids, case.mask).votes[0, 1]
         pairs = layers(vote, 1)  # the second branch's pass
-    fused = case.model.fuse(case.model.text_embedding(input_ids=case.input_ids), case.model.meet(case.encoded["resnet"], case.mask)[0])
-    with bert_attention(case.model.text_encoder, case.mask) as maps:
+    fused = case.model.fuse(case.model.text.embed(case.input_ids), case.model.meet(case.encoded["resnet"], case.mask)[0])
+    with bert_attention(case.model.text.encoder, case.mask) as maps:
         case.model.encode_text(fused, case.mask)
     assert torch.allclose(torch.stack([a for a, _ in pairs]), maps()[0], atol=1e-5)
-    assert not case.model.text_encoder.layer[0].attention.output.dense._forward_pre_hooks
+    assert not case.model.text.encoder.layer[0].attention.output.dense._forward_pre_hooks
 
 
 @pytest.mark.parametrize("method", ev.WORD_METHODS)
@@ -286,11 +286,11 @@ def test_gate_effects_add_up_to_what_the_gate_changes_in_the_logit(pipe, picture
     case = pipe.case(picture, PASSAGE)
     effects = {n: gate_effect(case, n) for n in case.encoded}
     on = float(case.model.match(case.encoded, case.input_ids, case.mask).logits[0])
-    opened = case.model.gate.weight.clone()
+    opened = case.model.fusion.scalars.weight.clone()
     with torch.no_grad():
-        case.model.gate.weight[0, 0] = 0
+        case.model.fusion.scalars.weight[0, 0] = 0
         off = float(case.model.match(case.encoded, case.input_ids, case.mask).logits[0])
-        case.model.gate.weight.copy_(opened)
+        case.model.fusion.scalars.weight.copy_(opened)
     assert sum(e.total for e in effects.values()) == pytest.approx(on - off, rel=1e-3)
     assert abs(on - off) > 0.01
     for e in effects.values():
@@ -304,14 +304,14 @@ def test_gate_effects_add_up_to_what_the_gate_changes_in_the_logit(pipe, picture
 def test_a_shut_gate_has_no_effect(tokenizer, picture):
     pipe = pipeline(tokenizer)
     with torch.no_grad():
-        pipe.model.gate.weight[0, 0] = 0
+        pipe.model.fusion.scalars.weight[0, 0] = 0
     case = pipe.case(picture, PASSAGE)
     e = gate_effect(case, "vit")
     assert e.total == 0 and not any(e.words) and not e.patches.any() and e.error == 0
 
 
 def test_no_gate_has_no_effect_to_measure(tokenizer, picture):
-    pipe = pipeline(tokenizer, fusion="none")
+    pipe = pipeline(tokenizer, gate="none")
     with pytest.raises(ValueError, match="no gate"):
         gate_effect(pipe.case(picture, PASSAGE), "vit")
     assert pipe.explain(picture, PASSAGE).gate_effect == {}

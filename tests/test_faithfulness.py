@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks import faithfulness as bench
-from musti_model.evidence import REGIONS_BY, WORDS_BY
+from musti_model.methods.perturb import REGIONS_BY, WORDS_BY
 from tests.conftest import tiny_config, tiny_model
 from training.data import MustiPair
 from training.objects import Vocabulary
@@ -70,7 +70,7 @@ def test_randomised_weights_are_others_and_finite(tokenizer):
     assert not torch.equal(twin.model.prototypes, model.prototypes) and torch.equal(twin.model.scale, model.scale)
 
 
-@pytest.mark.parametrize("changes", [{}, {"fusion": "none", "threshold": 0.0}])
+@pytest.mark.parametrize("changes", [{}, {"gate": "none", "threshold": 0.0}])
 def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
     from musti_model import MustiPipeline, MustiProcessor
 

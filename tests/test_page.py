@@ -318,7 +318,7 @@ RESNET, SWIN = tiny_config().branches[1], ImageBranchConfig(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"fusion": "none"}, {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
+    "changes", [{"gate": "none"}, {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
 )
 def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     import app
@@ -340,11 +340,11 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     assert judged.count("<li>") == 2 and bool(of_map) == (f"{kinds[0]}" in measured if kinds else False) and of_words.count("<li>") == 1
     assert bool(of_gate) == (f"gate:{name}" in measured)
     effect, effect_map, *_ = functions["show_gate"](explanation, name, "effect", 0.5, False)
-    assert ("no gate" in gate) == (model.config.fusion == "none")
+    assert ("no gate" in gate) == (model.config.gate == "none")
     assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in legend) == (not kinds)
-    has_places = model.config.fusion == "tsf" and model.config.branches[0].axes == "natural"
+    has_places = model.config.gate != "none" and model.config.branches[0].axes == "natural"
     assert bool(links["words"]) == has_places
-    assert effect_map["visible"] == has_places and ("With the gate open" in effect) == (model.config.fusion == "tsf")
+    assert effect_map["visible"] == has_places and ("With the gate open" in effect) == (model.config.gate != "none")
     assert gate_map["visible"] == has_places and ("no such map" in gate_legend) == (not has_places)
 
 

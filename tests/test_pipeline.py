@@ -275,7 +275,7 @@ def test_each_side_is_read_once_when_ranking(pipe, pictures, monkeypatch):
     assert calls.count("encode_images") == 1
 
 
-@pytest.mark.parametrize("changes", [{"fusion": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}])
+@pytest.mark.parametrize("changes", [{"gate": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}])
 def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     model = tiny_model(**changes)
     pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
@@ -287,7 +287,7 @@ def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     assert turned[0].logit == pytest.approx(single[0], abs=1e-4)
     e = pipe.explain(pictures[0], TEXT)
     assert all(len(v) == len(e.words) for v in e.word_attention.values()) and set(e.word_attention) == set(e.prediction.similarities)
-    assert bool(e.gates) == (model.config.fusion == "tsf")
+    assert bool(e.gates) == (model.config.gate != "none")
 
 
 def test_maps_of_a_large_picture_stay_small_until_drawn(pipe):

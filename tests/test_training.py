@@ -76,7 +76,7 @@ def test_published_settings_are_those_of_the_published_code():
     assert (settings.lr, settings.optimizer, settings.select, settings.patience, settings.warmup, settings.clip) == (1e-3, "adam", "loss", 5, 0, 0)
     assert system.threshold == 0.5 and system.batch == 20 and settings.lr_of == {}
     assert [b.name for b in load_system("TSF_ViT_Swin").model.branches] == ["vit", "swin"]
-    assert load_system("Baseline_hard_voting").model.fusion == "none" and load_system("Baseline_hard_voting").model.voting == "mean"
+    assert load_system("Baseline_hard_voting").model.gate == "none" and load_system("Baseline_hard_voting").model.voting == "mean"
 
 
 def test_systems_can_be_changed_but_not_misspelt():
@@ -86,7 +86,7 @@ def test_systems_can_be_changed_but_not_misspelt():
     with pytest.raises(ValueError, match="cannot be built"):
         load_system("musti-base", changes={"model.branches": ["swin"]})
     assert load_system("musti-base", "starter").start == "starter"
-    for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.fusion": "sum"}, {"loss.kind": "hinge"}):
+    for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.gate": "sum"}, {"loss.kind": "hinge"}):
         with pytest.raises(ValueError):
             load_system("musti-base", changes=changes)
     with pytest.raises(ValueError, match="There is no system"):
@@ -484,6 +484,6 @@ def test_pretrained_parts_are_taken(monkeypatch, pairs, tokenizer):
     monkeypatch.setattr(learners.AutoTokenizer, "from_pretrained", lambda name, **_: tokenizer)
     model = tiny_model()
     learners._pretrained(model)
-    assert torch.equal(model.text_encoder.layer[1].output.dense.weight, bert.encoder.layer[1].output.dense.weight)
+    assert torch.equal(model.text.encoder.layer[1].output.dense.weight, bert.encoder.layer[1].output.dense.weight)
     assert torch.equal(model.branches["vit"].backbone.pos_embed, made["vit_base_patch16_224"].pos_embed)
     assert isinstance(MustiProcessor(config, tokenizer), MustiProcessor)

@@ -59,11 +59,11 @@ def test_a_blanked_picture_is_one_of_its_mean_colour(pipe, picture):
 
 
 def test_a_shut_gate_is_a_gate_without_its_image_weight(pipe, picture, plain):
-    shut, weight = altered(pipe, picture, gate_open=False), pipe.model.gate.weight[0, 0].item()
+    shut, weight = altered(pipe, picture, gate_open=False), pipe.model.fusion.scalars.weight[0, 0].item()
     with torch.no_grad():
-        pipe.model.gate.weight[0, 0] = 0
+        pipe.model.fusion.scalars.weight[0, 0] = 0
         expected = pipe(picture, PASSAGE).logit
-        pipe.model.gate.weight[0, 0] = weight
+        pipe.model.fusion.scalars.weight[0, 0] = weight
     assert shut == pytest.approx(expected, abs=1e-4) and shut != pytest.approx(plain.logit, abs=1e-3)
 
 

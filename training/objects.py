@@ -12,7 +12,7 @@ from pathlib import Path
 
 from musti_model import MustiPipeline
 from musti_model.errors import InputError
-from musti_model.pipeline import Picture
+from musti_model.question import Picture
 
 from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name, fold
 
