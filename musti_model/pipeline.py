@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -46,6 +46,14 @@ def choose_device(device: str | torch.device | None = None) -> tuple[torch.devic
     if chosen.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         return chosen, torch.bfloat16
     return chosen, None
+
+
+class _Read(NamedTuple):
+    """A batch of passages that were read: tokenised, as the gate takes them, and the objects that each names, [(object, word)]."""
+
+    texts: Passages
+    words: Words
+    named: list[list[tuple[str, str]]]
 
 
 class MustiPipeline:
@@ -99,7 +107,7 @@ class MustiPipeline:
         if not isinstance(image, Question):
             return self.predict([image], [passage])[0]
         with self._inference():
-            return self._answer(image.encoded, image.read, image.passages)[0]
+            return self._answer(image.encoded, self._named(image.passages, image.read))[0]
 
     def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
         """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
@@ -109,8 +117,8 @@ class MustiPipeline:
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
             with self._inference():
-                texts, words = self._read(list(passages[rows]))
-                result += self._answer(self._encode(open_image(i) for i in images[rows]), words, texts)
+                read = self._read(list(passages[rows]))
+                result += self._answer(self._encode(open_image(i) for i in images[rows]), read)
         return result
 
     def rank(
@@ -130,14 +138,14 @@ class MustiPipeline:
             if one_image:
                 encoded = self._encode([open_image(images)])
             else:
-                texts, words = self._read([passages])
+                read = self._read([passages])
             for start in range(0, len(many), batch):
                 part = many[start : start + batch]
                 if one_image:
-                    texts, words = self._read(part)
+                    read = self._read(part)
                 else:
                     encoded = self._encode(open_image(i) for i in part)
-                answers += self._answer(encoded, words, texts)
+                answers += self._answer(encoded, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
     @property
@@ -153,7 +161,7 @@ class MustiPipeline:
         with self._autocast():
             looked = look(question)
         with self._inference():
-            prediction = self._predictions(looked.output, question.encoded, question.read, question.passages)[0]
+            prediction = self._predictions(looked.output, question.encoded, self._named(question.passages, question.read))[0]
         result = explained(looked, prediction, self._settings())
         if evidence:
             with torch.inference_mode(False), self._autocast():
@@ -202,27 +210,39 @@ class MustiPipeline:
         names = [name for name, _ in prediction.objects_in_picture]
         text = question.passages.texts[0][:READ_CHARACTERS]
         with self._inference():
-            texts, words = self._read([f"{name.replace('_', ' ')}. {text}" for name in names])
-            output = self.model.match_words(question.encoded, words)
+            output = self.model.match_words(question.encoded, self._words(self.processor.passages([f"{name.replace('_', ' ')}. {text}" for name in names])))
         answers = [self._probability(float(logit)) for logit in output.logits]
         return sorted(zip(names, answers, strict=True), key=lambda pair: -pair[1])
 
-    def _read(self, passages: list[str]) -> tuple[Passages, Words]:
-        """Passages, tokenised, and as the gate takes them."""
+    def _words(self, texts: Passages) -> Words:
+        return self.model.words(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
+
+    def _read(self, passages: list[str]) -> _Read:
         texts = self.processor.passages(passages)
-        return texts, self.model.words(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
+        return self._named(texts, self._words(texts))
+
+    def _named(self, texts: Passages, words: Words) -> _Read:
+        """With the objects named by each passage, word by word, without the picture; none without a naming head."""
+        if not self.objects:
+            return _Read(texts, words, [[] for _ in texts.texts])
+        named = self.model.name_words(words).float().softmax(-1).cpu()
+        passages = []
+        for row, read in enumerate(texts.words):
+            best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
+            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED])
+        return _Read(texts, words, passages)
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)
         return self.model.encode_images({n: t.to(self.device) for n, t in images.items()})
 
-    def _answer(self, encoded: dict[str, ImageTokens], words: Words, texts: Passages) -> list[Prediction]:
+    def _answer(self, encoded: dict[str, ImageTokens], read: _Read) -> list[Prediction]:
         """Pairs row by row; one picture or one passage stands for all rows of the other side."""
-        return self._predictions(self.model.match_words(encoded, words), encoded, words, texts)
+        return self._predictions(self.model.match_words(encoded, read.words), encoded, read)
 
-    def _predictions(self, output: MustiOutput, encoded: dict[str, ImageTokens], words: Words, texts: Passages) -> list[Prediction]:
-        seen, read = self._seen(encoded), self._named(words, texts)
-        return [self._prediction(output, row, texts, seen, read) for row in range(len(output.logits))]
+    def _predictions(self, output: MustiOutput, encoded: dict[str, ImageTokens], read: _Read) -> list[Prediction]:
+        seen = self._seen(encoded)
+        return [self._prediction(output, row, read.texts, seen, read.named) for row in range(len(output.logits))]
 
     def _seen(self, encoded: dict[str, ImageTokens]) -> list[tuple[list[tuple[str, float]], bool]]:
         """For each picture the best three objects that it shows, mean of the branches, and whether it most probably shows nothing known; empty without a
@@ -237,17 +257,6 @@ class MustiPipeline:
                 best.values.tolist(), best.indices.tolist(), (named.argmax(-1) == len(self.objects)).tolist(), strict=True
             )
         ]
-
-    def _named(self, words: Words, texts: Passages) -> list[list[tuple[str, str]]]:
-        """The objects named by each passage, word by word, without the picture; empty without a naming head."""
-        if not self.objects:
-            return [[] for _ in texts.texts]
-        named = self.model.name_words(words).float().softmax(-1).cpu()
-        passages = []
-        for row, read in enumerate(texts.words):
-            best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
-            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED])
-        return passages
 
     def _probability(self, logit: float) -> float:
         return 1 / (1 + float(np.exp(-logit / self.config.temperature)))

@@ -5,8 +5,10 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, MustiPipeline, MustiProcessor
 from training.starter.tokenizer import train_tokenizer
@@ -14,6 +16,7 @@ from training.starter.tokenizer import train_tokenizer
 torch.set_num_threads(1)
 pytest_plugins = ["tests.browser"]
 
+PASSAGE = "The roses smelled sweet in the garden."
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",
     "Die Hunde liefen über die Straße zum Bäcker.",
@@ -103,3 +106,13 @@ def pipeline(tokenizer, **changes) -> MustiPipeline:
     """A tiny model's pipeline, in float32."""
     model = tiny_model(**changes)
     return MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def question(pipe, picture):
+    return pipe.ask(picture, PASSAGE)

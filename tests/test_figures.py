@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from musti_model import figures
-from musti_model.explain import Explanation, Gate, GateWeights
+from musti_model.results import Explanation, Gate, GateWeights
 
 ATTACKS = ["${alert(1)}", "<img src=x onerror=alert(1)>", "`${alert(1)}`", "{{this}}", "</span><script>alert(1)</script>", "'\"onfocus=alert(1) x='"]
 
@@ -129,7 +129,7 @@ def explanation(values: np.ndarray) -> Explanation:
     prediction = SimpleNamespace(to_json=lambda: dict(answer), logit=0.85, votes={"vit": 0.6}, vote_bias=0.25)
     return Explanation(
         prediction=prediction, image=Image.new("RGB", (4, 3), "white"), passage="čaj", words=["čaj"], word_spans=[(0, 3)],
-        gates={"vit": Gate([0.25], np.array([[0.5]])), "cnn": Gate([0.75], None)}, gate_weights=GateWeights(0.1, 0.2, 0.3),
+        gates={"vit": Gate([0.25], np.array([[[1.0]]])), "cnn": Gate([0.75], None)}, gate_weights=GateWeights(0.1, 0.2, 0.3),
         maps={"rollout:vit": values}, heads={"vit": np.arange(8, dtype=np.float32).reshape(2, 2, 2)}, word_attention={"vit": [0.125]},
         settings={"weights": "tiny", "revision": "abc", "versions": {"torch": "0"}},
     )  # fmt: skip
