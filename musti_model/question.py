@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from .attention import vit_attention
 from .fusion import Words
 from .image_tower import ImageTokens
-from .model import MustiModel
+from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 
+T = TypeVar("T")
 Picture = str | Path | Image.Image
 
 
@@ -25,8 +27,8 @@ class Question:
     """One pair as the model takes it.
 
     picture: RGB, upright; passages: the one passage, cleaned and tokenised; images: {branch: [1, 3, S, S]}; encoded: {branch: their tokens}, float32;
-    attention: {ViT branch: function -> [1, layers, heads, N, N]}; read: the passage as the gate takes it, one row. No tensor is part of a graph, and
-    none is changed.
+    attention: {ViT branch: function -> [1, layers, heads, N, N]}; read: the passage as the gate takes it, one row; made: what methods keep for each other.
+    No tensor is part of a graph, and none is changed.
     """
 
     model: MustiModel
@@ -36,6 +38,7 @@ class Question:
     encoded: dict[str, ImageTokens]
     attention: dict[str, Callable[[], Tensor]]
     read: Words
+    made: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def ask(cls, model: MustiModel, processor: MustiProcessor, image: Picture, passage: str) -> "Question":
@@ -49,6 +52,12 @@ class Question:
             encoded = {n: t.float() for n, t in model.encode_images(images).items()}
             read = model.words(texts.input_ids.to(device), texts.attention_mask.to(device))
         return cls(model, picture, texts, images, encoded, attention, read)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for this question."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
     @property
     def input_ids(self) -> Tensor:
@@ -75,6 +84,12 @@ class Question:
         """Positions that are no word read, padding left out: special tokens, and the pieces of a word that was cut off."""
         words = {p for pieces in self.pieces for p in pieces}
         return [p for p in range(self.length) if p not in words]
+
+    @cached_property
+    def answered(self) -> MustiOutput:
+        """The unaltered question's output, out of the graph, in the precision of whoever asks first."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.model.match_words(self.encoded, self.read)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -149,7 +149,7 @@ def test_save_keeps_the_raw_numbers_and_says_what_was_drawn(tmp_path):
     assert manifest["prediction"]["logit"] == 0.85 and {m["colours"] for m in manifest["maps"].values()} == {figures.COLOURS}
     assert manifest["settings"] == made.settings and manifest["words"] == ["čaj"]
     assert manifest["gate_weights"] == {"w_image": 0.1, "w_text": 0.2, "bias": 0.3}
-    assert manifest["gates"] == {"vit": {"words": [0.25], "patches": [[0.5]]}, "cnn": {"words": [0.75], "patches": None}}
+    assert manifest["gates"] == {"vit": {"words": [0.25], "meeting": [[[1.0]]]}, "cnn": {"words": [0.75], "meeting": None}}
     assert made != explanation(values)  # compared as objects: arrays have no single truth value
 
 

@@ -67,31 +67,58 @@ def test_occlusion_of_a_long_passage(tokenizer, picture, gate, monkeypatch):
     full = stacked(OCCLUSION.run(question))
     for name, value in (("SINGLY", 10), ("CHOSEN", 8), ("TOGETHER", 3)):
         monkeypatch.setattr(occlusion, name, value)
-    chosen = {}
-    real = occlusion.can_matter
-    monkeypatch.setattr(occlusion, "can_matter", lambda q, present: chosen.setdefault("present", present) is present and chosen.setdefault("words", real(q, present)))
+    seen = {}
+    real = occlusion.by_weight
+    monkeypatch.setattr(occlusion, "by_weight", lambda q, present: seen.setdefault("order", real(q, seen.setdefault("present", present))))
     passes = []
     monkeypatch.setattr(occlusion, "votes_of_texts", lambda q, kept: passes.append(len(kept)) or perturb.votes_of_texts(q, kept))
-    quick = stacked(OCCLUSION.run(question))
-    assert len(chosen["words"]) == 8 and passes[0] == count + 1 and passes[1] < 1 + 8 + count / 2
-    assert torch.allclose(quick[sorted(chosen["words"])], full[sorted(chosen["words"])], atol=1e-4)
-    absent = 2 * quick - chosen["present"]
+    quick, order = stacked(OCCLUSION.run(question)), seen["order"]
+    assert sorted(order) == list(range(count)) and passes == [count + 1, 1 + 8 + -(-(count - 8) // 3)]
+    assert torch.allclose(quick[order[:8]], full[order[:8]], atol=1e-4)
+    absent = 2 * quick - seen["present"]
     everything = list(range(question.length))
-    for group in occlusion.groups_of(count, chosen["words"]):
+    for group in occlusion.groups_of(order):
         gone = {p for w in group for p in question.pieces[w]}
         whole, left = perturb.votes_of_texts(question, [everything, [p for p in everything if p not in gone]])
         assert torch.allclose(absent[group].sum(0), whole - left, atol=1e-4)
-    strongest = set(chosen["present"].abs().amax(1).argsort(descending=True)[:4].tolist())
-    assert strongest <= chosen["words"]
+    assert set(seen["present"].abs().amax(1).argsort(descending=True)[:4].tolist()) <= set(order[:8])
     if gate == "word":
         opening = torch.stack([question.model.fusion.meet(t, question.read).opening[0] for t in question.encoded.values()]).amax(0)
-        assert int(torch.stack([opening[list(p)].max() for p in question.pieces]).argmax()) in chosen["words"]
+        assert int(torch.stack([opening[list(p)].max() for p in question.pieces]).argmax()) == order[0]
 
 
-def test_words_in_groups():
-    assert occlusion.groups_of(5, range(5)) == [[0], [1], [2], [3], [4]]
-    assert occlusion.groups_of(12, {3, 4, 11}) == [[0, 1, 2], [3], [4], [5, 6, 7, 8, 9, 10], [11]]
-    assert occlusion.groups_of(9, set()) == [[0, 1, 2, 3, 4, 5], [6, 7, 8]]
+@pytest.mark.parametrize("gate", [*GATES, "none"])
+def test_votes_estimated_for_a_long_passage(tokenizer, picture, gate):
+    """Exact where nothing is hidden and where there is no gate; else near the full computation, nearer than without what goes through the gate."""
+    question = pipeline(tokenizer, text_length=64, **GATES.get(gate, {"gate": "none"})).ask(picture, LONG)
+    kept = torch.from_numpy(np.random.default_rng(3).random((24, 8, 8)) < 0.5)
+    kept[0] = True
+    exact, quick = perturb.votes_of_pictures(question, kept), hiding.estimated(question, kept)
+    assert torch.allclose(quick[0], exact[0], atol=1e-4)
+    if gate == "none":
+        assert torch.allclose(quick, exact, atol=1e-4)
+        return
+    for k in range(2):
+        assert np.corrcoef(quick[:, k], exact[:, k])[0, 1] > 0.9
+        assert (quick - exact)[:, k].abs().mean() < 0.35 * exact[:, k].std()
+
+
+def test_an_estimate_is_exact_where_hiding_shuts_the_gate(word_pipe, picture, monkeypatch):
+    question = word_pipe.ask(picture, PASSAGE)
+    model = question.model
+    tokens = {n: t for n, t in question.encoded.items()}
+    monkeypatch.setattr(model, "encode_image", lambda name, images: dataclasses.replace(tokens[name], tokens=tokens[name].tokens.expand(len(images), -1, -1)))
+    meet, shut = model.fusion.meet, perturb.votes_of_texts(question, [list(range(question.length))])
+    question.answered, [hiding.follow(question, n) for n in tokens]
+    monkeypatch.setattr(model.fusion, "meet", lambda *given: dataclasses.replace(meet(*given), opening=torch.zeros_like(meet(*given).opening)))
+    expected = model.match_words(question.encoded, question.read).votes
+    assert torch.allclose(hiding.estimated(question, torch.ones(1, 8, 8, dtype=torch.bool)), expected, atol=2e-4) and not torch.allclose(expected, shut, atol=1e-3)
+
+
+def test_words_in_groups(monkeypatch):
+    monkeypatch.setattr(occlusion, "CHOSEN", 2)
+    monkeypatch.setattr(occlusion, "TOGETHER", 3)
+    assert occlusion.groups_of([4, 0, 6, 1, 2, 5, 3]) == [[4], [0], [6, 1, 2], [5, 3]]
 
 
 def test_a_struck_word_needs_no_picture_and_a_hidden_region_no_reading(word_pipe, picture):

@@ -18,7 +18,7 @@ def run(question: Question) -> dict[str, Tensor]:
     """
     model, result = question.model, {}
     slopes, count = model.vote_slopes(), len(question.encoded)
-    output = model.match_words(question.encoded, question.read)
+    output = question.answered
     needed = (model.config.temperature * logit_of(model.config.threshold) - output.vote_bias) / count
     for k, (name, image) in enumerate(question.encoded.items()):
         if image.grid is None:

@@ -1,5 +1,7 @@
 """What the gate changed in an answer: integrated gradients along the path from gate shut to gate as learned."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,40 +13,66 @@ from ..question import Question
 from ..results import GateEffect
 from .contract import Method
 
-NODES = (4, 8, 16, 32, 64)  # points on the path; more only where fewer miss TOLERANCE
+NODES = (3, 8, 16, 32, 64)  # points on the path; more only where fewer miss TOLERANCE
 TOLERANCE = 0.01
 LEAST = 1e-4  # of the logit: changes below this are no more than the noise of float32
 CHUNK = 8  # points run at once
 
 
 def gate_effect(question: Question, branch: str) -> GateEffect:
-    """The effect of one branch's gate on one pair, in float32.
+    """The effect of one branch's gate on one pair.
 
     The path lets in what the gate lets in by a factor a from 0 (shut) to 1, ``norm(base(T) + a * g * through(m))`` (``Fusion``); what each word met and
     how far its gate opens stay as they are. Along it the change at text position t is the gradient there times ``g_t * through(m_t)``. ``m_t`` is a
     weighted sum of the picture's tokens and ``through`` is linear, so each position's change falls apart into the patches' shares without a
-    further assumption.
+    further assumption. The ends are float32, and so is what lies between them, unless few points in the caller's precision add up well enough.
 
     Raises: ValueError for a model without a gate.
     """
-    if not question.model.fusion.gated:
-        raise ValueError("These weights have no gate, so it has no effect.")
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(question.mask.device.type, enabled=False):
-        path = _Path(question, branch)
-        ends = path.votes(torch.tensor([0.0, 1.0])).detach()
-        total = float(ends[1] - ends[0])
-        for nodes in NODES:
-            gradient = path.mean_gradient(nodes)
-            positions = (gradient * path.change).sum(-1)  # [T]
-            error = abs(float(positions.sum()) - total) / max(abs(total), LEAST)
-            if error <= TOLERANCE:
-                break
-    return _split(path, gradient, positions, question.pieces, total, error)
+    followed = follow(question, branch)
+    return _split(followed, question.pieces)
 
 
 def gate_effects(question: Question) -> dict[str, GateEffect]:
     """{branch: effect of its gate}; empty without a gate."""
     return {n: gate_effect(question, n) for n in question.encoded} if question.model.fusion.gated else {}
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A branch's gate followed from shut to learned. path; gradient: [T, H], mean of the vote's gradient along it, by what is let in; total: what opening
+    the gate changed in the vote; error: see ``GateEffect``."""
+
+    path: "_Path"
+    gradient: Tensor
+    total: float
+    error: float
+
+
+def follow(question: Question, branch: str) -> Followed:
+    """Follows the gate, once for a question. Raises ValueError for a model without a gate."""
+    if not question.model.fusion.gated:
+        raise ValueError("These weights have no gate, so it has no effect.")
+    return question.once(f"gate:{branch}", lambda: _follow(question, branch))
+
+
+def _follow(question: Question, branch: str) -> Followed:
+    device = question.mask.device.type
+    rough = torch.is_autocast_enabled(device)
+    tries = [(NODES[0], True)] * rough + [(nodes, False) for nodes in NODES]
+    with torch.inference_mode(False), torch.enable_grad():
+        with torch.autocast(device, enabled=False):
+            path = _Path(question, branch)
+            with torch.no_grad():
+                ends = path.votes(torch.tensor([0.0, 1.0]))
+        total = float(ends[1] - ends[0])
+        for nodes, quick in tries:
+            with torch.autocast(device, torch.get_autocast_dtype(device), enabled=quick):
+                gradient = path.mean_gradient(nodes)
+            error = abs(float((gradient * path.change).sum()) - total) / max(abs(total), LEAST)
+            if error <= TOLERANCE:
+                break
+    return Followed(path, gradient, total, error)
 
 
 class _Path:
@@ -92,7 +120,9 @@ class _Path:
         return mean
 
 
-def _split(path: _Path, gradient: Tensor, positions: Tensor, words: list[tuple[int, ...]], total: float, error: float) -> GateEffect:
+def _split(followed: Followed, words: list[tuple[int, ...]]) -> GateEffect:
+    path, gradient, total, error = followed.path, followed.gradient, followed.total, followed.error
+    positions = (gradient * path.change).sum(-1)  # [T]
     by_word = [float(positions[list(pieces)].sum()) for pieces in words]
     rest = float(positions.sum()) - sum(by_word)
     if path.weights is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..fusion import Words
 from ..question import Question
 
-CHUNK = 64  # altered inputs run at once
+CHUNK = 32  # altered inputs run at once
 CELLS = 8  # rows and columns of the picture that are blanked out
 
 
@@ -46,8 +46,7 @@ def votes_of_images(question: Question, images: dict[str, Tensor]) -> Tensor:
 
 def votes_of_pictures(question: Question, kept: Tensor) -> Tensor:
     """Votes of the passage with all but some cells of the picture blanked out to its mean colour. kept: bool [M, rows, columns] -> [M, branches]."""
-    parts = kept.split(CHUNK)
-    return torch.cat([votes_of_images(question, {n: blanked(x, part) for n, x in question.images.items()}) for part in parts])
+    return torch.cat([votes_of_images(question, {n: blanked(x, part) for n, x in question.images.items()}) for part in kept.split(CHUNK)])
 
 
 def blanked(image: Tensor, kept: Tensor) -> Tensor:
