@@ -8,8 +8,8 @@ from .contract import Method, by_branch
 from .perturb import votes_of_texts
 
 SINGLY = 40  # words up to which each is struck out by itself
-CHOSEN = 16  # of a longer passage, those that are struck out one by one
-TOGETHER = 12  # the others so many at a time
+CHOSEN = 12  # of a longer passage, those that are struck out one by one
+TOGETHER = 16  # the others so many at a time
 
 
 def run(question: Question) -> dict[str, Tensor]:
