@@ -499,9 +499,9 @@ def test_pretrained_parts_of_another_kind_of_text_tower_are_taken(monkeypatch, t
     made = XLMRobertaModel(XLMRobertaConfig(**{k: v for k, v in text.items() if k != "model_type"}))
     asked = []
     monkeypatch.setattr(XLMRobertaModel, "from_pretrained", lambda name: asked.append(name) or made)
+    model = tiny_model(text=text)
     monkeypatch.setattr(learners.timm, "create_model", lambda name, **_: model.branches["vit" if name.startswith("vit") else "resnet"].backbone)
     monkeypatch.setattr(learners.AutoTokenizer, "from_pretrained", lambda name, **_: asked.append(name) or tokenizer)
-    model = tiny_model(text=text)
     learners._pretrained(model)
     assert torch.equal(model.text.encoder.layer[1].output.dense.weight, made.encoder.layer[1].output.dense.weight)
     assert asked == ["xlm-roberta-base"] * 2 and model.text.pad_id == 1
