@@ -136,7 +136,7 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
         page.locator(f"#{'part' if tab == 'Why' else 'branch'}").get_by_label("ResNet").check()
         page.wait_for_function(f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before)
     page.get_by_label("Effect on the answer").check()
-    page.get_by_text("With the gate open").wait_for()
+    page.get_by_text("With the gate as learned").wait_for()
     assert word.get_attribute("data-note").startswith("change of the logit by the gate ")
     page.get_by_role("tab", name="Overlays").click()
     changed(page, lambda: choose(page, "ViT: one head, last layer"))

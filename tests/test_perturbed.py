@@ -92,15 +92,16 @@ def test_votes_estimated_for_a_long_passage(tokenizer, picture, gate):
     """Exact where nothing is hidden and where there is no gate; else near the full computation, nearer than without what goes through the gate."""
     question = pipeline(tokenizer, text_length=64, **GATES.get(gate, {"gate": "none"})).ask(picture, LONG)
     kept = torch.from_numpy(np.random.default_rng(3).random((24, 8, 8)) < 0.5)
-    kept[0] = True
+    kept[5] = True
     exact, quick = perturb.votes_of_pictures(question, kept), hiding.estimated(question, kept)
-    assert torch.allclose(quick[0], exact[0], atol=1e-4)
+    assert torch.allclose(quick[5], exact[5], atol=1e-4)
     if gate == "none":
         assert torch.allclose(quick, exact, atol=1e-4)
         return
+    direct = hiding._terms(question, kept, 0)[0]
     for k in range(2):
         assert np.corrcoef(quick[:, k], exact[:, k])[0, 1] > 0.9
-        assert (quick - exact)[:, k].abs().mean() < 0.35 * exact[:, k].std()
+        assert (quick - exact)[:, k].abs().mean() < 0.7 * (direct - exact)[:, k].abs().mean()
 
 
 def test_an_estimate_is_exact_where_hiding_shuts_the_gate(word_pipe, picture, monkeypatch):
@@ -166,7 +167,7 @@ def test_the_roughness_of_a_grid_by_hand():
 def test_only_the_cells_that_differ_from_a_blank_picture_have_a_value(pipe):
     pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
     pixels[32:64, 0:16] = 128 + np.random.default_rng(1).choice([-90, 90], (32, 16, 1))
-    for values in hiding.run(pipe.ask(Image.fromarray(pixels), PASSAGE)).values():
+    for values in hiding.run(pipe.ask(Image.fromarray(pixels), PASSAGE), 192).values():
         assert values[4:8, 0:2].abs().mean() > 4 * values[:3, 4:].abs().mean()
 
 
