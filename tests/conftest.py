@@ -17,6 +17,9 @@ torch.set_num_threads(1)
 pytest_plugins = ["tests.browser"]
 
 PASSAGE = "The roses smelled sweet in the garden."
+ANSWER = {  # what every endpoint and the command line say of a pair
+    "label", "probability", "threshold", "similarities", "notices", "unsure", "objects_in_picture", "objects_in_passage",
+}  # fmt: skip
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",
     "Die Hunde liefen über die Straße zum Bäcker.",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
-from tests.conftest import GATES, pipeline, tiny_model
+from tests.conftest import ANSWER, GATES, pipeline, tiny_model
 
 RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
 
@@ -98,9 +98,7 @@ def test_explanation(pipe, tmp_path):
 
 def test_command_line(folder, pictures, tmp_path, capsys):
     assert main([str(pictures[0]), TEXT, "--weights", str(folder), "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {
-        "label", "probability", "threshold", "similarities", "notices", "unsure", "objects_in_picture", "objects_in_passage",
-    }  # fmt: skip
+    assert set(json.loads(capsys.readouterr().out)) == ANSWER
     assert main([str(tmp_path / "none.png"), TEXT, "--weights", str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
