@@ -11,7 +11,7 @@ from .contract import Method
 from .gate_effect import follow
 from .perturb import CELLS, CHUNK, blanked, votes_of_pictures
 
-MASKINGS = 36
+MASKINGS = 32
 LONG = 20  # words from which a passage is not read again for every masking, but its answer estimated
 CHECKED = 4  # maskings that are answered in full all the same, to fit the estimate
 RIDGE, SMOOTH = 5.0, 15.0  # of the linear model of votes, chosen by deletion and grid pointing on test pairs of the starter
