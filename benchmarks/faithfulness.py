@@ -30,10 +30,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from musti_model import MustiPipeline
-from musti_model.evidence import REGION_METHODS, REGIONS_BY, WORD_METHODS, Case, combined
-from musti_model.faithfulness import Faithfulness, of_regions, of_words, to_cells
-from musti_model.gate_effect import gate_effect
+from musti_model.methods import BEST, EVIDENCE, combined, total
+from musti_model.methods.faithfulness import of_regions, of_words, to_cells
+from musti_model.methods.gate_effect import gate_effects
 from musti_model.processing import open_image
+from musti_model.question import Question
+from musti_model.results import Faithfulness
 from training.data import MustiPair, read_pairs
 from training.objects import Vocabulary
 
@@ -51,7 +53,7 @@ class Sample:
 class Explained:
     """A pair, and by name every explanation of it. words: [words] each; maps: [h, w] each; gate_errors: of the gate's effect, one a branch."""
 
-    case: Case
+    question: Question
     words: dict[str, Tensor]
     maps: dict[str, Tensor]
     gate_errors: list[float]
@@ -59,21 +61,23 @@ class Explained:
 
 def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
     """Each method for the whole model and, of maps, for each branch; attention, and what the gate mixed and changed, by branch."""
-    case, looks = pipe.case(image, passage), pipe.explain(image, passage, evidence=False)
-    words = {method: function(case).sum(1) for method, function in WORD_METHODS.items()}
+    question = pipe.ask(image, passage)
+    looks, effects = pipe.explain(question, evidence=False), gate_effects(question)
+    words: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
+    for method in EVIDENCE:
+        values = method.run(question)
+        if method.kind == "words":
+            words[method.name] = total(values)
+        else:
+            maps |= ({method.name: combined(values)} if values else {}) | {f"{method.name}, {n}": m for n, m in values.items()}
     words |= {f"attention, {n}": torch.tensor(values) for n, values in looks.word_attention.items()}
-    maps = {}
-    for method, function in REGION_METHODS.items():
-        by_branch = function(case)
-        if by_branch:
-            maps[method] = combined(by_branch)
-        maps |= {f"{method}, {n}": m for n, m in by_branch.items()}
-    maps |= {n.replace("gate:", "gate share:").replace(":", ", "): m for n, m in looks.maps.grids.items()}
-    effects = {n: gate_effect(case, n) for n in looks.gates}
+    share, lets_in = ("gate opening", "gate map") if pipe.model.fusion.by_word else ("gate share", "gate share")
+    maps |= {n.replace("gate:", f"{lets_in}:").replace(":", ", "): m for n, m in looks.maps.grids.items()}
     for n, effect in effects.items():
-        words |= {f"gate share, {n}": torch.tensor(looks.gates[n].words), f"gate effect, {n}": torch.tensor(effect.words)}
+        words |= {f"{share}, {n}": torch.tensor(looks.gates[n].words), f"gate effect, {n}": torch.tensor(effect.words)}
         maps |= {} if effect.patches is None else {f"gate effect, {n}": torch.from_numpy(effect.patches)}
-    return Explained(case, words, maps, [e.error for e in effects.values()])
+    return Explained(question, words, maps, [e.error for e in effects.values()])
 
 
 def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary: Vocabulary) -> list[Sample]:
@@ -173,13 +177,13 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
 
     for sample in tqdm(chosen, desc="pairs", mininterval=5):
         own, other = (explained(p, sample.pair.image, sample.pair.text) for p in (pipe, twin))
-        note_curves("words", of_words(own.case, own.words))
-        note_curves("regions", of_regions(own.case, own.maps))
+        note_curves("words", of_words(own.question, own.words))
+        note_curves("regions", of_regions(own.question, own.maps))
         for n, values in own.words.items():
             note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other.words[n]))
         for n, values in own.maps.items():
             note("regions", n, randomised=correlation(values, other.maps[n]))
-        branches = [to_cells(m) for n, m in own.maps.items() if n.startswith(f"{REGIONS_BY}, ")]
+        branches = [to_cells(m) for n, m in own.maps.items() if n.startswith(f"{BEST['regions'].name}, ")]
         agreement += [correlation(*branches)] if len(branches) == 2 else []
         gate_errors += own.gate_errors
     pointed = [s for s in chosen if s.objects and named_right(pipe, s)]

@@ -55,6 +55,7 @@ def starter(rounds: int) -> None:
     race("predict, 1 pair", lambda: pipe(PICTURE, PASSAGE), bare(1), "bare forward", rounds)
     race("predict, 16 pairs", lambda: pipe.predict([PICTURE] * 16, [PASSAGE] * 16), bare(16), "bare forward", rounds)
     race("rank, 1 picture, 16 passages", lambda: pipe.rank(PICTURE, [PASSAGE] * 16), bare(16), "bare forward", rounds)
+    race("the same", lambda: pipe.rank(PICTURE, [PASSAGE] * 16), bare(1), "one bare forward", rounds)
     race("explain, 1 pair", lambda: pipe.explain(PICTURE, PASSAGE), bare(1), "bare forward", rounds)
     import app
 

@@ -87,18 +87,18 @@ def _bert_maps(encoder: nn.Module, queries: list[Tensor], keys: list[Tensor], ma
 
 
 @contextmanager
-def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tensor, int], list[tuple[Tensor, Tensor]]]]:
-    """Captures the attention of ViT blocks or BERT layers together with its gradient while the block runs, for one example.
+def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tensor], list[tuple[Tensor, Tensor]]]]:
+    """Captures the attention of ViT blocks or BERT layers together with its gradient during the one pass through them in which the block runs.
 
-    Yields a function: (output [], which of several passes through the blocks, from 0) -> (attention, d output / d attention), [heads, N, N]
-    each, first layer first. The gradient of the weights is that of their weighted sum times the values, so the fused kernels stay.
+    Yields a function: output [] -> (attention, d output / d attention), [B, heads, N, N] each, first layer first. The gradient of the weights is that of
+    their weighted sum times the values, so the fused kernels stay.
     """
     with ExitStack() as stack:
         kept = [_Capture(stack, block) for block in blocks]
 
-        def of(output: Tensor, which: int) -> list[tuple[Tensor, Tensor]]:
-            gradients = torch.autograd.grad(output, [c.mixed[which] for c in kept], retain_graph=True)
-            return [c.pair(which, g) for c, g in zip(kept, gradients, strict=True)]
+        def of(output: Tensor) -> list[tuple[Tensor, Tensor]]:
+            gradients = torch.autograd.grad(output, [c.mixed for c in kept], retain_graph=True)
+            return [c.pair(g) for c, g in zip(kept, gradients, strict=True)]
 
         yield of
 
@@ -108,7 +108,7 @@ class _Capture:
 
     def __init__(self, stack: ExitStack, block: nn.Module) -> None:
         asking = threading.get_ident()
-        self.mixed: list[Tensor] = []
+        self.mixed: Tensor | None = None
         self.inputs: list[list[Tensor]] = []
         self.vit = hasattr(block, "attn")
         if self.vit:
@@ -126,15 +126,16 @@ class _Capture:
         def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             if threading.get_ident() != asking:
                 return None
-            mixed = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_()
-            self.mixed.append(mixed)
-            return (mixed,)
+            self.mixed = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_()
+            return (self.mixed,)
 
         stack.callback(out.register_forward_pre_hook(keep).remove)
 
-    def pair(self, which: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """(attention, its gradient) of one pass, from the gradient of the mixture [1, N, C]."""
-        projected = [store[which] for store in self.inputs]
+    def pair(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """(attention, its gradient) from the gradient of the mixture [B, N, C]. Raises ValueError after more than one pass."""
+        if any(len(store) != 1 for store in self.inputs):
+            raise ValueError("Attention and its gradient are those of one pass through the layers.")
+        projected = [store[0] for store in self.inputs]
         q, k, v = projected[0].chunk(3, dim=-1) if self.vit else projected
-        q, k, v, g = (x[0].float().unflatten(-1, (self.heads, -1)).transpose(0, 1) for x in (q, k, v, gradient))
-        return _weights(q[None], k[None], self.scale)[0], g @ v.transpose(-1, -2)
+        q, k, v, g = (x.float().unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v, gradient))
+        return _weights(q, k, self.scale), g @ v.transpose(-1, -2)

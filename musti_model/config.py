@@ -175,17 +175,18 @@ _STARTER_CNN = ImageBranchConfig(
 def preset(name: str, **changes: Any) -> MustiConfig:
     """A named configuration, with changes.
 
-    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with the word gate), "published" (ViT-B/16 + ResNet-50, as the authors' code),
+    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with a gate for each word), "published" (ViT-B/16 + ResNet-50, as the authors' code),
     "published-all" (+ Swin-T), "starter" (compact, embedded in this repository).
 
     Raises: ValueError for an unknown name or change.
     """
     presets: dict[str, dict[str, Any]] = {
         "musti-base": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL},
+        "musti-word": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL, "gate": "word", "meeting": "content"},
         "published": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET), **_PUBLISHED},
         "published-all": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET, _PUBLISHED_SWIN), **_PUBLISHED},
-        "musti-word": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL, "gate": "word", "meeting": "content"},
-        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content", "naming_scale": 16.0},
+        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content",
+                    "naming_scale": 16.0},
     }
     if name not in presets:
         raise ValueError(f"No preset {name!r}; there are {', '.join(presets)}.")

@@ -81,11 +81,13 @@ class Fusion(nn.Module):
     the picture each word got, 0..1. ``base``, ``through`` and ``opening`` are the terms that ``fuse`` adds up before its LayerNorm:
     ``norm(base(T) + g * through(m))``.
 
-    reads: whether ``meet`` needs the passage's states read without a picture; gated: whether there is a gate at all.
+    reads: whether ``meet`` needs the passage's states read without a picture; gated: whether there is a gate at all; by_word: whether it opens at each
+    word as far as fits that word (``Met.opening``).
     """
 
     reads = False
     gated = False
+    by_word = False
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__()
@@ -235,6 +237,8 @@ class WordGate(Gated):
     """A gate with a value for each word: ``norm(T_t + g_t * W m_t)``, ``g_t = sigmoid(alpha * s_t + beta + u . h_t)``, s_t the agreement of the word
     with the places it met, h_t the word as read without a picture (u . h_t is a score of the word alone, whatever the picture)."""
 
+    by_word = True
+
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)
         self.pass_on = nn.Linear(hidden, hidden, bias=False)  # W
@@ -264,6 +268,8 @@ class WordGate(Gated):
 class LinearGate(Gated):
     """The paper's sentence taken literally: the image appended to the text, and a linear classifier on both: ``g_t = sigmoid(v . [T_t; m_t] + c)``. It adds
     a score of the word and one of the places; whether the two agree it cannot tell."""
+
+    by_word = True
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)

@@ -139,11 +139,11 @@ class MustiModel(
         """Passages as the gate takes them; read without a picture where the gate asks for it."""
         text = self.text.embed(input_ids)
         words = Words(text, attention_mask)
-        return Words(text, attention_mask, self._encoded(self.fusion.fuse(text, None), words)) if self.fusion.reads else words
+        return Words(text, attention_mask, self._encoded(self.fusion.fuse(text, None), attention_mask)) if self.fusion.reads else words
 
-    def _encoded(self, states: Tensor, words: Words) -> Tensor:
+    def _encoded(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """Text encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
-        return self.text.encode(states, None if self.config.padding == "carry" else words.mask)
+        return self.text.encode(states, None if self.config.padding == "carry" else attention_mask)
 
     # The match ------------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class MustiModel(
         images = [self.image_vector(image) for image in encoded.values()]
         cosines = [F.cosine_similarity(t.float(), i.float(), dim=-1) for t, i in zip(vectors, images, strict=True)]
         similarities = torch.stack(cosines, dim=1)
-        votes, vote_bias = self._vote(similarities)
+        votes, vote_bias = similarities * self.vote_slopes(), self.vote_constant()
         text_vectors = torch.stack([v.expand(len(similarities), -1) for v in vectors], dim=1)
         internals = None
         if image_attention is not None:
@@ -213,15 +213,19 @@ class MustiModel(
             )
         return MustiOutput(votes.sum(1) + vote_bias, similarities, votes, vote_bias, text_vectors, internals)
 
+    def text_vectors_of(self, fused: Tensor, attention_mask: Tensor) -> Tensor:
+        """Text side of the cosine from what the gate passes on: [B, T, H], masks [B or 1, T] -> [B, H]."""
+        return self.text.pool(self._encoded(fused, attention_mask))
+
     def _pooled(self, fused: list[Tensor], words: Words, capture: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Encoder and pooler, all branches in one batch: [B, T, H] each -> [B, H] each, and the attention maps if they are to be captured."""
         rows, count = len(fused[0]), len(fused)
         mask = words.mask if len(words.mask) == 1 else words.mask.repeat(count, 1)
-        stacked = Words(torch.cat(fused), mask)
+        stacked = torch.cat(fused)
         if not capture:
-            return list(self.text.pool(self._encoded(stacked.text, stacked)).split(rows)), []
+            return list(self.text_vectors_of(stacked, mask).split(rows)), []
         with bert_attention(self.text.encoder, None if self.config.padding == "carry" else mask) as attention:
-            vectors = self.text.pool(self._encoded(stacked.text, stacked))
+            vectors = self.text_vectors_of(stacked, mask)
         return list(vectors.split(rows)), list(attention().split(rows))
 
     def vote_slopes(self) -> Tensor:
@@ -235,13 +239,11 @@ class MustiModel(
         """The published one-branch model takes the cosine itself."""
         return len(self.branches) == 1 and self.config.logit == "published"
 
-    def _vote(self, similarities: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines [B, branches] -> their terms in the logit, and the constant."""
+    def vote_constant(self) -> Tensor:
+        """What the logit holds beside the branches' votes, []."""
         learned = self.config.voting == "learned" and not self._single()
         constant = self.voting.bias[0] if learned else self.bias.new_zeros(())
-        if self.config.logit == "affine":
-            constant = constant * self.scale + self.bias
-        return similarities * self.vote_slopes(), constant
+        return constant * self.scale + self.bias if self.config.logit == "affine" else constant
 
     # Naming ---------------------------------------------------------------------------------------------------------------------
 
@@ -251,7 +253,7 @@ class MustiModel(
 
     def name_words(self, words: Words) -> Tensor:
         """The same for passages as the gate takes them."""
-        read = words.read if words.read is not None else self._encoded(self.fusion.fuse(words.text, None), words)
+        read = words.read if words.read is not None else self._encoded(self.fusion.fuse(words.text, None), words.mask)
         return self._named(self.fusion.word_space(read), self.none_logit)
 
     def name_picture(self, image: ImageTokens) -> Tensor:

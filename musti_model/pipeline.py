@@ -5,59 +5,35 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import timm
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 
-from . import explain as maths
-from .image_tower import ImageTokens
 from .errors import InputError, Sentence, WeightsError
-from .evidence import Case, Evidence, evidence_of
-from .explain import Explanation, Gate, GateWeights, Maps
-from .faithfulness import Faithfulness, of_regions, of_words
-from .gate_effect import GateEffect, gate_effect
+from .explain import evidence_of, explained, measured
+from .fusion import Words
+from .image_tower import ImageTokens
+from .methods import BEST, QUICK
+from .methods.gate_effect import gate_effects
+from .methods.looks import look
 from .model import MustiModel, MustiOutput
 from .processing import READ_CHARACTERS, MustiProcessor, Passages, open_image
+from .question import Picture, Question
+from .results import Explanation, Faithfulness, Prediction
+from .version import VERSION
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
-Picture = str | Path | Image.Image
 SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
 LARGE = 50_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One pair's answer.
-
-    label: "YES" or "NO"; probability: 0..1, of YES; threshold: YES from here; similarities: {branch: cosine}; votes: {branch: its term in
-    the logit} and vote_bias; logit: their sum; notices: sentences for the reader; objects_in_picture: (object, probability), best
-    three; objects_in_passage: (object, word); both empty for weights without a naming head; unsure: such weights read none of their
-    objects in the passage, so that the answer says little.
-    """
-
-    label: str
-    probability: float
-    threshold: float
-    similarities: dict[str, float]
-    votes: dict[str, float]
-    vote_bias: float
-    logit: float
-    notices: list[str] = field(default_factory=list)
-    objects_in_picture: list[tuple[str, float]] = field(default_factory=list)
-    objects_in_passage: list[tuple[str, str]] = field(default_factory=list)
-    unsure: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The stable public shape: label, probability, threshold, similarities, notices."""
-        keys = ("label", "probability", "threshold", "similarities", "notices")
-        return {k: getattr(self, k) for k in keys}
 
 
 def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
@@ -70,6 +46,14 @@ def choose_device(device: str | torch.device | None = None) -> tuple[torch.devic
     if chosen.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         return chosen, torch.bfloat16
     return chosen, None
+
+
+class _Read(NamedTuple):
+    """A batch of passages that were read: tokenised, as the gate takes them, and the objects that each names, [(object, word)]."""
+
+    texts: Passages
+    words: Words
+    named: list[list[tuple[str, str]]]
 
 
 class MustiPipeline:
@@ -87,6 +71,9 @@ class MustiPipeline:
         if precision == "float32":
             self.autocast = None
         self.model = model.to(self.device).eval().requires_grad_(False)
+        for branch in model.branches.values():
+            if not (branch.is_vit or branch.is_swin):  # convolutions are twice as fast on a CPU when channels lie side by side
+                branch.backbone.to(memory_format=torch.channels_last)
         self.processor, self.config = processor, model.config
         self.weights = weights or Weights(None, self.config.name, "unsaved")
         self.name, self.revision, self.card = self.weights.name, self.weights.revision, self.weights.card()
@@ -113,9 +100,17 @@ class MustiPipeline:
         """Objects the naming head knows; empty without one."""
         return self.config.objects
 
-    def __call__(self, image: Picture, passage: str) -> Prediction:
+    def ask(self, image: Picture, passage: str) -> Question:
+        """A pair, opened, tokenised and encoded once; all that takes a picture and a passage takes it instead. Raises InputError."""
+        with self._autocast():
+            return Question.ask(self.model, self.processor, image, passage)
+
+    def __call__(self, image: Picture | Question, passage: str | None = None) -> Prediction:
         """One pair. Raises InputError."""
-        return self.predict([image], [passage])[0]
+        if not isinstance(image, Question):
+            return self.predict([image], [passage])[0]
+        with self._inference():
+            return self._predictions(image.answered, image.encoded, self._named(image.passages, image.read))[0]
 
     def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
         """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
@@ -125,9 +120,8 @@ class MustiPipeline:
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
             with self._inference():
-                texts = self.processor.passages(list(passages[rows]))
-                encoded = self._encode(open_image(i) for i in images[rows])
-                result += self._answer(encoded, texts, self._read(texts))
+                read = self._read(list(passages[rows]))
+                result += self._answer(self._encode(open_image(i) for i in images[rows]), read)
         return result
 
     def rank(
@@ -147,16 +141,14 @@ class MustiPipeline:
             if one_image:
                 encoded = self._encode([open_image(images)])
             else:
-                texts = self.processor.passages([passages])
-                read = self._read(texts)
+                read = self._read([passages])
             for start in range(0, len(many), batch):
                 part = many[start : start + batch]
                 if one_image:
-                    texts = self.processor.passages(part)
-                    read = self._read(texts)
+                    read = self._read(part)
                 else:
                     encoded = self._encode(open_image(i) for i in part)
-                answers += self._answer(encoded, texts, read)
+                answers += self._answer(encoded, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
     @property
@@ -164,64 +156,42 @@ class MustiPipeline:
         """Whether hundreds of forward passes for one explanation are bearable: on an accelerator, or for a small model."""
         return self.device.type != "cpu" or sum(p.numel() for p in self.model.parameters()) <= LARGE
 
-    def explain(self, image: Picture, passage: str, evidence: bool = True) -> Explanation:
-        """One pair with gate shares, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many more forward passes,
+    def explain(self, image: Picture | Question, passage: str | None = None, evidence: bool = True) -> Explanation:
+        """One pair with gate, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many more forward passes,
         unless ``evidence`` is False. A large model on a CPU gets evidence from gradients (``Evidence.methods`` says which). Raises InputError."""
         started = time.perf_counter()
-        texts = self.processor.passages([passage])
-        picture = open_image(image)
-        images = {n: t.to(self.device) for n, t in self.processor.images([picture]).items()}
-        ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
-        # Gradients on, also inside a caller's no_grad: without them Grad-CAM would silently be nothing.
-        with torch.inference_mode(False), torch.enable_grad(), self._autocast():
-            output = self.model(images, ids, mask, return_internals=True)
-            inside = output.internals
-            maps = list(inside.feature_maps.items())
-            gradients = torch.autograd.grad(output.logits.sum(), [m for _, m in maps]) if maps else ()
-        cams = {
-            n: maths.grad_cam(m[0].detach().float().cpu(), g[0].float().cpu())
-            for (n, m), g in zip(maps, gradients, strict=True)
-        }
+        question = self._question(image, passage)
+        with self._autocast():
+            looked = look(question)
         with self._inference():
-            prediction = self._prediction(output, 0, texts, self._seen(inside.image_vectors), self._read(texts))
-        result = self._explanation(prediction, picture, texts, output, cams, self._settings())
+            prediction = self._predictions(looked.output, question.encoded, self._named(question.passages, question.read))[0]
+        result = explained(looked, prediction, self._settings())
         if evidence:
-            case = self._case(images, texts)
-            result = replace(result, evidence=self._evidence(case, picture, result), gate_effect=self._gate_effects(case))
+            with torch.inference_mode(False), self._autocast():
+                found = evidence_of(question, BEST if self.many_passes else QUICK)
+                effects = gate_effects(question)
+            result = replace(result, evidence=replace(found, missing=self._missing(question, prediction)), gate_effect=effects)
         result.settings["seconds"] = round(time.perf_counter() - started, 3)
         return result
 
-    def faithfulness(self, image: Picture, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
-        """How faithful each explanation of this very pair is, all measured by the whole model's answer.
+    def faithfulness(
+        self, image: Picture | Question, passage: str | None = None, explanation: Explanation | None = None
+    ) -> dict[str, Faithfulness]:
+        """How faithful each explanation of this very pair is, all measured by the whole model's answer; by name as in ``explain.shown``.
 
-        Returns: "words" and "regions" (evidence of the whole model), "words:<branch>" and "regions:<branch>" (of one), "attention:<branch>" (of the
-            words), "effect:<branch>" (of patches through the gate), and each of ``explanation.maps`` by its name. What has no map is left out.
-
-        Raises: InputError.
+        Raises: InputError, also for an explanation of another picture or passage, or without evidence.
         """
-        case, whole, answer = self.case(image, passage), explanation.evidence, explanation.prediction.label
-        if whole is None:
-            raise InputError("This explanation was made without evidence; make it again with evidence=True.")
-        parts = {"": whole} | {f":{name}": part for name, part in whole.branches.items()}
-        sign = 1 if answer == "YES" else -1  # attention is no evidence against: its strongest goes first, whatever the answer
-        words = {f"words{n}": torch.tensor(e.words) for n, e in parts.items()}
-        words |= {f"attention:{n}": sign * torch.tensor(values) for n, values in explanation.word_attention.items()}
-        maps = {f"regions{n}": e.grid for n, e in parts.items() if e.grid is not None}
-        maps |= {f"effect:{n}": torch.from_numpy(e.patches) for n, e in explanation.gate_effect.items() if e.patches is not None}
-        maps |= {n: sign * grid for n, grid in explanation.maps.grids.items()}
-        with torch.inference_mode(), self._autocast():
-            return of_words(case, words, answer) | (of_regions(case, maps, answer) if maps else {})
+        if explanation is None:
+            raise InputError("There is no explanation to measure; explain the pair first.")
+        question = self._question(image, passage)
+        with torch.inference_mode(False), torch.no_grad(), self._autocast():
+            return measured(question, explanation)
 
-    def what_if(self, image: Picture, passage: str, alteration: Alteration) -> float:
+    def what_if(self, image: Picture | Question, passage: str | None = None, alteration: Alteration = Alteration()) -> float:  # noqa: B008 (frozen)
         """Probability of YES of an altered pair. Raises InputError."""
-        case = self.case(image, passage)
-        with torch.inference_mode(), self._autocast():
-            return self._probability(altered_logit(case, alteration))
-
-    def case(self, image: Picture, passage: str) -> Case:
-        """One pair as the methods of ``evidence``, ``faithfulness`` and ``gate_effect`` take it. Raises InputError."""
-        texts = self.processor.passages([passage])
-        return self._case({n: t.to(self.device) for n, t in self.processor.images([open_image(image)]).items()}, texts)
+        question = self._question(image, passage)
+        with torch.inference_mode(False), self._autocast():
+            return self._probability(altered_logit(question, alteration))
 
     # Inside ---------------------------------------------------------------------------------------------------------------------
 
@@ -233,59 +203,63 @@ class MustiPipeline:
         with torch.inference_mode(), self._autocast():
             yield
 
-    def _case(self, images: dict[str, Tensor], texts: Passages) -> Case:
-        with torch.inference_mode(False), torch.no_grad(), self._autocast():
-            encoded = {n: t.float() for n, t in self.model.encode_images(images).items()}
-        ids, mask = texts.input_ids.to(self.device), texts.attention_mask.to(self.device)
-        return Case(self.model, images, encoded, ids, mask, [w.pieces for w in texts.words[0]])
+    def _question(self, image: Picture | Question, passage: str | None) -> Question:
+        return image if isinstance(image, Question) else self.ask(image, passage)
 
-    def _evidence(self, case: Case, picture: Image.Image, explanation: Explanation) -> Evidence:
-        with torch.inference_mode(False), torch.enable_grad(), self._autocast():
-            evidence = evidence_of(case, picture.size, *(() if self.many_passes else ("relevance", "relevance")))
-        p = explanation.prediction
-        if p.label == "YES" or not p.objects_in_picture:
-            return evidence
-        # "Why NO": what the passage would have had to name. At the front, because a long passage's end is not read.
-        names = [name for name, _ in p.objects_in_picture]
-        text = explanation.passage[:READ_CHARACTERS]
-        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {text}" for name in names])
-        return replace(evidence, missing=[(names[i], answer.probability) for i, answer in answers])
+    def _missing(self, question: Question, prediction: Prediction) -> list[tuple[str, float]]:
+        """Why NO: what the passage would have had to name, at the front, because a long passage's end is not read."""
+        if prediction.label == "YES" or not prediction.objects_in_picture:
+            return []
+        names = [name for name, _ in prediction.objects_in_picture]
+        text = question.passages.texts[0][:READ_CHARACTERS]
+        with self._inference():
+            output = self.model.match_words(question.encoded, self._words(self.processor.passages([f"{name.replace('_', ' ')}. {text}" for name in names])))
+        answers = [self._probability(float(logit)) for logit in output.logits]
+        return sorted(zip(names, answers, strict=True), key=lambda pair: -pair[1])
 
-    def _gate_effects(self, case: Case) -> dict[str, GateEffect]:
-        return {n: gate_effect(case, n) for n in case.encoded} if self.config.fusion == "tsf" else {}
+    def _words(self, texts: Passages) -> Words:
+        return self.model.words(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
+
+    def _read(self, passages: list[str]) -> _Read:
+        texts = self.processor.passages(passages)
+        return self._named(texts, self._words(texts))
+
+    def _named(self, texts: Passages, words: Words) -> _Read:
+        """With the objects named by each passage, word by word, without the picture; none without a naming head."""
+        if not self.objects:
+            return _Read(texts, words, [[] for _ in texts.texts])
+        named = self.model.name_words(words).float().softmax(-1).cpu()
+        passages = []
+        for row, read in enumerate(texts.words):
+            best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
+            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED])
+        return _Read(texts, words, passages)
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)
         return self.model.encode_images({n: t.to(self.device) for n, t in images.items()})
 
-    def _answer(self, encoded: dict[str, ImageTokens], texts: Passages, read: list) -> list[Prediction]:
+    def _answer(self, encoded: dict[str, ImageTokens], read: _Read) -> list[Prediction]:
         """Pairs row by row; one picture or one passage stands for all rows of the other side."""
-        output = self.model.match(encoded, texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
-        seen = self._seen({n: self.model.image_vector(t) for n, t in encoded.items()})
-        return [self._prediction(output, row, texts, seen, read) for row in range(len(output.logits))]
+        return self._predictions(self.model.match_words(encoded, read.words), encoded, read)
 
-    def _seen(self, vectors: dict[str, Tensor]) -> list[list[tuple[str, float]]]:
-        """The best three objects named by each picture's vectors, mean of the branches; empty without a naming head."""
+    def _predictions(self, output: MustiOutput, encoded: dict[str, ImageTokens], read: _Read) -> list[Prediction]:
+        seen = self._seen(encoded)
+        return [self._prediction(output, row, read.texts, seen, read.named) for row in range(len(output.logits))]
+
+    def _seen(self, encoded: dict[str, ImageTokens]) -> list[tuple[list[tuple[str, float]], bool]]:
+        """For each picture the best three objects that it shows, mean of the branches, and whether it most probably shows nothing known; empty without a
+        naming head."""
         if not self.objects:
-            return [[] for _ in next(iter(vectors.values()))]
-        named = torch.stack([self.model.name_vector(v).softmax(-1) for v in vectors.values()]).mean(0).float().cpu()
-        best = named.topk(min(3, len(self.objects)))
+            return [([], False) for _ in next(iter(encoded.values())).tokens]
+        named = torch.stack([self.model.name_picture(t).softmax(-1) for t in encoded.values()]).mean(0).float().cpu()
+        best = named[:, :-1].topk(min(3, len(self.objects)))
         return [
-            [(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)]
-            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ([(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)], nothing)
+            for values, indices, nothing in zip(
+                best.values.tolist(), best.indices.tolist(), (named.argmax(-1) == len(self.objects)).tolist(), strict=True
+            )
         ]
-
-    def _read(self, texts: Passages) -> list[list[tuple[str, str]]]:
-        """The objects named by each passage, word by word, without the picture; empty without a naming head."""
-        if not self.objects:
-            return [[] for _ in texts.texts]
-        named = self.model.name_text(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
-        named = named.float().softmax(-1).cpu()
-        passages = []
-        for row, words in enumerate(texts.words):
-            best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in words]
-            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, words, strict=True) if b.values >= NAMED])
-        return passages
 
     def _probability(self, logit: float) -> float:
         return 1 / (1 + float(np.exp(-logit / self.config.temperature)))
@@ -296,14 +270,15 @@ class MustiPipeline:
         if not math.isfinite(logit):
             raise WeightsError("The weights {name} give no number for this pair; they are damaged or were trained badly.", name=self.name)
         probability = self._probability(logit)
-        seen, read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
-        notices = list(notices)
-        unsure = bool(self.objects) and not read
-        if unsure:
+        (seen, nothing), read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
+        notices, unread = list(notices), bool(self.objects) and not read
+        if unread:
             notices.append(
                 Sentence("The model found none of the {count} smell objects it knows in this passage, so its answer says little.", count=len(self.objects))
             )
-        if seen and seen[0][1] < SEEN:
+        if nothing:
+            notices.append(Sentence("The model recognises nothing it knows in this picture, so its answer says little."))
+        elif seen and seen[0][1] < SEEN:
             guess, share = seen[0]
             notices.append(
                 Sentence("The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.", object=Sentence(guess), share=share)
@@ -319,47 +294,11 @@ class MustiPipeline:
             notices=notices,
             objects_in_picture=seen,
             objects_in_passage=read,
-            unsure=unsure,
+            unsure=unread or nothing,
         )
 
-    def _explanation(
-        self, prediction: Prediction, picture: Image.Image, texts: Passages, output: MustiOutput, cams: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Explanation:  # fmt: skip
-        inside = output.internals
-        words = texts.words[0]
-        pieces = [w.pieces for w in words]
-        gates, grids, heads, word_attention = {}, {}, {}, {}
-        for name, grid in inside.grid.items():
-            if inside.gate_image is not None:
-                share = maths.image_share(_first(inside.gate_image[name]), _first(inside.gate_text))
-                patches = None
-                if grid is not None:
-                    patches = maths.to_places(share, _first(inside.place_weights[name]), grid)
-                    grids[f"gate:{name}"] = patches
-                gates[name] = Gate(maths.to_words(share, pieces), None if patches is None else patches.numpy())
-            if name in inside.image_attention:
-                attention = _first(inside.image_attention[name])
-                grids[f"rollout:{name}"] = maths.rollout(attention).reshape(grid)
-                heads[name] = maths.class_attention(attention).reshape(-1, *grid).numpy()
-            if name in cams:
-                grids[f"gradcam:{name}"] = cams[name]
-            word_attention[name] = maths.to_words(maths.class_word_attention(_first(inside.text_attention[name])), pieces)
-        gate = self.model.gate
-        weights = GateWeights(*gate.weight[0].tolist(), gate.bias.item()) if self.config.fusion == "tsf" else None
-        return Explanation(
-            prediction=prediction, image=picture, passage=texts.texts[0], words=[w.text for w in words],
-            word_spans=[(w.start, w.end) for w in words], gates=gates, gate_weights=weights, maps=Maps(grids, *picture.size), heads=heads,
-            word_attention=word_attention, settings=settings,
-        )  # fmt: skip
-
     def _settings(self) -> dict[str, Any]:
-        import timm
-        import transformers
-
-        from . import __version__
-
-        versions = {"python": platform.python_version(), "musti_model": __version__}
+        versions = {"python": platform.python_version(), "musti_model": VERSION}
         versions |= {m.__name__: m.__version__ for m in (torch, timm, transformers)}
         return {
             "weights": self.name,
@@ -368,11 +307,6 @@ class MustiPipeline:
             "precision": "bfloat16 autocast" if self.autocast else "float32",
             "versions": versions,
         }
-
-
-def _first(batch: Tensor) -> Tensor:
-    """Row 0 of a batch of one, float32, on the CPU, out of the graph."""
-    return batch[0].detach().float().cpu()
 
 
 def _by_name(names: list[str], row: Tensor) -> dict[str, float]:

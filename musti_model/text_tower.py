@@ -43,9 +43,9 @@ class TextTower(nn.Module):
         """Id of the wordpiece that fills up a shorter passage."""
         return self.config.pad_token_id or 0
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """int [B, T] -> [B, T, H]."""
-        return self.embeddings(input_ids=input_ids)
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """int [B, T] -> [B, T, H]; token_type_ids: 0 and 1 for a first and a second sentence, None: all one."""
+        return self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
 
     def encode(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Encoder layers. [B, T, H] -> [B, T, H]; attention_mask: 0/1 [B or 1, T], None: all positions take part, padding too."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from musti_model import Explanation, Prediction
-from musti_model.evidence import CELLS
-from musti_model.what_if import Alteration
+from musti_model import Alteration, Explanation, Prediction
+from musti_model.fusion import Opened
+from musti_model.methods.perturb import CELLS
 
 from .language import say
 from .views import meter_html
@@ -115,11 +115,11 @@ def data_url(image: Image.Image, side: int = SIDE) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def alteration_of(value: dict[str, Any], gate_open: bool, voting: list[str], branches: list[str]) -> Alteration:
+def alteration_of(value: dict[str, Any], gate: Opened, voting: list[str], branches: list[str]) -> Alteration:
     """What the board and the switches beside it ask for. The board comes from a browser: what is not on it is left out."""
     off = {name: [i for i, item in enumerate(value.get(name, [])) if isinstance(item, dict) and item.get("off")] for name in ("words", "cells")}
     cells = [divmod(i, CELLS) for i in off["cells"] if i < CELLS * CELLS]
-    return Alteration(off["words"], cells, gate_open, [b for b in branches if b not in voting])
+    return Alteration(off["words"], cells, gate, [b for b in branches if b not in voting])
 
 
 def what_if_html(prediction: Prediction, probability: float, alteration: Alteration) -> str:

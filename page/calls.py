@@ -6,10 +6,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from musti_model import Explanation, InputError, MustiPipeline, Prediction
-from musti_model.faithfulness import Faithfulness
+from musti_model import Alteration, Explanation, InputError, MustiPipeline, Prediction
 from musti_model.processing import open_image
-from musti_model.what_if import Alteration
+from musti_model.results import Faithfulness
 
 from .language import in_language, language, later, sentence
 from .records import Pictures, answered

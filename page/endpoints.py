@@ -18,7 +18,8 @@ def endpoints(calls: Calls) -> None:
             image: the picture.
             passage: the historical text.
 
-        Returns: label, probability, threshold, similarities, notices.
+        Returns: label, probability, threshold, similarities, notices, unsure, objects_in_picture,
+            objects_in_passage.
         """
         return calls.predict(image, passage).to_json()
 
@@ -40,7 +41,8 @@ def endpoints(calls: Calls) -> None:
             images: the pictures.
             passages: the historical texts.
 
-        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure, objects_in_picture,
+            objects_in_passage.
         """
         return [{"index": i} | p.to_json() for i, p in calls.rank(images, passages)]
 
@@ -53,7 +55,8 @@ def endpoints(calls: Calls) -> None:
             image: the picture.
             passages: the historical texts.
 
-        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices.
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure, objects_in_picture,
+            objects_in_passage.
         """
         return rank([image] if image else [], passages)
 

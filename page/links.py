@@ -7,8 +7,10 @@ import numpy as np
 from musti_model import Explanation
 
 from .board import ROVING, data_url, literal, place_name
-from .language import say
+from .language import later, say
 
+CHANGED = later("Through the gate each word meets some patches of the picture. The colour is what that meeting changed in the answer.")
+LOOKED_FOR = later("Each word looks for the patches that fit what it means. The colour is how much of a patch a word met: the patches of one word add up to 1.")
 NOTHING: dict[str, Any] = {"words": [], "cells": [], "links": [], "picture": "", "shape": "1 / 1", "columns": 1, "rows": 1, "told": {}}
 TEMPLATE = """<div class="board links">{{#if value.words}}
 <p class="passage" role="group" aria-label="{{value.told.words}}">{{#each value.words}}<button type="button" class="strike" data-word="{{@index}}">{{this}}</button> {{/each}}</p>
@@ -49,19 +51,29 @@ element.addEventListener("focusin", choose);
 
 
 def links_value(explanation: Explanation | None, branch: str) -> dict[str, Any]:
-    """What the component needs for one branch; nothing where its tokens have no place or there is no gate."""
-    effect = None if explanation is None else explanation.gate_effect.get(branch)
-    if effect is None or effect.links is None:
+    """What the component needs for one branch: of a gate that opens word by word, which patches each word met, of the scalar gate, what that changed;
+    nothing where tokens have no place or there is no gate."""
+    links, by_word = (None, False) if explanation is None else _links(explanation, branch)
+    if links is None:
         return NOTHING
-    rows, columns = effect.links.shape[1:]
+    rows, columns = links.shape[1:]
     image = explanation.image
+    meets = say("“[a]” and “[b]” meet most: [v]") if by_word else say("“[a]” meets “[b]” most: [v] of the logit")
     return {
         "words": [literal(w) for w in explanation.words],
         "cells": [place_name(r, c) for r in range(rows) for c in range(columns)],
-        "links": np.vectorize(lambda v: float(f"{v:.3g}"))(effect.links.reshape(len(effect.links), -1)).tolist(),
+        "links": np.vectorize(lambda v: float(f"{v:.3g}"), otypes=[float])(links.reshape(len(links), -1)).tolist(),
         "picture": data_url(image), "shape": f"{image.width} / {image.height}", "rows": rows, "columns": columns,
         "told": {
             "words": say("Words"), "patches": say("Patches; the arrow keys move"), "choose": say("Choose a word or a patch."),
-            "meets": say("“[a]” meets “[b]” most: [v] of the logit"), "none": say("“[a]” meets none."),  # filled in by the browser
+            "meets": meets, "none": say("“[a]” meets none."),  # filled in by the browser
         },
     }  # fmt: skip
+
+
+def _links(explanation: Explanation, branch: str) -> tuple[np.ndarray | None, bool]:
+    """[words, rows, columns], and whether they are meetings of a gate that opens word by word."""
+    gate, effect = explanation.gates.get(branch), explanation.gate_effect.get(branch)
+    if gate is not None and explanation.gate_weights is None:
+        return gate.meeting, True
+    return (None if effect is None else effect.links), False

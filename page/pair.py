@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from musti_model import Explanation, Sentence
-from musti_model.faithfulness import Faithfulness
-from musti_model.what_if import Alteration
+from musti_model import Alteration, Explanation, Sentence
+from musti_model.fusion import Opened
+from musti_model.results import Faithfulness
 
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
@@ -90,7 +90,7 @@ class PairTab:
         self.branches = [(branch_name(b.name), b.name) for b in self.pipe.config.branches]
         self.names = [name for _, name in self.branches]
         self.views = view_choices(self.pipe)
-        self.gated = self.pipe.config.fusion == "tsf"
+        self.gated, self.by_word = self.pipe.model.fusion.gated, self.pipe.model.fusion.by_word
         self.most_heads = max((self.heads_of(n) for n, b in self.pipe.model.branches.items() if b.is_vit), default=1)
         self.state, self.measured = gr.State(None, time_to_live=LIFETIME), gr.State(None, time_to_live=LIFETIME)
         # The last question that was answered: it outlives its explanation, to be known as long as the answer is seen.
@@ -144,8 +144,8 @@ class PairTab:
         self.evidence_map, self.evidence_legend = shown_map("Regions for and against", "evidence-map", alt), gr.HTML()
         self.faithful = gr.HTML(elem_id="faithful")
         thorough = (
-            "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The "
-            "numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
+            "Each word is struck out (in a long passage those that hardly count a few at a time) and read alone. Parts of the picture are hidden at random, and parts are looked at "
+            "alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
         )
         gr.Markdown(thorough if self.pipe.many_passes else QUICK)
         if self.pipe.many_passes:
@@ -154,7 +154,7 @@ class PairTab:
     def _what_if(self) -> None:
         self.altered = gr.HTML(elem_id="altered")
         with gr.Row():
-            self.gate_open = gr.Checkbox(True, label="Gate open", elem_id="gate-open", visible=self.gated)
+            self.gate_state = gr.Radio(self.gate_states(), value="learned", label="Gate", elem_id="gate-state", visible=self.gated)
             self.voting = gr.CheckboxGroup(self.branches, value=self.names, label="Branches that vote", elem_id="voting")
         self.board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=SCRIPT, elem_id="board")
         self.undo = gr.Button("Put everything back", size="sm", elem_id="undo")
@@ -163,19 +163,25 @@ class PairTab:
             "those that do. With the gate shut the passage is read without the picture."
         )
 
+    def gate_states(self) -> list[tuple[str, str]]:
+        """(label, state) of the gate that can be tried out."""
+        states = [(later("As learned"), "learned"), (later("Shut"), "shut")]
+        return [*states, (later("Open at every word alike"), "open")] if self.by_word else states
+
     def _vote(self) -> None:
         self.votes = gr.HTML(elem_id="votes")
 
     def _gate(self) -> None:
         self.branch = gr.Radio(self.branches, value=self.names[0], label="Image branch", elem_id="branch")
-        kinds = [("Image share", "share"), ("Effect on the answer", "effect")]
+        share = later("How far the gate opens") if self.by_word else later("Image share")
+        kinds = [(share, "share"), ("Effect on the answer", "effect")]
         self.kind = gr.Radio(kinds, value="share", label="Show", elem_id="kind", visible=self.gated)
         self.gate = gr.HTML(elem_id="gate")
         alt = "The picture with what is chosen under Show laid over each patch; the legend below gives the values"
         self.gate_map, self.gate_legend = shown_map("Patches through the gate", "gate-map", alt), gr.HTML()
         self.faithful_gate = gr.HTML(elem_id="faithful-gate")
         with gr.Accordion("Which patch met which word", open=False):
-            gr.Markdown("Through the gate each word meets some patches of the picture. The colour is what that meeting changed in the answer.")
+            gr.Markdown(linked.LOOKED_FOR if self.by_word else linked.CHANGED)
             self.links = gr.HTML(linked.NOTHING, html_template=linked.TEMPLATE, js_on_load=linked.SCRIPT, elem_id="links")
 
     def _overlays(self) -> None:
@@ -198,7 +204,7 @@ class PairTab:
 
     def _wire(self) -> None:
         self.chosen = [self.part, self.branch, self.kind, self.view, self.head, self.word_branch, self.opacity, self.stretch]
-        self.switches = [self.board, self.gate_open, self.voting]
+        self.switches = [self.board, self.gate_state, self.voting]
         self.why = [self.evidence, self.evidence_map, self.evidence_legend]
         self.through = [self.gate, self.gate_map, self.gate_legend]
         self.overlaid = [self.attention_map, self.attention_legend]
@@ -260,7 +266,7 @@ class PairTab:
         gr.on([self.word_branch.change, self.stretch.change], self.show_attention, [self.state, self.word_branch, self.stretch], self.words, **DRAWING)
 
     def _wire_alterations(self) -> None:
-        changed = [self.board.input, self.gate_open.input, self.voting.input]
+        changed = [self.board.input, self.gate_state.input, self.voting.input]
         given = [self.question, self.state, *self.switches]
         tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **MODEL)
         tried.failure(lambda: "", None, self.altered, **SILENT)
@@ -339,13 +345,13 @@ class PairTab:
     def put_back(self, explanation: Explanation | None) -> tuple:
         """The board, the gate's switch, the voting branches and the altered answer, as if nothing had been altered."""
         told = "" if explanation is None else what_if_html(explanation.prediction, explanation.prediction.probability, Alteration())
-        return board_value(explanation), True, self.names, told
+        return board_value(explanation), "learned", self.names, told
 
-    def alter(self, question: Question | None, explanation: Explanation | None, value: dict, opened: bool, voting: list[str]) -> str:
+    def alter(self, question: Question | None, explanation: Explanation | None, value: dict, gate: Opened, voting: list[str]) -> str:
         """The altered answer beside the old one."""
         if question is None or explanation is None:
             return paragraph(NOTHING)
-        alteration = alteration_of(value, opened, voting, self.names)
+        alteration = alteration_of(value, gate, voting, self.names)
         old = explanation.prediction
         try:
             new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from musti_model import Explanation
-from musti_model.faithfulness import Faithfulness
+from musti_model.results import Faithfulness
 
 NOTE = """What one model made of one picture and one passage.
 

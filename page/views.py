@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from musti_model import Explanation, MustiPipeline, Prediction, Sentence
-from musti_model.evidence import REGIONS_BY, WORDS_BY, Evidence
-from musti_model.explain import to_frame
-from musti_model.faithfulness import Faithfulness
 from musti_model.figures import legend_html, overlay, scale_of, signed_scale_of, words_html
+from musti_model.frames import to_frame
+from musti_model.methods import BEST, method
+from musti_model.results import Evidence, Faithfulness
 
 from .language import later, say
 
 BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM", "gate": later("gate: image share of each patch")}
+OPENED = later("gate: how much of each patch is let in, all words together")
 WHOLE = "whole model"
 QUICK = later(
     "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
@@ -109,9 +110,11 @@ def votes_html(prediction: Prediction, temperature: float) -> str:
 
 def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The gate's numbers and the coloured passage."""
-    if explanation.gate_weights is None:
-        return f"<p>{say('These weights have no gate (fusion none): the picture does not touch the text before the cosine.')}</p>"
+    if branch not in explanation.gates:
+        return f"<p>{say('These weights have no gate: the picture does not touch the text before the cosine.')}</p>"
     g, values = explanation.gate_weights, explanation.gates[branch].words
+    if g is None:
+        return opening_html(explanation, values, stretch)
     passed = say(
         "w_image = {image:+.4f}, w_text = {text:+.4f}, bias = {bias:+.4f}: the gate passes on LayerNorm(w_image · I + w_text · T + bias + T).",
         image=g.w_image, text=g.w_text, bias=g.bias,
@@ -123,11 +126,24 @@ def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     return f"<p>{passed} {reading}</p>" + coloured_words(explanation, values, say("image share"), stretch) + ("" if stretch else alike(values))
 
 
+def opening_html(explanation: Explanation, values: list[float], stretch: bool) -> str:
+    """The same for a gate that opens word by word."""
+    passed = say(
+        "At each word the gate opens by a number g from 0 (shut) to 1 (wide open) and passes on LayerNorm(T + g · W · m), where m is what the word met in "
+        "the picture."
+    )
+    reading = say(
+        "<em>How to read it:</em> the brighter a word, the further the gate opens at this word, and the more of what it met goes into the text before it "
+        "is read; that the word decided the answer is not said."
+    )
+    return f"<p>{passed} {reading}</p>" + coloured_words(explanation, values, say("how far the gate opens at this word"), stretch) + ("" if stretch else alike(values))
+
+
 def alike(values: list[float]) -> str:
     """What to do when all colours look the same."""
     if not values or min(values) < 0.7 * max(values):
         return ""
-    return f"<p>{say('The shares are nearly the same everywhere; “Stretch colours” below shows the small differences.')}</p>"
+    return f"<p>{say('The values are nearly the same everywhere; “Stretch colours” below shows the small differences.')}</p>"
 
 
 def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
@@ -148,7 +164,7 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
         head = min(max(int(head), 1), len(explanation.heads[branch]))
         values, label = explanation.head_map(branch, head - 1), say("class-token attention of head {head}, last layer", head=head)
     elif view in explanation.maps:
-        values, label = explanation.maps[view], say(VIEW_NAMES[kind])
+        values, label = explanation.maps[view], say(OPENED if kind == "gate" and explanation.gate_weights is None else VIEW_NAMES[kind])
     else:
         told = say("There is no such map: these weights have no gate, or their image tokens have no place in the picture.")
         return None, f"<p>{told}</p>"
@@ -189,7 +205,7 @@ def evidence_html(explanation: Explanation, branch: str) -> str:
 
 def unit_of(evidence: Evidence) -> str:
     """What the numbers of evidence are."""
-    if evidence.methods["words"] == "relevance":
+    if method("words", evidence.methods["words"]).unit == "share of the vote":
         return say("share of the vote for (+) or against (−) YES")
     return say("logit for (+) or against (−) YES")
 
@@ -235,7 +251,7 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float) -> tu
         return None, f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>"
     scale = signed_scale_of(values)
     label = unit_of(evidence)
-    if evidence.methods["regions"] != "relevance":
+    if method("regions", evidence.methods["regions"]).unit == "logit":
         label = say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid")
     legend = legend_html(*scale, label, signed=True)
     return overlay(explanation.image, values, opacity, scale, signed=True), legend
@@ -277,7 +293,7 @@ def score_html(measured: dict[str, Any] | None, weights: str) -> str:
     writes it."""
     if measured is None or measured["weights"] != weights:
         return ""
-    words, regions = measured["words"][WORDS_BY], measured["regions"][REGIONS_BY]
+    words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]
     told = say(
         "Measured on {pairs} other pairs: striking out the strongest words first beats random orders on {words:.0%} of them, blanking out the strongest "
         "regions on {regions:.0%}; the top word names the shared object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the evidence.",
@@ -301,7 +317,7 @@ def effect_html(explanation: Explanation, branch: str) -> str:
     if effect is None:
         return ""
     told = say(
-        "With the gate open, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is with the gate shut. Word by word (and "
+        "With the gate as learned, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is with the gate shut. Word by word (and "
         "{rest:+.3f} at places that are no words); the parts miss the whole by {error:.2%}:",
         branch=escape(branch_name(branch)), total=effect.total, rest=effect.rest, error=effect.error,
     )  # fmt: skip

@@ -5,8 +5,10 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, MustiPipeline, MustiProcessor
 from training.starter.tokenizer import train_tokenizer
@@ -14,6 +16,10 @@ from training.starter.tokenizer import train_tokenizer
 torch.set_num_threads(1)
 pytest_plugins = ["tests.browser"]
 
+PASSAGE = "The roses smelled sweet in the garden."
+ANSWER = {  # what every endpoint and the command line say of a pair
+    "label", "probability", "threshold", "similarities", "notices", "unsure", "objects_in_picture", "objects_in_passage",
+}  # fmt: skip
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",
     "Die Hunde liefen über die Straße zum Bäcker.",
@@ -43,14 +49,33 @@ def tiny_config(**changes) -> MustiConfig:
     return MustiConfig(**(values | changes))
 
 
+GATES = {  # every kind of gate and meeting
+    "scalar": {}, "scalar by content": {"meeting": "content"}, "word": {"gate": "word", "meeting": "content"}, "word by place": {"gate": "word"},
+    "linear": {"gate": "linear", "meeting": "content"}, "linear by place": {"gate": "linear"},
+}  # fmt: skip
+WORD = GATES["word"]
+
+
 def tiny_model(**changes) -> MustiModel:
-    """Random, but with a gate that matters."""
+    """Random, but with a gate that matters and differs from word to word where it can."""
     torch.manual_seed(0)
     model = MustiModel(tiny_config(**changes)).eval()
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         if model.config.gate == "scalar":
             model.fusion.scalars.weight.copy_(torch.tensor([[0.7, -0.2]]))
             model.fusion.scalars.bias.fill_(0.1)
+        if model.config.gate in ("word", "linear"):
+            model.fusion.pass_on.weight.add_(0.1 * torch.randn(32, 32, generator=generator))
+        if model.config.gate == "word":
+            model.fusion.alpha.fill_(6.0)
+            model.fusion.beta.fill_(-0.5)
+            model.fusion.word_score.weight.copy_(0.3 * torch.randn(1, 32, generator=generator))
+        if model.config.gate == "linear":
+            model.fusion.classifier.weight.copy_(0.3 * torch.randn(1, 64, generator=generator))
+        if getattr(model.fusion, "space", None) is not None:
+            for side in (model.fusion.space.word, model.fusion.space.place):
+                side.weight.add_(0.3 * torch.randn(32, 32, generator=generator))
     return model
 
 
@@ -72,3 +97,25 @@ def folder(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="session")
 def pipe(folder):
     return MustiPipeline.from_pretrained(folder, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def word_pipe(tokenizer):
+    """Weights whose gate opens word by word."""
+    return pipeline(tokenizer, **WORD)
+
+
+def pipeline(tokenizer, **changes) -> MustiPipeline:
+    """A tiny model's pipeline, in float32."""
+    model = tiny_model(**changes)
+    return MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def question(pipe, picture):
+    return pipe.ask(picture, PASSAGE)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from musti_model import explain, figures
+from musti_model import figures, frames
+from musti_model.methods import looks
 
 
 def layer(rows) -> torch.Tensor:
@@ -22,56 +23,56 @@ SECOND = layer([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 def test_rollout_by_hand():
     # half identity: FIRST rows (.6 .4 0), (0 1 0), (.25 0 .75); SECOND's class row (.5 0 .5)
     # class token: .5 * (.6 .4 0) + .5 * (.25 0 .75) = (.425 .2 .375)
-    assert torch.allclose(explain.rollout(torch.stack([FIRST, SECOND])), torch.tensor([0.2, 0.375]))
+    assert torch.allclose(looks.rollout(torch.stack([FIRST, SECOND])), torch.tensor([0.2, 0.375]))
     # the other order: .6 * (.5 0 .5) + .4 * (0 1 0) = (.3 .4 .3)
-    assert torch.allclose(explain.rollout(torch.stack([SECOND, FIRST])), torch.tensor([0.4, 0.3]))
+    assert torch.allclose(looks.rollout(torch.stack([SECOND, FIRST])), torch.tensor([0.4, 0.3]))
 
 
 def test_class_attention_takes_the_last_layer():
-    assert torch.equal(explain.class_attention(torch.stack([FIRST, SECOND])), torch.tensor([[0.0, 1.0]]))
+    assert torch.equal(looks.class_attention(torch.stack([FIRST, SECOND])), torch.tensor([[0.0, 1.0]]))
 
 
 def test_grad_cam_by_hand():
     maps = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     gradient = torch.tensor([[[1.0, 3.0]], [[-1.0, -1.0]]])  # means 2 and -1
-    assert torch.equal(explain.grad_cam(maps, gradient), torch.tensor([[0.0, 4.0]]))
+    assert torch.equal(looks.grad_cam(maps, gradient), torch.tensor([[0.0, 4.0]]))
 
 
-def test_share_words_and_places():
-    share = explain.image_share(torch.tensor([1.0, 0.0, 3.0, 0.0]), torch.tensor([1.0, 2.0, 1.0, 0.0]))
-    assert torch.allclose(share, torch.tensor([0.5, 0.0, 0.75, 0.0]))
-    assert explain.to_words(share, [(0, 2), (1,)]) == [0.625, 0.0]
+def test_words_and_places():
+    assert looks.to_words(torch.tensor([0.5, 0.0, 0.75, 0.0]), [(0, 2), (1,)]) == [0.625, 0.0]
+    met = looks.places_met(torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0.25, 0.75], [0, 0, 1.0]]), [(1, 2), (3,)])
+    assert torch.allclose(met, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))  # (.5 + .25) / 2 and .75 / 2, over the places alone
     weights = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0.5, 0.5], [0, 0, 1.0]])
-    places = explain.to_places(torch.tensor([9.0, 3.0, 6.0, 0.0]), weights, (1, 2))
+    places = looks.to_places(torch.tensor([9.0, 3.0, 6.0, 0.0]), weights, (1, 2))
     assert torch.allclose(places, torch.tensor([[(3 + 0.5 * 6) / 1.5, 0.5 * 6 / 1.5]]))
 
 
 def test_places_met_one_to_one_keep_their_values():
     values = torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])  # position 0 meets the whole picture, which has no place
-    assert torch.equal(explain.to_places(values, torch.eye(5), (2, 2)), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert torch.equal(looks.to_places(values, torch.eye(5), (2, 2)), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
 
 
 def test_a_constant_share_stays_constant_on_the_picture():
     weights = torch.tensor([[1.0, 0, 0, 0], [0, 0.7, 0.3, 0], [0, 0, 0.2, 0.8]])
-    places = explain.to_places(torch.full((3,), 0.3), weights, (1, 3))
+    places = looks.to_places(torch.full((3,), 0.3), weights, (1, 3))
     assert torch.allclose(places, torch.full((1, 3), 0.3))
-    assert np.allclose(explain.to_frame(places, 7, 5), 0.3)
+    assert np.allclose(frames.to_frame(places, 7, 5), 0.3)
 
 
 def test_rollout_takes_the_mean_of_the_heads():
     # class rows (.2 .8 0) and (.6 0 .4): mean (.4 .4 .2), half identity (.7 .2 .1)
     other = layer([[0.6, 0.0, 0.4], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert torch.allclose(explain.rollout(torch.cat([FIRST, other])[None]), torch.tensor([0.2, 0.1]))
+    assert torch.allclose(looks.rollout(torch.cat([FIRST, other])[None]), torch.tensor([0.2, 0.1]))
 
 
 def test_text_attention_is_the_summary_tokens_row_of_the_last_layer():
     other = layer([[0.6, 0.0, 0.4], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     attention = torch.stack([torch.cat([SECOND, SECOND]), torch.cat([FIRST, other])])
-    assert torch.allclose(explain.class_word_attention(attention), torch.tensor([0.4, 0.4, 0.2]))
+    assert torch.allclose(looks.class_word_attention(attention), torch.tensor([0.4, 0.4, 0.2]))
 
 
 def test_to_frame_keeps_orientation():
-    frame = explain.to_frame(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), width=6, height=4)
+    frame = frames.to_frame(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), width=6, height=4)
     assert frame.shape == (4, 6) and (frame[:, 0] == 0).all() and (frame[:, -1] == 1).all()
 
 

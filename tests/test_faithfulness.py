@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from benchmarks import faithfulness as bench
-from musti_model.evidence import REGIONS_BY, WORDS_BY
-from tests.conftest import tiny_config, tiny_model
+from musti_model.methods import BEST
+from tests.conftest import WORD, tiny_config, tiny_model
 from training.data import MustiPair
 from training.objects import Vocabulary
 
@@ -70,7 +70,7 @@ def test_randomised_weights_are_others_and_finite(tokenizer):
     assert not torch.equal(twin.model.prototypes, model.prototypes) and torch.equal(twin.model.scale, model.scale)
 
 
-@pytest.mark.parametrize("changes", [{}, {"fusion": "none", "threshold": 0.0}])
+@pytest.mark.parametrize("changes", [{}, WORD, {"gate": "none", "threshold": 0.0}])
 def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
     from musti_model import MustiPipeline, MustiProcessor
 
@@ -87,7 +87,7 @@ def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
     bench.main()
     told = capsys.readouterr().out
     assert "| occlusion |" in told and "| in place and close up |" in told and "4 pairs answered YES rightly; 4 grids." in told
-    assert ("Gate effect" in told) == ("fusion" not in changes)
+    assert ("Gate effect" in told) == (changes.get("gate") != "none")
     result = json.loads((tmp_path / "out" / "faithfulness.json").read_text())
     assert 0 <= result["regions"]["in place"]["grid"] <= 1 and (tmp_path / "out" / "faithfulness.png").stat().st_size > 1000
     assert MustiPipeline.from_pretrained(tmp_path / "w").name in result["weights"]
@@ -99,7 +99,7 @@ def test_the_readme_has_the_measured_table():
     measured = json.loads((root / "assets" / "faithfulness" / "faithfulness.json").read_text())
     metrics = json.loads((root / "assets" / "starter" / "metrics.json").read_text())
     assert table in (root / "README.md").read_text() and metrics["weights"] in measured["weights"]
-    words, regions = measured["words"][WORDS_BY], measured["regions"][REGIONS_BY]  # what the page shows
+    words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]  # what the page shows
     assert regions["grid"] >= 0.6 and words["pointing"] >= 0.8 and measured["gate"]["worst"] <= 0.01
     assert min(words["better"], regions["better"]) >= 0.9
     assert words["deletion"] == min(r["deletion"] for r in measured["words"].values())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from musti_model import figures
-from musti_model.explain import Explanation, Gate, GateWeights
+from musti_model.results import Explanation, Gate, GateWeights
 
 ATTACKS = ["${alert(1)}", "<img src=x onerror=alert(1)>", "`${alert(1)}`", "{{this}}", "</span><script>alert(1)</script>", "'\"onfocus=alert(1) x='"]
 
@@ -129,7 +129,7 @@ def explanation(values: np.ndarray) -> Explanation:
     prediction = SimpleNamespace(to_json=lambda: dict(answer), logit=0.85, votes={"vit": 0.6}, vote_bias=0.25)
     return Explanation(
         prediction=prediction, image=Image.new("RGB", (4, 3), "white"), passage="čaj", words=["čaj"], word_spans=[(0, 3)],
-        gates={"vit": Gate([0.25], np.array([[0.5]])), "cnn": Gate([0.75], None)}, gate_weights=GateWeights(0.1, 0.2, 0.3),
+        gates={"vit": Gate([0.25], np.array([[[1.0]]])), "cnn": Gate([0.75], None)}, gate_weights=GateWeights(0.1, 0.2, 0.3),
         maps={"rollout:vit": values}, heads={"vit": np.arange(8, dtype=np.float32).reshape(2, 2, 2)}, word_attention={"vit": [0.125]},
         settings={"weights": "tiny", "revision": "abc", "versions": {"torch": "0"}},
     )  # fmt: skip
@@ -149,7 +149,7 @@ def test_save_keeps_the_raw_numbers_and_says_what_was_drawn(tmp_path):
     assert manifest["prediction"]["logit"] == 0.85 and {m["colours"] for m in manifest["maps"].values()} == {figures.COLOURS}
     assert manifest["settings"] == made.settings and manifest["words"] == ["čaj"]
     assert manifest["gate_weights"] == {"w_image": 0.1, "w_text": 0.2, "bias": 0.3}
-    assert manifest["gates"] == {"vit": {"words": [0.25], "patches": [[0.5]]}, "cnn": {"words": [0.75], "patches": None}}
+    assert manifest["gates"] == {"vit": {"words": [0.25], "meeting": [[[1.0]]]}, "cnn": {"words": [0.75], "meeting": None}}
     assert made != explanation(values)  # compared as objects: arrays have no single truth value
 
 

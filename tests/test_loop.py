@@ -160,9 +160,9 @@ def test_layer_decay_goes_down_each_stack():
     for i, block in enumerate(vit.blocks):
         assert rates[id(block.attn.qkv.weight)] == 0.5 ** (count - 1 - i)
     assert rates[id(vit.patch_embed.proj.weight)] == 0.5**count
-    layers = len(model.text_encoder.layer)
-    assert rates[id(model.text_encoder.layer[0].output.dense.weight)] == 0.5 ** (layers - 1)
-    assert rates[id(model.gate.weight)] == rates[id(model.pooler.dense.weight)] == 1.0
+    layers = len(model.text.encoder.layer)
+    assert rates[id(model.text.encoder.layer[0].output.dense.weight)] == 0.5 ** (layers - 1)
+    assert rates[id(model.fusion.scalars.weight)] == rates[id(model.text.pooler.dense.weight)] == 1.0
 
 
 def test_a_part_may_wait(tmp_path):
@@ -239,7 +239,7 @@ def test_recomputed_layers_give_the_same_gradients():
         if again:
             recompute_activations(model)
         count = []
-        hooks = [m.register_forward_hook(lambda *_, count=count: count.append(1)) for m in (model.text_encoder.layer[0].attention, model.branches["vit"].backbone.blocks[0].attn)]
+        hooks = [m.register_forward_hook(lambda *_, count=count: count.append(1)) for m in (model.text.encoder.layer[0].attention, model.branches["vit"].backbone.blocks[0].attn)]
         images = {"vit": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), "resnet": torch.ones(2, 3, 64, 64)}
         ids = torch.arange(24).view(2, 12)
         torch.manual_seed(5)

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, preset
-from musti_model.model import place_weights
-from tests.conftest import tiny_config, tiny_model
+from tests.conftest import GATES, WORD, tiny_config, tiny_model
 
 
 def inputs(batch: int = 2, width: int = 20, sizes=None):
@@ -19,29 +18,13 @@ def inputs(batch: int = 2, width: int = 20, sizes=None):
     return images, ids, mask
 
 
-def test_gate_equation_by_hand():
-    model = MustiModel(tiny_config())
-    with torch.no_grad():
-        model.gate.weight.copy_(torch.tensor([[2.0, 0.5]]))
-        model.gate.bias.fill_(1.0)
-    text, image = torch.zeros(1, 1, 32), torch.zeros(1, 1, 32)
-    text[0, 0, 0], image[0, 0, 1] = 4.0, 3.0
-    raw = torch.full((32,), 1.0)  # bias
-    raw[0], raw[1] = 4 * 0.5 + 4 + 1, 3 * 2 + 1  # w_text T + T + b ; w_image I + b
-    expected = (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-5).sqrt()
-    assert torch.allclose(model.fuse(text, image)[0, 0], expected, atol=1e-5)
-    raw[1] = 1.0
-    expected = (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-5).sqrt()
-    assert torch.allclose(model.fuse(text, None)[0, 0], expected, atol=1e-5)
-
-
 def test_without_a_gate_the_text_side_is_plain_bert():
-    model = tiny_model(fusion="none")
+    model = tiny_model(gate="none")
     images, ids, mask = inputs()
     from transformers import BertModel
 
-    bert = BertModel(model.text_encoder.config)
-    bert.embeddings, bert.encoder, bert.pooler = model.text_embedding, model.text_encoder, model.pooler
+    bert = BertModel(model.text.encoder.config)
+    bert.embeddings, bert.encoder, bert.pooler = model.text.embeddings, model.text.encoder, model.text.pooler
     text = bert.eval()(input_ids=ids, attention_mask=mask).pooler_output
     image = model.image_vector(model.encode_images(images)["vit"])
     expected = F.cosine_similarity(text, image)
@@ -55,13 +38,14 @@ def test_the_picture_reaches_the_text_through_the_gate():
     a, b = (model(i, ids, mask, return_internals=True).internals.text_attention["vit"] for i in (images, other))
     assert (a - b).abs().max() > 1e-4
     with torch.no_grad():
-        model.gate.weight[0, 0] = 0  # gate shut for the picture
+        model.fusion.scalars.weight[0, 0] = 0  # gate shut for the picture
     a, b = (model(i, ids, mask, return_internals=True).internals.text_attention["vit"] for i in (images, other))
     assert torch.equal(a, b)
 
 
-def test_asking_for_internals_changes_nothing():
-    model = tiny_model()
+@pytest.mark.parametrize("gate", GATES)
+def test_asking_for_internals_changes_nothing(gate):
+    model = tiny_model(**GATES[gate])
     images, ids, mask = inputs()
     plain, asked = model(images, ids, mask), model(images, ids, mask, return_internals=True)
     assert plain.internals is None
@@ -77,9 +61,9 @@ def test_captured_attention_is_the_attention_used():
     model = tiny_model(branches=tiny_config().branches[:1])
     images, ids, mask = inputs(sizes={"vit": 32})
     maps = model(images, ids, mask, return_internals=True).internals.text_attention["vit"]
-    model.text_encoder.config._attn_implementation = "eager"  # which hands out its weights
+    model.text.encoder.config._attn_implementation = "eager"  # which hands out its weights
     seen = []
-    hooks = [la.attention.self.register_forward_hook(lambda m, i, o: seen.append(o[1])) for la in model.text_encoder.layer]
+    hooks = [la.attention.self.register_forward_hook(lambda m, i, o: seen.append(o[1])) for la in model.text.encoder.layer]
     model(images, ids, mask)
     for hook in hooks:
         hook.remove()
@@ -96,24 +80,13 @@ def test_hooks_are_gone_after_an_error():
     assert not any(m._forward_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("fusion", ["tsf", "none"])
-def test_batch_equals_single(fusion):
-    model = tiny_model(fusion=fusion)
+@pytest.mark.parametrize("gate", [*GATES, "none"])
+def test_batch_equals_single(gate):
+    model = tiny_model(**GATES.get(gate, {"gate": "none"}))
     images, ids, mask = inputs()
     together = model(images, ids, mask).logits
     alone = model({n: t[1:] for n, t in images.items()}, ids[1:, :10], mask[1:, :10]).logits
     assert torch.allclose(together[1:], alone, atol=1e-4)
-
-
-def test_place_weights_by_hand():
-    # two inner positions over three places: each covers one and a half
-    w = place_weights(4, torch.tensor([3]), 4)[0]
-    expected = torch.tensor([[1, 0, 0, 0], [0, 2 / 3, 1 / 3, 0], [0, 0, 1 / 3, 2 / 3], [0, 0, 0, 0]])
-    assert torch.allclose(w, expected, atol=1e-6)
-    assert torch.allclose(place_weights(17, torch.tensor([17]), 17)[0], torch.eye(17), atol=1e-6)
-    w = place_weights(17, torch.tensor([5, 40]), 40)
-    assert torch.allclose(w.sum(-1), torch.tensor([[1.0] * 5 + [0.0] * 35, [1.0] * 40]), atol=1e-5)
-    assert (w[0, :5].sum(0) > 0).all()  # a short passage still meets the whole picture
 
 
 def test_votes_add_up():
@@ -143,14 +116,14 @@ def test_published_axes_and_carry():
     model = tiny_model(branches=(vit, resnet), padding="carry", text_length=17, logit="published", voting="mean")
     images, ids, mask = inputs(width=17)
     out = model(images, ids, mask, return_internals=True)
-    assert out.internals.place_weights["resnet"] is None and out.internals.grid["resnet"] is None
-    assert torch.allclose(out.internals.place_weights["vit"][0], torch.eye(17), atol=1e-5)
+    assert out.internals.met["resnet"].weights is None and out.internals.grid["resnet"] is None
+    assert torch.allclose(out.internals.met["vit"].weights[0], torch.eye(17), atol=1e-5)
     assert torch.allclose(out.logits, out.similarities.mean(1))
     # by the equations: channels become tokens, places become features
     branch = model.branches["resnet"]
     x = branch.backbone.forward_features(images["resnet"]).flatten(2)
     x = model.grid_norm(branch.channels_to_grid(x.transpose(1, 2))).transpose(1, 2)
-    expected = model.hidden_norm(branch.places_to_hidden(x))
+    expected = model.fusion.norm(branch.places_to_hidden(x))
     assert torch.allclose(model.encode_images(images)["resnet"].tokens, expected, atol=1e-5)
 
 
@@ -163,8 +136,9 @@ def test_swin_branch_has_places():
     assert model(images, ids, mask, return_internals=True).internals.grid["swin"] == (8, 8)
 
 
-def test_save_and_load(tmp_path):
-    model = tiny_model(threshold=0.37)
+@pytest.mark.parametrize("gate", ["scalar", "word", "linear"])
+def test_save_and_load(tmp_path, gate):
+    model = tiny_model(threshold=0.37, **GATES[gate])
     model.save_pretrained(tmp_path)
     again = MustiModel.from_pretrained(tmp_path, strict=True)
     assert again.config == model.config
@@ -182,23 +156,22 @@ def test_bfloat16_agrees_with_float32():
 def test_configs_refuse_what_they_do_not_know():
     with pytest.raises(ValueError, match="colour"):
         MustiConfig.from_dict(tiny_config().to_dict() | {"colour": "red"})
-    with pytest.raises(ValueError, match="fusion"):
-        tiny_config(fusion="sum")
+    for changes in ({"gate": "sum"}, {"meeting": "chance"}, {"text": tiny_config().text | {"model_type": "gpt2"}}):
+        with pytest.raises(ValueError, match="gate|meeting|model_type"):
+            MustiModel(tiny_config(**changes))
     with pytest.raises(ValueError, match="No preset"):
         preset("huge")
-    for name in ("musti-base", "published", "published-all", "starter"):
+    for name in ("musti-base", "musti-word", "published", "published-all", "starter"):
         assert MustiConfig.from_dict(preset(name).to_dict()) == preset(name)
 
 
 def test_without_a_gate_the_text_vector_does_not_depend_on_the_picture():
     images, ids, mask = inputs()
     other = {n: -t for n, t in images.items()}
-    for fusion, same in (("tsf", False), ("none", True)):
-        model = tiny_model(fusion=fusion)
-        vectors = []
-        model.pooler.register_forward_hook(lambda module, inputs, output, to=vectors: to.append(output))
+    for changes, same in (({}, False), (WORD, False), ({"gate": "none"}, True)):
+        model = tiny_model(**changes)
         a, b = model(images, ids, mask), model(other, ids, mask)
-        assert torch.equal(vectors[0], vectors[len(vectors) // 2]) == same
+        assert torch.equal(a.text_vectors, b.text_vectors) == same
         assert not torch.equal(a.logits, b.logits)
 
 
@@ -212,18 +185,6 @@ def test_captured_picture_attention_is_the_attention_used():
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(images, ids, mask)
     assert torch.allclose(maps, torch.stack(seen, 1), atol=1e-6)
-
-
-def test_gate_norms_by_the_equation():
-    model = tiny_model()  # w_image .7, w_text -.2
-    images, ids, mask = inputs()
-    inside = model(images, ids, mask, return_internals=True).internals
-    assert not any(m._forward_hooks for m in model.modules())
-    words = model.text_embedding(input_ids=ids)
-    assert torch.allclose(inside.gate_text, 0.8 * words.norm(dim=-1), atol=1e-5)
-    for name, image in model.encode_images(images).items():
-        met = inside.place_weights[name] @ image.tokens
-        assert torch.allclose(inside.gate_image[name], 0.7 * met.norm(dim=-1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("padding", "same"), [("mask", True), ("carry", False)])
@@ -264,9 +225,9 @@ def test_branches_that_cannot_be(name, backbone, words):
         tiny_model(branches=(ImageBranchConfig(name, backbone),))
 
 
-@pytest.mark.parametrize("fusion", ["tsf", "none"])
-def test_one_row_stands_for_all(fusion):
-    model = tiny_model(fusion=fusion)
+@pytest.mark.parametrize("gate", [*GATES, "none"])
+def test_one_row_stands_for_all(gate):
+    model = tiny_model(**GATES.get(gate, {"gate": "none"}))
     images, ids, mask = inputs(3)
     with torch.no_grad():
         pairs = model(images, ids[:1].expand(3, -1), mask[:1].expand(3, -1)).logits

@@ -6,6 +6,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,7 +14,7 @@ import app
 from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor
 from page import views
 from tests.browser import ask, wait_for
-from tests.conftest import tiny_config, tiny_model
+from tests.conftest import GATES, tiny_config, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
@@ -135,7 +136,7 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
         page.locator(f"#{'part' if tab == 'Why' else 'branch'}").get_by_label("ResNet").check()
         page.wait_for_function(f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before)
     page.get_by_label("Effect on the answer").check()
-    page.get_by_text("With the gate open").wait_for()
+    page.get_by_text("With the gate as learned").wait_for()
     assert word.get_attribute("data-note").startswith("change of the logit by the gate ")
     page.get_by_role("tab", name="Overlays").click()
     changed(page, lambda: choose(page, "ViT: one head, last layer"))
@@ -318,7 +319,7 @@ RESNET, SWIN = tiny_config().branches[1], ImageBranchConfig(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"fusion": "none"}, {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
+    "changes", [{"gate": "none"}, GATES["word"], GATES["linear by place"], {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
 )
 def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     import app
@@ -340,12 +341,19 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     assert judged.count("<li>") == 2 and bool(of_map) == (f"{kinds[0]}" in measured if kinds else False) and of_words.count("<li>") == 1
     assert bool(of_gate) == (f"gate:{name}" in measured)
     effect, effect_map, *_ = functions["show_gate"](explanation, name, "effect", 0.5, False)
-    assert ("no gate" in gate) == (model.config.fusion == "none")
+    assert ("no gate" in gate) == (model.config.gate == "none")
     assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in legend) == (not kinds)
-    has_places = model.config.fusion == "tsf" and model.config.branches[0].axes == "natural"
+    has_places = model.config.gate != "none" and model.config.branches[0].axes == "natural"
     assert bool(links["words"]) == has_places
-    assert effect_map["visible"] == has_places and ("With the gate open" in effect) == (model.config.fusion == "tsf")
+    assert effect_map["visible"] == has_places and ("With the gate as learned" in effect) == (model.config.gate != "none")
     assert gate_map["visible"] == has_places and ("no such map" in gate_legend) == (not has_places)
+    by_word = model.config.gate in ("word", "linear")  # nothing is said of three scalars, nor of shares
+    assert ("how far the gate opens at this word" in gate) == by_word and ("w_image" in gate) == (model.config.gate == "scalar") == ("image share" in gate)
+    if by_word:
+        shown = explanation.gates[name]
+        assert np.allclose(links["links"], shown.meeting.reshape(len(shown.words), -1), rtol=0.01) and links["told"]["meets"] == "“[a]” and “[b]” meet most: [v]"
+        states = [functions["alter"](question, explanation, board, state, [b.name for b in model.config.branches]) for state in ("learned", "shut", "open")]
+        assert len(set(states)) == 3 and "as it is" not in states[0]
 
 
 def test_words_and_patches_show_each_other(page, flower):

@@ -8,6 +8,7 @@ from musti_model import InputError
 from page.calls import ranked
 from page.many import short, split_passages
 from tests.browser import wait_for
+from tests.conftest import ANSWER
 
 PASSAGES = [
     "Chapter the second, in which nothing is decided.",
@@ -117,7 +118,7 @@ def test_rank_endpoint(url, flower, tmp_path, monkeypatch):
     candle = flower.with_name("candle.jpg")
     answers = client.predict(images=[handle_file(str(candle))], passages=PASSAGES, api_name="/rank")
     assert [a["index"] for a in answers][0] == 1 and len(answers) == 3
-    assert set(answers[0]) == {"index", "label", "probability", "threshold", "similarities", "notices"}
+    assert set(answers[0]) == {"index", *ANSWER}
     answers = client.predict(images=[handle_file(str(p)) for p in (flower, candle)], passages=[PASSAGES[1]], api_name="/rank")
     assert [a["index"] for a in answers] == [1, 0]
     with pytest.raises(Exception, match="one picture with passages"):

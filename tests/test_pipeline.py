@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
-from tests.conftest import tiny_model
+from tests.conftest import ANSWER, GATES, pipeline, tiny_model
 
 RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
 
@@ -86,7 +86,7 @@ def test_explanation(pipe, tmp_path):
     assert all(m.shape == (60, 30) and np.isfinite(m).all() for m in e.maps.values())
     assert e.words == TEXT.replace(".", " .").split()
     assert all(TEXT[a:b] == w for w, (a, b) in zip(e.words, e.word_spans))
-    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].patches.shape == (4, 4)
+    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), 4, 4)
     assert e.gate_weights.w_image == pytest.approx(0.7)
     assert e.head_map("vit", 1).shape == (60, 30)
     assert not any(p.grad is not None for p in pipe.model.parameters())
@@ -98,7 +98,7 @@ def test_explanation(pipe, tmp_path):
 
 def test_command_line(folder, pictures, tmp_path, capsys):
     assert main([str(pictures[0]), TEXT, "--weights", str(folder), "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"label", "probability", "threshold", "similarities", "notices"}
+    assert set(json.loads(capsys.readouterr().out)) == ANSWER
     assert main([str(tmp_path / "none.png"), TEXT, "--weights", str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -252,6 +252,26 @@ def test_a_passage_without_known_objects_says_so(pipe, pictures, monkeypatch):
     assert len(answer.objects_in_picture) == 3
 
 
+@pytest.mark.parametrize("gate", ["scalar", "word"])
+def test_a_picture_of_nothing_known_says_so(tokenizer, pictures, gate):
+    pipe = pipeline(tokenizer, **GATES[gate])
+    pipe.model.none_logit.data.fill_(-50.0)  # the passage is full of names
+    for bias, unsure in ((50.0, True), (-50.0, False)):
+        pipe.model.nothing_logit.data.fill_(bias)
+        for answer in (pipe(pictures[0], TEXT), pipe.rank(pictures[0], [TEXT])[0][1], pipe(pipe.ask(pictures[0], TEXT))):
+            assert answer.unsure == unsure and ("The model recognises nothing it knows in this picture, so its answer says little." in answer.notices) == unsure
+            assert len(answer.objects_in_picture) == 3 and set(dict(answer.objects_in_picture)) == set(pipe.objects)
+            assert answer.to_json()["unsure"] == unsure and answer.to_json()["objects_in_picture"][0] == list(answer.objects_in_picture[0])
+            assert not any("not sure what the picture shows" in n for n in answer.notices) or not unsure
+
+
+def test_what_a_picture_shows_is_the_mean_of_its_branches(word_pipe, pictures):
+    question = word_pipe.ask(pictures[0], TEXT)
+    shown = torch.stack([word_pipe.model.name_picture(t).softmax(-1) for t in question.encoded.values()]).mean(0)[0]
+    assert dict(word_pipe(question).objects_in_picture) == pytest.approx({o: float(p) for o, p in zip(word_pipe.objects, shown)}, abs=1e-3)
+    assert len(shown) == 4 and float(shown.sum()) == pytest.approx(1, abs=1e-5)
+
+
 def test_many_threads_share_one_pipeline(pipe, pictures):
     expected = [pipe.explain(p, TEXT).maps["rollout:vit"] for p in pictures]
     with ThreadPoolExecutor(4) as pool:
@@ -265,17 +285,19 @@ def test_many_threads_share_one_pipeline(pipe, pictures):
 
 def test_each_side_is_read_once_when_ranking(pipe, pictures, monkeypatch):
     calls = []
-    for name in ("encode_images", "name_text"):
+    for name in ("encode_images", "name_words"):
         real = getattr(pipe.model, name)
         monkeypatch.setattr(pipe.model, name, lambda *a, real=real, name=name: calls.append(name) or real(*a))
     pipe.rank(pictures, TEXT, batch=1)
-    assert calls.count("name_text") == 1
+    assert calls.count("name_words") == 1
     calls.clear()
     pipe.rank(pictures[0], [TEXT] * 3, batch=1)
     assert calls.count("encode_images") == 1
 
 
-@pytest.mark.parametrize("changes", [{"fusion": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}])
+@pytest.mark.parametrize(
+    "changes", [{"gate": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}, *[GATES[g] for g in ("word", "linear", "word by place")]]
+)
 def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     model = tiny_model(**changes)
     pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
@@ -287,7 +309,7 @@ def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     assert turned[0].logit == pytest.approx(single[0], abs=1e-4)
     e = pipe.explain(pictures[0], TEXT)
     assert all(len(v) == len(e.words) for v in e.word_attention.values()) and set(e.word_attention) == set(e.prediction.similarities)
-    assert bool(e.gates) == (model.config.fusion == "tsf")
+    assert bool(e.gates) == (model.config.gate != "none")
 
 
 def test_maps_of_a_large_picture_stay_small_until_drawn(pipe):
@@ -308,10 +330,10 @@ def test_a_card_that_makes_no_sense_does_not_stop_the_weights(folder, tmp_path, 
 def test_the_model_class_itself_loads_strictly(folder, tmp_path):
     def drop(copy):
         state = load_file(copy / "model.safetensors")
-        del state["gate.weight"]
+        del state["fusion.scalars.weight"]
         save_file(state, copy / "model.safetensors")
 
-    with pytest.raises(RuntimeError, match="gate.weight"):
+    with pytest.raises(RuntimeError, match="fusion.scalars.weight"):
         MustiModel.from_pretrained(damaged(folder, tmp_path, drop))
     config = json.loads((folder / "config.json").read_text()) | {"thresold": 0.9}
     with pytest.raises(ValueError, match="thresold"):

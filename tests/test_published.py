@@ -207,7 +207,7 @@ def assert_same_logits(model, variant, tmp_path, words):
     config = convert(checkpoint_of(model, variant, words[1]), tmp_path, words)
     gate, branches, learned = VARIANTS[variant]
     assert (config.name, tuple(b.name for b in config.branches)) == (variant, branches)
-    assert (config.fusion, config.voting) == ("tsf" if gate else "none", "learned" if learned else "mean")
+    assert (config.gate, config.voting) == ("scalar" if gate else "none", "learned" if learned else "mean")
     pixels, ids, mask = inputs(words[1])
     pipe = MustiPipeline.from_pretrained(tmp_path / "out", device="cpu", precision="float32")
     with torch.no_grad():
@@ -266,9 +266,9 @@ def test_the_folder_answers_pictures_and_passages(checkpoint, tmp_path, words):
 def test_unused_parts_keep_neutral_values(model, tmp_path, words):
     convert(checkpoint_of(model, "Baseline_ViT_Resnet_hard_voting", words[1]), tmp_path, words)
     ours = MustiPipeline.from_pretrained(tmp_path / "out", device="cpu").model
-    assert torch.equal(ours.voting.weight, torch.full((1, 2), 0.5)) and ours.gate.bias.item() == 0
-    assert (ours.scale.item(), ours.bias.item(), ours.none_logit.item()) == (10, 0, 5)
-    assert torch.equal(ours.hidden_norm.weight, model.layernorm_768.weight)  # the ResNet's projection uses it
+    assert torch.equal(ours.voting.weight, torch.full((1, 2), 0.5)) and not hasattr(ours.fusion, "scalars")
+    assert (ours.scale.item(), ours.bias.item(), ours.none_logit.item(), ours.nothing_logit.item()) == (10, 0, 8, 8)
+    assert torch.equal(ours.fusion.norm.weight, model.layernorm_768.weight)  # the ResNet's projection uses it
 
 
 # The architecture, from the file -------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_without_the_optimizer_the_candidates_are_listed(checkpoint, tmp_path, w
     with pytest.raises(WeightsError, match=r"may be TSF, .*Baseline, .*--architecture") as error:
         convert(checkpoint, tmp_path, words)
     assert "ViT_Swin," not in str(error.value)  # whose vote has two weights
-    assert convert(checkpoint, tmp_path, words, architecture="Baseline").fusion == "none"
+    assert convert(checkpoint, tmp_path, words, architecture="Baseline").gate == "none"
 
 
 def test_an_optimizer_of_other_parameters_is_no_evidence(checkpoint, tmp_path, words):
@@ -442,7 +442,7 @@ def test_a_folder_with_something_in_it_is_refused(checkpoint, tmp_path, words):
     assert (out / "model.safetensors").read_bytes() == before
     convert(checkpoint, tmp_path, words, force=True)
     pipe = MustiPipeline.from_pretrained(out, device="cpu")
-    assert pipe.model.gate.bias.item() == 7 and pipe.card == {}
+    assert pipe.model.fusion.scalars.bias.item() == 7 and pipe.card == {}
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="is a file"):
         published.convert(tmp_path / "their.pt", tmp_path / "file", force=True)

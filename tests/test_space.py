@@ -13,7 +13,7 @@ import pytest
 
 from musti_model import MustiPipeline, MustiProcessor
 from page import space
-from tests.conftest import tiny_model
+from tests.conftest import ANSWER, tiny_model
 from tests.hub import running_hub, use_hub
 from training.publish import push
 
@@ -109,7 +109,7 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_p
     spec.loader.exec_module(app)
     model = tiny_model()
     handlers = {f.name: f.fn for f in app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")).fns.values()}
-    assert set(handlers["predict"](str(flower), PASSAGE)) == {"label", "probability", "threshold", "similarities", "notices"}
+    assert set(handlers["predict"](str(flower), PASSAGE)) == ANSWER
     for name in ("predict", "explain"):
         with pytest.raises(gr.Error, match="passage is empty"):
             handlers[name](str(flower), "")

@@ -18,7 +18,7 @@ def test_every_row_differs_from_ours_in_its_own_way():
             changed = [f for f in ("model", "loss") if getattr(system, f) != getattr(ours, f)]
             assert len(changed) == 1, name
     assert system_of(ROWS["published ResNet axes"]).model.branches[1].axes == "published"
-    assert system_of(ROWS["no gate"]).model.fusion == "none" and system_of(ROWS["padding carried"]).model.padding == "carry"
+    assert system_of(ROWS["no gate"]).model.gate == "none" and system_of(ROWS["padding carried"]).model.padding == "carry"
     assert system_of(ROWS["alpha .75"]).loss.alpha == 0.75 and system_of(ROWS["MMM2024, published alpha .3"]).loss.normalization == "published"
 
 

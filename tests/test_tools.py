@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import ANSWER
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -57,7 +59,7 @@ def test_endpoints(url, tmp_path, monkeypatch):
     Image.new("RGB", (60, 40), "yellow").save(picture)
     client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     answer = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/predict")
-    assert set(answer) == {"label", "probability", "threshold", "similarities", "notices"}
+    assert set(answer) == ANSWER
     answer, overlays = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/explain")
     assert answer["words"] == ["a", "lemon"] and set(answer["gate_weights"]) == {"w_image", "w_text", "bias"}
     assert {"rollout:vit", "gradcam:resnet"} <= {o["caption"] for o in overlays}

@@ -18,9 +18,9 @@ from musti_model import MustiPipeline, MustiProcessor
 from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
 from training import compare, detector, evaluate, learners, predict, train
-from training.data import read_pairs
+from training.data import MustiPair, read_pairs
 from training.metrics import sigmoid
-from training.objects import Vocabulary, carriers, object_scores, shared_objects
+from training.objects import Vocabulary, carriers, gate_labels, object_scores, shared_objects
 from training.split import leaks
 from training.systems import load_system, system_names
 
@@ -62,7 +62,7 @@ def test_every_system_of_the_paper_is_there():
         for kind in ("TSF", "Baseline")
         for rest in ("", "_hard_voting", "_ViT", "_Resnet", "_Swin", "_ViT_Resnet", "_ViT_Resnet_hard_voting", "_ViT_Swin", "_Resnet_Swin")
     }
-    assert variants | {"resnet101-bert-entropy", "resnet101-bert-focal", "detector-bert", "mmm2024-a25", "mmm2024-a30", "musti-base"} <= names
+    assert variants | {"resnet101-bert-entropy", "resnet101-bert-focal", "detector-bert", "mmm2024-a25", "mmm2024-a30", "musti-base", "musti-word"} <= names
     for name in names:
         for size in ("base", "starter"):
             system = load_system(name, size)
@@ -76,7 +76,7 @@ def test_published_settings_are_those_of_the_published_code():
     assert (settings.lr, settings.optimizer, settings.select, settings.patience, settings.warmup, settings.clip) == (1e-3, "adam", "loss", 5, 0, 0)
     assert system.threshold == 0.5 and system.batch == 20 and settings.lr_of == {}
     assert [b.name for b in load_system("TSF_ViT_Swin").model.branches] == ["vit", "swin"]
-    assert load_system("Baseline_hard_voting").model.fusion == "none" and load_system("Baseline_hard_voting").model.voting == "mean"
+    assert load_system("Baseline_hard_voting").model.gate == "none" and load_system("Baseline_hard_voting").model.voting == "mean"
 
 
 def test_systems_can_be_changed_but_not_misspelt():
@@ -86,7 +86,7 @@ def test_systems_can_be_changed_but_not_misspelt():
     with pytest.raises(ValueError, match="cannot be built"):
         load_system("musti-base", changes={"model.branches": ["swin"]})
     assert load_system("musti-base", "starter").start == "starter"
-    for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.fusion": "sum"}, {"loss.kind": "hinge"}):
+    for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.gate": "sum"}, {"loss.kind": "hinge"}):
         with pytest.raises(ValueError):
             load_system("musti-base", changes=changes)
     with pytest.raises(ValueError, match="There is no system"):
@@ -102,7 +102,7 @@ def test_systems_at_the_starters_size_run(name, pairs):
     loss, _ = learners.loss_step(learner, load_system(name, "starter").loss)(learner.model.train(), batch)
     loss.backward()
     silent = {n.split(".")[0] for n, p in learner.model.named_parameters() if p.grad is None}
-    assert silent <= {"scale", "bias", "none_logit", "prototypes", "gate", "voting", "grid_norm", "hidden_norm"}
+    assert silent <= {"scale", "bias", "none_logit", "nothing_logit", "prototypes", "fusion", "voting", "grid_norm"}
 
 
 # Training ---------------------------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_a_run_holds_what_it_takes_to_repeat_it(runs, pairs, folder):
     assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0  # a finished run stays as it is, temperature and all
     assert (runs / "a0" / "weights" / "model.safetensors").read_bytes() == before
     assert (runs / "a0" / "weights" / "config.json").read_text() == config
-    assert about["start"].startswith("206 of 206 tensors start from") and "sha256:" in about["start"]
+    assert about["start"].startswith("207 of 207 tensors start from") and "sha256:" in about["start"]
 
 
 def test_a_run_is_of_one_kind(runs, pairs, folder, capsys):
@@ -480,10 +480,72 @@ def test_pretrained_parts_are_taken(monkeypatch, pairs, tokenizer):
     bert = BertModel(BertConfig(**config.text))
     made = {b.backbone: timm.create_model(b.backbone, num_classes=0, **b.backbone_args) for b in config.branches}
     monkeypatch.setattr(learners.timm, "create_model", lambda name, **_: made[name])
-    monkeypatch.setattr(learners.BertModel, "from_pretrained", lambda name: bert)
+    monkeypatch.setattr(BertModel, "from_pretrained", lambda name: bert)
     monkeypatch.setattr(learners.AutoTokenizer, "from_pretrained", lambda name, **_: tokenizer)
     model = tiny_model()
     learners._pretrained(model)
-    assert torch.equal(model.text_encoder.layer[1].output.dense.weight, bert.encoder.layer[1].output.dense.weight)
+    assert torch.equal(model.text.encoder.layer[1].output.dense.weight, bert.encoder.layer[1].output.dense.weight)
     assert torch.equal(model.branches["vit"].backbone.pos_embed, made["vit_base_patch16_224"].pos_embed)
     assert isinstance(MustiProcessor(config, tokenizer), MustiProcessor)
+    with pytest.raises(ValueError, match="other sizes"):
+        learners._pretrained(tiny_model(text={**config.text, "hidden_size": 64}))
+
+
+def test_pretrained_parts_of_another_kind_of_text_tower_are_taken(monkeypatch, tokenizer):
+    """XLM-RoBERTa, with its own tokenizer."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    text = {**tiny_config().text, "model_type": "xlm-roberta", "pad_token_id": 1, "max_position_embeddings": 66}
+    made = XLMRobertaModel(XLMRobertaConfig(**{k: v for k, v in text.items() if k != "model_type"}))
+    asked = []
+    monkeypatch.setattr(XLMRobertaModel, "from_pretrained", lambda name: asked.append(name) or made)
+    model = tiny_model(text=text)
+    monkeypatch.setattr(learners.timm, "create_model", lambda name, **_: model.branches["vit" if name.startswith("vit") else "resnet"].backbone)
+    monkeypatch.setattr(learners.AutoTokenizer, "from_pretrained", lambda name, **_: asked.append(name) or tokenizer)
+    learners._pretrained(model)
+    assert torch.equal(model.text.encoder.layer[1].output.dense.weight, made.encoder.layer[1].output.dense.weight)
+    assert asked == ["xlm-roberta-base"] * 2 and model.text.pad_id == 1
+
+
+# The gate's own loss ----------------------------------------------------------------------------------------------------------------
+
+
+def labelled(tokenizer, text: str, **pair) -> dict[str, set[int]]:
+    """{word: labels of its pieces} of an English pair."""
+    pair = MustiPair("1", "x.png", "en", text, **pair)
+    passages = MustiProcessor(tiny_config(), tokenizer).passages([text])
+    labels = gate_labels(passages, [pair], Vocabulary())[0]
+    inside = [p for w in passages.words[0] for p in w.pieces]
+    assert all(labels[p] == -100 for p in range(len(labels)) if p not in inside)  # special tokens
+    return {w.text: {int(labels[p]) for p in w.pieces} for w in passages.words[0]}
+
+
+def test_the_gates_labels_by_hand(tokenizer):
+    text = "The roses and a dog smelled."
+    assert labelled(tokenizer, text, label=1, objects=("rose",)) == {"The": {2}, "roses": {1}, "and": {2}, "a": {2}, "dog": {0}, "smelled": {2}, ".": {2}}
+    assert labelled(tokenizer, text, label=0) == {"The": {2}, "roses": {0}, "and": {2}, "a": {2}, "dog": {0}, "smelled": {2}, ".": {2}}
+    for unknown in ({"label": 1, "objects": ("fish",)}, {"label": 1}, {"label": None, "objects": ("rose",)}, {"label": 1, "objects": ("philosophy",)}):
+        assert set().union(*labelled(tokenizer, text, **unknown).values()) == {-100}
+
+
+def test_a_system_with_a_gate_of_words_learns_it_on_musti_pairs(pairs, folder):
+    changes = train.changes_of([c for c in SMALL if "lr_of" not in c])
+    system = load_system("musti-word", changes=changes)
+    assert system.model.gate == "word" and system.model.meeting == "content" and system.loss.gate == 0.5
+    assert system.train["lr_of"]["fusion.alpha"] == 1e-2 and system.train["lr_of"]["branches.vit.backbone"] == 2e-5
+    torch.manual_seed(0)
+    learner, _ = learners.build(system, pairs.parent, str(folder))
+    rows = read_pairs(pairs)[0][:8]
+    batch = learner.batch(rows)
+    kinds = {kind: int((batch["gate"] == kind).sum()) for kind in (0, 1, 2)}
+    assert kinds[1] > 0 and kinds[0] > 0 and kinds[2] > 8
+    loss, parts = learners.loss_step(learner, system.loss)(learner.model.train(), batch)
+    assert loss.item() == pytest.approx(parts["pairs"] + 0.5 * parts["branches"] + 0.5 * parts["gate"], rel=1e-4)
+    loss.backward()
+    assert learner.model.fusion.alpha.grad.abs() > 0
+    without = load_system("musti-word", changes=changes | {"loss.gate": 0})
+    plain, _ = learners.build(without, pairs.parent, str(folder))
+    assert "gate" not in plain.batch(rows) and "gate" not in learners.loss_step(plain, without.loss)(plain.model, plain.batch(rows))[1]
+    assert np.allclose(learners.pair_logits(learner, rows, quiet=True), learner.logits(learner.model.eval(), batch)[0].detach().numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="word by word"):
+        load_system("musti-base", changes={"loss.gate": 1.0})

@@ -6,7 +6,7 @@ import pytest
 
 import app
 from musti_model import Prediction
-from musti_model.faithfulness import Faithfulness
+from musti_model.results import Faithfulness
 from page import views
 from page.about import measured_scores
 

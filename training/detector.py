@@ -15,17 +15,18 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModelForObjectDetection, BertConfig, BertModel
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from musti_model.config import BERT_MULTILINGUAL
 from musti_model.processing import open_image
+from musti_model.text_tower import TextTower
 
 Namer = Callable[[Sequence[Image.Image]], list[list[str]]]
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """detector: id or folder of a detection checkpoint; confidence: 0..1, from which a found object counts; text: of BertConfig;
+    """detector: id or folder of a detection checkpoint; confidence: 0..1, from which a found object counts; text: of TextTower;
     text_length: wordpieces of names and passage together; threshold, temperature: as in MustiConfig."""
 
     name: str = "detector-bert"
@@ -47,16 +48,13 @@ class DetectorBert(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        bert = BertModel(BertConfig(**config.text, attn_implementation="sdpa"))
-        self.text_embedding, self.text_encoder, self.pooler = bert.embeddings, bert.encoder, bert.pooler
-        self.classifier = nn.Linear(bert.config.hidden_size, 1)
+        self.text = TextTower(config.text)
+        self.classifier = nn.Linear(self.text.hidden, 1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """int [B, T] each -> logits [B]."""
-        mask = (1 - attention_mask[:, None, None, :]) * torch.finfo(torch.bfloat16).min
-        states = self.text_embedding(input_ids=input_ids, token_type_ids=token_type_ids)
-        states = self.text_encoder(states, attention_mask=mask.to(states.dtype)).last_hidden_state
-        return self.classifier(self.pooler(states)).squeeze(-1)
+        states = self.text.encode(self.text.embed(input_ids, token_type_ids), attention_mask)
+        return self.classifier(self.text.pool(states)).squeeze(-1)
 
 
 def load_namer(checkpoint: str, confidence: float, device: str | torch.device = "cpu") -> Namer:

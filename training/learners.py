@@ -13,19 +13,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from musti_model.model import MustiModel
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.text_tower import ARCHITECTURES
 from musti_model.weights import STARTER, find_weights
 
 from .data import MustiPair
 from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
 from .loop import Step
+from .losses import gate_loss
+from .objects import Vocabulary, gate_labels
 from .systems import LossSettings, System
 
-MULTILINGUAL = "bert-base-multilingual-cased"
+PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta-base"}  # where each kind of text tower starts
 KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory
 
 
@@ -46,25 +49,32 @@ class Pictures:
 
 
 class MustiLearner:
-    """A MustiModel with its processor."""
+    """A MustiModel with its processor. vocabulary: names objects for the gate's own loss; None where it is left out."""
 
     kind = "musti"
 
-    def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path, vocabulary: Vocabulary | None = None) -> None:
+        self.model, self.processor, self.vocabulary = model, processor, vocabulary
         self.pictures = Pictures(processor, root)
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
-        """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}. Raises InputError."""
+        """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}, and "gate" [B, T] where the gate has a loss of its own
+        (``gate_labels``). Raises InputError."""
         texts = self.processor.passages([p.text for p in pairs])
         images = self.processor.normalised([self.pictures(p.image) for p in pairs])
-        return {"images": images, "input_ids": texts.input_ids, "attention_mask": texts.attention_mask, "labels": labels_of(pairs)}
+        gate = {} if self.vocabulary is None else {"gate": gate_labels(texts, pairs, self.vocabulary)}
+        return {"images": images, "input_ids": texts.input_ids, "attention_mask": texts.attention_mask, "labels": labels_of(pairs)} | gate
 
     def logits(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """-> logits [B], and each branch's own [B, branches] where there are several."""
-        output = model(batch["images"], batch["input_ids"], batch["attention_mask"])
+        return self.scored(model, batch)[:2]
+
+    def scored(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """``logits``, and how far each branch's gate opens at each wordpiece, [B, T] each, where that is to be learned."""
+        encoded, words = model.encode_images(batch["images"]), model.words(batch["input_ids"], batch["attention_mask"])
+        output = model.match_words(encoded, words)
         alone = model.scale * output.similarities + model.bias if output.similarities.shape[1] > 1 else None
-        return output.logits, alone
+        return output.logits, alone, [model.fusion.meet(t, words).opening for t in encoded.values()] if "gate" in batch else []
 
     def save(self, folder: Path, threshold: float, temperature: float) -> None:
         """A folder that ``MustiPipeline`` loads."""
@@ -96,6 +106,10 @@ class DetectorLearner:
         """-> logits [B]."""
         return model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]), None
 
+    def scored(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, None, list[Tensor]]:
+        """As ``MustiLearner.scored``; there is no gate."""
+        return *self.logits(model, batch), []
+
     def save(self, folder: Path, threshold: float, temperature: float) -> None:
         """A folder that ``load_learner`` loads; the page runs MustiModels only."""
         self.model.config = replace(self.model.config, threshold=threshold, temperature=temperature)
@@ -115,17 +129,20 @@ def labels_of(pairs: Sequence[MustiPair]) -> Tensor:
 
 
 def loss_step(learner: Learner, settings: LossSettings) -> Step:
-    """The step of the training loop: the loss on the logits, and on each branch's own by ``settings.branches``."""
+    """The step of the training loop: the loss on the logits, on each branch's own by ``settings.branches``, and the gate's by ``settings.gate``."""
     criterion = settings.make()
 
     def step(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         batch = to_device(batch, next(model.parameters()).device)
-        logits, alone = learner.logits(model, batch)
-        loss = criterion(logits.float(), batch["labels"])
-        if alone is None or not settings.branches:
-            return loss, {}
-        each = sum(criterion(z.float(), batch["labels"]) for z in alone.T) / alone.shape[1]
-        return loss + settings.branches * each, {"pairs": loss.item(), "branches": each.item()}
+        logits, alone, openings = learner.scored(model, batch)
+        parts = {"pairs": (1.0, criterion(logits.float(), batch["labels"]))}
+        if alone is not None and settings.branches:
+            parts["branches"] = (settings.branches, sum(criterion(z.float(), batch["labels"]) for z in alone.T) / alone.shape[1])
+        if openings and settings.gate:
+            losses = [gate_loss(opening, batch["gate"], settings.gate_other, settings.gate_none) for opening in openings]
+            parts["gate"] = (settings.gate, sum(losses) / len(losses))
+        loss = sum(weight * part for weight, part in parts.values())
+        return loss, {name: part.item() for name, (_, part) in parts.items()} if len(parts) > 1 else {}
 
     return step
 
@@ -192,22 +209,31 @@ def build(
     if start == "pretrained":
         tokenizer, said = _pretrained(model), "Backbones and BERT start from their published weights, everything else anew."
     elif start == "random":
-        tokenizer, said = AutoTokenizer.from_pretrained(MULTILINGUAL), "All weights start anew."
+        tokenizer, said = _tokenizer(model), "All weights start anew."
     else:
         tokenizer, said = _from_weights(model, start)
     if isinstance(system.model, DetectorConfig):
         return DetectorLearner(model, tokenizer, book, root), said
-    return MustiLearner(model, MustiProcessor(system.model, tokenizer), root), said
+    return MustiLearner(model, MustiProcessor(system.model, tokenizer), root, Vocabulary() if system.loss.gate else None), said
 
 
-def _pretrained(model: nn.Module) -> PreTrainedTokenizerBase:
-    for branch in getattr(model, "branches", {}).values():
-        made = timm.create_model(branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args)
-        branch.backbone.load_state_dict(made.state_dict())
-    bert = BertModel.from_pretrained(MULTILINGUAL)
-    for ours, theirs in ((model.text.embeddings, bert.embeddings), (model.text.encoder, bert.encoder), (model.text.pooler, bert.pooler)):
-        ours.load_state_dict(theirs.state_dict())
-    return AutoTokenizer.from_pretrained(MULTILINGUAL)
+def _tokenizer(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(PUBLISHED[model.text.config.model_type])
+
+
+def _pretrained(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
+    """Backbones and text tower from their published weights. Raises ValueError where those have other sizes."""
+    try:
+        for branch in getattr(model, "branches", {}).values():
+            made = timm.create_model(branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args)
+            branch.backbone.load_state_dict(made.state_dict())
+        kind = model.text.config.model_type
+        text = ARCHITECTURES[kind][1].from_pretrained(PUBLISHED[kind])
+        for ours, theirs in ((model.text.embeddings, text.embeddings), (model.text.encoder, text.encoder), (model.text.pooler, text.pooler)):
+            ours.load_state_dict(theirs.state_dict())
+    except RuntimeError as error:
+        raise ValueError("The published weights have other sizes than this system; start it from other weights, or at random.") from error
+    return _tokenizer(model)
 
 
 def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase, str]:

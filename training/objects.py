@@ -10,10 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from musti_model import MustiPipeline
 from musti_model.errors import InputError
-from musti_model.pipeline import Picture
+from musti_model.processing import Passages
+from musti_model.question import Picture
 
+from .data import MustiPair
 from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name, fold
 
 SHARE = 0.5  # of the largest drop, from which a name counts too
@@ -43,10 +48,10 @@ class Vocabulary:
         if not self.languages:
             raise InputError(f"{folder} holds no vocabulary; it should hold files such as olfactory-objects-en.csv.")
 
-    def find(self, text: str, language: str) -> list[Mention]:
-        """Names in a text; of an unknown language, those of any language. Doubtful ones are left out."""
+    def find(self, text: str, language: str, doubtful: bool = False) -> list[Mention]:
+        """Names in a text; of an unknown language, those of any language. Doubtful ones are left out unless they are asked for."""
         chosen = [self.languages[language]] if language in self.languages else list(self.languages.values())
-        return [m for lexicon in chosen for m in lexicon.find(text) if m.sure]
+        return [m for lexicon in chosen for m in lexicon.find(text) if m.sure or doubtful]
 
     def objects_of(self, label: str, language: str) -> set[str]:
         """The objects that a label can mean, in its language first, else in any; empty when it is not in the vocabulary."""
@@ -118,6 +123,36 @@ def shared_objects(pipe: MustiPipeline, image: Picture, text: str, language: str
     fall. May be empty."""
     found = carriers(pipe, image, text, language, vocabulary)
     return [c.name for c in found if c.drop >= max(LEAST, SHARE * found[0].drop)]
+
+
+SHOWN, OTHER, NOTHING, LEFT_OUT = 1, 0, 2, -100  # what a wordpiece names, for ``training.losses.gate_loss``
+
+
+def gate_labels(passages: Passages, pairs: Sequence[MustiPair], vocabulary: Vocabulary) -> Tensor:
+    """What each wordpiece of the passages names, as the gate's own loss takes it: int64 [B, T].
+
+    Of a pair that is a YES, names of its shared objects (``subtask2_labels``) are SHOWN, others OTHER; of a NO all names are OTHER; words that are no name
+    are NOTHING. LEFT_OUT are special tokens, padding, doubtful names, and all of a pair of which nobody knows where its shared object stands: a YES
+    whose shared objects the vocabulary does not find in the passage, and a pair without a label.
+    """
+    labels = torch.full(passages.input_ids.shape, LEFT_OUT)
+    for row, text, words, pair in zip(labels, passages.texts, passages.words, pairs, strict=True):
+        shared = {o for name in pair.objects for o in vocabulary.objects_of(name, pair.language)}
+        mentions = vocabulary.find(text, pair.language, doubtful=True)
+        if pair.label is None or (pair.label == 1 and not any(m.object in shared and m.sure for m in mentions)):
+            continue
+        for word in words:
+            inside = [m for m in mentions if m.start < word.end and m.end > word.start]
+            row[list(word.pieces)] = _kind(inside, shared if pair.label else set())
+    return labels
+
+
+def _kind(mentions: list[Mention], shown: set[str]) -> int:
+    if not mentions:
+        return NOTHING
+    if not all(m.sure for m in mentions):
+        return LEFT_OUT
+    return SHOWN if any(m.object in shown for m in mentions) else OTHER
 
 
 def _without(text: str, mentions: Iterable[Mention]) -> str:

@@ -126,7 +126,7 @@ def divide(pairs: list[MustiPair], options: dict[str, Any]) -> tuple[dict[str, l
 def record_of(options: argparse.Namespace, system: System, pairs: list[MustiPair], split_print: str) -> dict[str, Any]:
     """What it takes to repeat the run, for run.json."""
     chosen = ("folds", "fold", "whole", "leave_out", "split_seed", "size", "init")
-    loss = {f: getattr(system.loss, f) for f in ("kind", "gamma", "alpha", "normalization", "branches")}
+    loss = {f: getattr(system.loss, f) for f in ("kind", "gamma", "alpha", "normalization", "branches", "gate", "gate_other", "gate_none")}
     return {
         "system": system.name, "about": system.about, "seed": options.seed, "model": system.model.to_dict(), "loss": loss,
         "batch": system.batch, "threshold": system.threshold, "data": fingerprint(pairs), "split": split_print,

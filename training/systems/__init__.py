@@ -22,19 +22,23 @@ SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 16, "depths": [1, 1
 @dataclass(frozen=True)
 class LossSettings:
     """kind: "focal" or "entropy" (binary cross-entropy: focal with gamma 0 and no alpha); gamma, alpha, normalization: of FocalLoss;
-    branches: weight of the same loss on each branch's own logit, so that the better branch does not let the other one starve."""
+    branches: weight of the same loss on each branch's own logit, so that the better branch does not let the other one starve; gate: weight of the loss
+    of a gate that opens word by word (``gate_loss``; 0 leaves it out); gate_other, gate_none: its weights ``other`` and ``none``."""
 
     kind: str = "focal"
     gamma: float = 2.0
     alpha: float | None = 0.5
     normalization: str = "mean"
     branches: float = 0.0
+    gate: float = 0.0
+    gate_other: float = 4.0
+    gate_none: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("focal", "entropy"):
             raise ValueError(f"A loss is focal or entropy, not {self.kind!r}.")
-        if self.branches < 0:
-            raise ValueError("The weight of the branches' own loss is at least 0.")
+        if min(self.branches, self.gate, self.gate_other, self.gate_none) < 0:
+            raise ValueError("The weights of the branches' and the gate's own loss are at least 0.")
         self.make()
 
     def make(self) -> FocalLoss:
@@ -106,6 +110,8 @@ def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = 
         raise ValueError(f"The model of {name} cannot be built from these settings ({error}); check their spelling.") from error
     start = "starter" if size == "starter" and table["start"] == "pretrained" else table["start"]  # the published ones have other shapes
     about = table["about"] if size == "base" else f"Built small, at the starter's size, after this system: {table['about']}"
+    if table["loss"].get("gate") and not (isinstance(model, MustiConfig) and model.gate in ("word", "linear")):
+        raise ValueError("Only a gate that opens word by word has a loss of its own; set loss.gate=0, or model.gate to word or linear.")
     return System(
         name=name, about=about, model=model, loss=LossSettings(**_nullable(table["loss"])), train=train,
         batch=table["batch"], threshold=table["threshold"], start=start,

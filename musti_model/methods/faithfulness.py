@@ -4,52 +4,40 @@ Deletion (Petsiuk et al. 2018): take away what is said to matter most first, and
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .evidence import CELLS, Case, votes_of_pictures, votes_of_texts
+from ..question import Question
+from ..results import Faithfulness
+from .perturb import CELLS, votes_of_pictures, votes_of_texts
 
 STEPS = 8
 RANDOM = 6  # random orders that a map is compared with
 
 
-@dataclass(frozen=True)
-class Faithfulness:
-    """Areas under the curves of the probability of the answer (YES, or NO where that is the answer explained), 0..1, and the mean of random orders. A faithful order has a low deletion and a high
-    insertion area. chance: share of the random orders that do as well as this one or better in deletion, 0 is best."""
-
-    deletion: float
-    insertion: float
-    random_deletion: float
-    random_insertion: float
-    chance: float
-
-
-def of_words(case: Case, values: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
+def of_words(question: Question, values: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
     """For several lists of word values by name, [words] each; words are struck out whole. The random orders are the same for all.
 
     answer: "YES", or "NO" to take away first what speaks against YES, and follow the probability of NO.
     """
-    rest = [p for p in range(case.length) if not any(p in w for w in case.words)]
 
     def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
-        return case.probability(votes_of_texts(case, [sorted(rest + [p for w in k for p in case.words[w]]) for k in kept]))
+        return question.probability(votes_of_texts(question, [sorted(question.rest + [p for w in k for p in question.pieces[w]]) for k in kept]))
 
     return _measure({n: torch.as_tensor(v).double().cpu().numpy() for n, v in values.items()}, probabilities, answer, seed)
 
 
-def of_regions(case: Case, maps: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
+def of_regions(question: Question, maps: dict[str, Tensor], answer: str = "YES", seed: int = 0) -> dict[str, Faithfulness]:
     """For several maps by name, [h, w] each, in the picture's frame; cells are blanked out to the picture's mean colour. answer: see above."""
 
     def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
         masks = torch.zeros(len(kept), CELLS * CELLS, dtype=torch.bool)
         for row, k in zip(masks, kept, strict=True):
             row[list(k)] = True
-        return case.probability(votes_of_pictures(case, masks.view(-1, CELLS, CELLS)))
+        return question.probability(votes_of_pictures(question, masks.view(-1, CELLS, CELLS)))
 
     return _measure({n: to_cells(m).flatten().double().numpy() for n, m in maps.items()}, probabilities, answer, seed)
 

@@ -1,0 +1,136 @@
+"""The gates by their equations, and what each can and cannot do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from musti_model import MustiModel
+from musti_model.fusion import Met, Words, place_weights
+from musti_model.image_tower import ImageTokens
+from tests.conftest import GATES, tiny_config, tiny_model
+from tests.test_model import inputs
+
+
+def normalised(raw: torch.Tensor) -> torch.Tensor:
+    return (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-5).sqrt()
+
+
+def met_by(image: torch.Tensor, opening: float = 1.0) -> Met:
+    return Met(image, None, None, torch.full(image.shape[:2], opening))
+
+
+def test_place_weights_by_hand():
+    # two inner positions over three places: each covers one and a half
+    w = place_weights(4, torch.tensor([3]), 4)[0]
+    expected = torch.tensor([[1, 0, 0, 0], [0, 2 / 3, 1 / 3, 0], [0, 0, 1 / 3, 2 / 3], [0, 0, 0, 0]])
+    assert torch.allclose(w, expected, atol=1e-6)
+    assert torch.allclose(place_weights(17, torch.tensor([17]), 17)[0], torch.eye(17), atol=1e-6)
+    w = place_weights(17, torch.tensor([5, 40]), 40)
+    assert torch.allclose(w.sum(-1), torch.tensor([[1.0] * 5 + [0.0] * 35, [1.0] * 40]), atol=1e-5)
+    assert (w[0, :5].sum(0) > 0).all()  # a short passage still meets the whole picture
+
+
+def test_the_scalar_gate_by_hand():
+    model = MustiModel(tiny_config())
+    with torch.no_grad():
+        model.fusion.scalars.weight.copy_(torch.tensor([[2.0, 0.5]]))
+        model.fusion.scalars.bias.fill_(1.0)
+    text, image = torch.zeros(1, 1, 32), torch.zeros(1, 1, 32)
+    text[0, 0, 0], image[0, 0, 1] = 4.0, 3.0
+    raw = torch.full((32,), 1.0)  # bias
+    raw[0], raw[1] = 4 * 0.5 + 4 + 1, 3 * 2 + 1  # w_text T + T + b ; w_image I + b
+    assert torch.allclose(model.fusion.fuse(text, met_by(image))[0, 0], normalised(raw), atol=1e-5)
+    raw[1] = 3 * 2 * 0.5 + 1
+    assert torch.allclose(model.fusion.fuse(text, met_by(image), opened=0.5)[0, 0], normalised(raw), atol=1e-5)
+    raw[1] = 1.0
+    for shut in (model.fusion.fuse(text, None), model.fusion.fuse(text, met_by(image), "shut")):
+        assert torch.allclose(shut[0, 0], normalised(raw), atol=1e-5)
+    share = model.fusion.shares(Words(text, torch.ones(1, 1)), met_by(image))
+    assert share.item() == pytest.approx(2 * 3 / (2 * 3 + 1.5 * 4))  # norms of w_image I and (1 + w_text) T
+
+
+@pytest.mark.parametrize("gate", ["word", "linear"])
+def test_a_gate_of_words_by_hand(gate):
+    fusion = tiny_model(**GATES[gate]).fusion
+    text, image = torch.randn(1, 1, 32), torch.randn(1, 1, 32)
+    through = fusion.pass_on.weight @ image[0, 0]
+    for state, opened in (("learned", 0.25), ("open", 1.0), ("shut", 0.0)):
+        assert torch.allclose(fusion.fuse(text, met_by(image, 0.25), state)[0, 0], normalised(text[0, 0] + opened * through), atol=1e-5)
+    assert fusion.shares(Words(text, torch.ones(1, 1)), met_by(image, 0.25)).item() == 0.25
+
+
+def test_meeting_by_content_by_hand():
+    """Two words, three places; the common space is the identity, tau 2."""
+    model = MustiModel(tiny_config(gate="word", meeting="content"))
+    fusion = model.fusion
+    tokens, read = torch.zeros(1, 4, 32), torch.zeros(1, 2, 32)
+    for place, axis in ((1, 0), (2, 1), (3, 2)):
+        tokens[0, place, axis] = 3.0
+    read[0, 0, 0], read[0, 1, 5] = 2.0, 1.0  # the first looks like the first place, the second like none
+    with torch.no_grad():
+        fusion.space.tau.fill_(2.0)
+        fusion.alpha.fill_(4.0)
+        fusion.beta.fill_(-1.0)
+    met = fusion.meet(ImageTokens(tokens, (1, 3)), Words(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.long), read))
+    e = torch.tensor([2.0, 0.0, 0.0]).exp()
+    weights = e / e.sum()
+    assert torch.allclose(met.weights[0], torch.stack([F.pad(weights, (1, 0)), torch.tensor([0, 1 / 3, 1 / 3, 1 / 3])]), atol=1e-6)
+    assert torch.allclose(met.agreement[0], torch.tensor([weights[0], 0.0]), atol=1e-6)
+    assert torch.allclose(met.image[0], met.weights[0] @ tokens[0], atol=1e-6)
+    assert torch.allclose(met.opening[0], torch.sigmoid(torch.tensor([4 * weights[0] - 1, -1.0])), atol=1e-6)
+
+
+def test_only_a_product_tells_whether_word_and_places_agree():
+    """For two words and two pictures, a linear gate's logits add up crosswise; the word gate's do not."""
+    def crosswise(gate: str) -> float:
+        fusion = tiny_model(**GATES[gate]).fusion
+        torch.manual_seed(3)
+        words, pictures = torch.randn(2, 1, 1, 32), torch.randn(2, 1, 2, 32)  # one place each
+        logit = [[fusion.meet(ImageTokens(p, (1, 1)), Words(w, torch.ones(1, 1), w)).opening.logit().item() for p in pictures] for w in words]
+        return abs(logit[0][0] + logit[1][1] - logit[0][1] - logit[1][0])
+
+    assert crosswise("linear") < 1e-4 and crosswise("word") > 0.05
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_each_word_meets_the_picture_once(gate):
+    model = tiny_model(**GATES[gate])
+    images, ids, mask = inputs()
+    inside = model(images, ids, mask, return_internals=True).internals
+    for name, met in inside.met.items():
+        assert torch.allclose(met.weights.sum(-1)[mask.bool()], torch.ones(int(mask.sum())), atol=1e-5)
+        assert (met.opening.min() < met.opening.max()) == model.fusion.by_word and 0 <= met.opening.min() and met.opening.max() <= 1
+        shares = inside.shares[name][mask.bool()]
+        assert 0 < shares.min() and shares.max() < 1
+
+
+def test_words_cannot_look_for_places_that_tokens_have_not():
+    fusion = tiny_model(**GATES["word"]).fusion
+    words = Words(torch.zeros(1, 3, 32), torch.ones(1, 3), torch.zeros(1, 3, 32))
+    with pytest.raises(ValueError, match="published axes"):
+        fusion.meet(ImageTokens(torch.zeros(1, 32, 32), None), words)
+
+
+@pytest.mark.parametrize("gate", ["word", "linear"])
+def test_a_passage_is_read_once_whatever_the_number_of_pictures(gate):
+    """One reading for all pictures, then one batch for all branches and pictures."""
+    model = tiny_model(**GATES[gate])
+    images, ids, mask = inputs(3)
+    rows = []
+    model.text.encoder.layer[0].register_forward_hook(lambda m, i, o: rows.append(len(i[0])))
+    model.match(model.encode_images(images), ids[:1], mask[:1])
+    assert rows == [1, 6]
+
+
+@pytest.mark.parametrize("gate", ["word", "linear by place"])
+def test_a_gate_of_words_learns_from_its_own_loss(gate):
+    from training.losses import gate_loss
+
+    model = tiny_model(**GATES[gate])
+    images, ids, mask = inputs()
+    words, encoded = model.words(ids, mask), model.encode_images(images)
+    labels = torch.where(mask == 1, 2, -100)
+    labels[:, 3] = 1
+    gate_loss(model.fusion.meet(encoded["vit"], words).opening, labels).backward()
+    grown = {n for n, p in model.fusion.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert ({"alpha", "beta", "word_score.weight"} if gate == "word" else {"classifier.weight"}) <= grown
