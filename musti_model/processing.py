@@ -3,23 +3,22 @@
 import json
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .config import MustiConfig
 from .errors import InputError, Sentence
+from .pictures import MAX_BYTES, MAX_PIXELS, open_image
 
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 30_000_000
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "MustiProcessor", "Passages", "Word", "clean_passage", "open_image"]
+
 MAX_CHARACTERS = 1_000_000  # of a passage at all
 READ_CHARACTERS = 20_000  # handed to the tokenizer: more than any text grid holds
 # A word that OCR found broken at a line's end: letter, hyphen (or its old sign), line break, small letter.
@@ -27,94 +26,6 @@ _BROKEN = re.compile(r"(?<=[^\W\d_])[-¬⸗\u2010] *\r?\n *(?=[^\W\d_A-Z])")
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "ſt", 0xFB06: "st"}
 # A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
-
-
-def open_image(source: str | Path | BinaryIO | Image.Image, largest: int | None = None) -> Image.Image:
-    """Opens any picture that Pillow reads, as people see it: RGB, upright.
-
-    EXIF rotation applied, alpha over white, palette, CMYK, 16-bit and grey converted, first frame of an animation.
-
-    Args:
-        source: a file's name, an open binary file (as io.BytesIO), or a PIL image.
-        largest: px that the longest side has at most, larger pictures are shrunk; None: as it is.
-
-    Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture, or one over 50 megapixels or 30 MB.
-    """
-    picture = _decoded(_checked(source))
-    if largest is not None and max(picture.size) > largest:
-        picture.thumbnail((largest, largest), Image.Resampling.BICUBIC)
-    return picture
-
-
-def _checked(source: str | Path | BinaryIO | Image.Image) -> Path | BinaryIO | Image.Image:
-    if isinstance(source, Image.Image) or (hasattr(source, "read") and hasattr(source, "seek")):
-        return source
-    if not isinstance(source, (str, Path)):
-        raise InputError("A picture is a file name or a PIL image, not {kind}.", kind=type(source).__name__)
-    path = Path(source)
-    try:
-        size = path.stat().st_size if path.is_file() else -1
-    except (OSError, ValueError):  # a name too long for a file, or with a zero in it
-        size = -1
-    if size < 0:
-        raise InputError("There is no picture file {name!r}; check the name.", name=path.name[:60])
-    if size == 0:
-        raise InputError("The picture file is empty; choose another one.")
-    if size > MAX_BYTES:
-        raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6)
-    return path
-
-
-def _decoded(source: Path | BinaryIO | Image.Image) -> Image.Image:
-    """A file or an open picture, upright and RGB; all that Pillow may raise becomes an InputError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            if isinstance(source, Image.Image):
-                return _upright_rgb(source)
-            with Image.open(source) as image:
-                return _upright_rgb(image)
-        except InputError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise _too_large() from error
-        except Exception as error:  # Pillow's decoders raise almost anything on broken files
-            raise InputError("This file is not a picture we can read, or it is damaged; try a JPEG or PNG.") from error
-
-
-def _too_large() -> InputError:
-    return InputError("The picture is too large; the limit is {limit} megapixels.", limit=MAX_PIXELS // 1_000_000)
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large()
-    if min(image.size) < 1:
-        raise InputError("The picture has no pixels; choose another one.")
-    if getattr(image, "is_animated", False):
-        image.seek(0)
-    try:
-        image.load()
-    except Exception as error:
-        raise InputError("The picture is damaged or cut off; try another copy of it.") from error
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits by its nominal range, 32-bit and float by what their values suggest; Pillow's own convert clips at 255."""
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I;16"):
-        top = 65535.0
-    else:
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
-    return Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
 
 
 def clean_passage(text: str) -> str:
