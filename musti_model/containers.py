@@ -14,6 +14,7 @@ from typing import Any
 MAX_PROFILE = 8_000_000  # bytes of a colour profile; profiles of printers have up to 3 MB
 MAX_TEXT = 1_000_000  # bytes read of a text that may say how the picture is turned
 MAX_STEPS = 200_000  # blocks before the pixels, entries of a tag
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789abcdefABCDEF"))
 _KNOWN_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 
@@ -66,7 +67,7 @@ def _directory(data: bytes) -> Iterator[tuple[int, int, int, int, bytes, str]]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or data[:4] == b"MM\0+":  # which Pillow takes for an ordinary TIFF
         raise ValueError("No TIFF.")
-    big = data[2] == 43
+    big = data[2:3] == b"+"
     (start,) = struct.unpack_from(order + "Q", data, 8) if big else struct.unpack_from(order + "I", data, 4)
     (number,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     if number > 65535:
@@ -86,7 +87,7 @@ _PIXEL_TAGS = {
 def _plain_tiff(data: bytes) -> Plain:
     """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder."""
     out, info, seen, end = bytearray(data), {}, set(), 0
-    big = data[2] == 43
+    big = data[2:3] == b"+"
     for position, tag, kind, count, value, order in _directory(data):
         end = position + (20 if big else 12)
         if tag in _PIXEL_TAGS and tag not in seen:
@@ -192,7 +193,8 @@ def _png_info(rest: dict[bytes, bytes], depth: int, colours: int) -> dict[str, A
     if b"eXIf" in rest:
         info["exif"] = rest[b"eXIf"]
     elif exif := _text(rest.get(_KNOWN_TEXTS[1], b"")):  # ImageMagick's: a name, a length, hexadecimal digits
-        info["exif"] = bytes.fromhex(re.sub(rb"[^0-9A-Fa-f]", b"", exif.split(b"\n", 3)[-1])[: MAX_TEXT & ~1].decode())
+        digits = exif.split(b"\n", 3)[-1].translate(None, _NO_DIGITS)
+        info["exif"] = bytes.fromhex(digits[: len(digits) & ~1].decode())
     if xmp := _text(rest.get(_KNOWN_TEXTS[0], b"")):
         info["xmp"] = xmp
     if b"iCCP" in rest:

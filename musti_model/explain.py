@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .gate_effect import GateEffect
     from .pipeline import Prediction
 
+SAVED_SIDE = 1000  # px; picture and maps are written no larger, unless asked
+
 
 def rollout(attention: Tensor) -> Tensor:
     """Attention rollout (Abnar & Zuidema 2020): how far the class token's attention reaches each place through all layers.
@@ -170,16 +172,25 @@ class Explanation:
             "settings": self.settings,
         }
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, largest: int | None = SAVED_SIDE) -> Path:
         """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map and of the evidence, the raw heads (NPY), and manifest.json.
 
-        The manifest names each map's files, the values at the ends of its colours (scale) and the colours, beside ``manifest()``.
+        The manifest names the picture's size, saved and full, each map's files, the values at the ends of its colours (scale) and the colours,
+        beside ``manifest()``.
 
-        Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
+        Args:
+            folder: made if need be.
+            largest: px, longest side of the picture and of all maps, smaller ones keep their size; None: the full size, which for a photograph of
+                12 megapixels fills half a gigabyte. Maps are coarser than the default by far: nothing is lost in them.
+
+        Returns: the folder. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
         """
+        shown = self if largest is None else self.fit(largest)
+        return shown._write(Path(folder), full=self.image.size)
+
+    def _write(self, folder: Path, full: tuple[int, int]) -> Path:
         from .figures import COLOURS, SIGNED, overlay, scale_of, signed_scale_of
 
-        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.image.save(folder / "picture.png")
         files = {}
@@ -197,6 +208,7 @@ class Explanation:
         for name, values in self.heads.items():
             heads[name] = f"heads-{name}.npy"
             np.save(folder / heads[name], values)
-        manifest = self.manifest() | {"maps": files, "heads": heads}
+        picture = {"file": "picture.png", "size": list(self.image.size), "full_size": list(full)}
+        manifest = self.manifest() | {"picture": picture, "maps": files, "heads": heads}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return folder

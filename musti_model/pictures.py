@@ -24,12 +24,12 @@ STRIP = 4_000_000  # pixels converted at a time
 # What Pillow decodes by itself. Not: what runs other programs (EPS) or only knows a header (WMF, HDF5), and formats of video, science and icons
 # of old that nobody has pictures in.
 FORMATS = (
-    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "DIB", "PSD", "QOI", "DDS", "SGI", "SUN", "PCX", "TGA",
+    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "DIB", "PSD", "QOI", "DDS", "SGI", "SUN", "TGA",
 )  # fmt: skip
-_UNREAD = {
-    rb"%PDF": "PDF", rb"%!PS|\xc5\xd0\xd3\xc6": "EPS", rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*<svg": "SVG", rb"....ftyp(hei|hev|mif1|msf1)": "HEIC",
-    rb"....ftypcrx|FUJIFILMCCD-RAW": "RAW", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI": "video", rb"\xff\x0a|....JXL ": "JPEG XL", rb"AT&TFORM": "DjVu", rb"PK\x03\x04": "zip",
-    rb"\s*<!DOCTYPE html|\s*<html": "HTML", rb"\xd7\xcd\xc6\x9a|.{40} EMF": "WMF",
+_UNREAD = {  # by how they begin
+    rb"%PDF": "PDF", rb"%!PS|\xc5\xd0\xd3\xc6": "EPS", rb"\s*<[^\0]{0,1500}<svg|\s*<svg": "SVG", rb"\s*<(!doctype )?html": "HTML", rb"....ftyp(hei|hev|mif1|msf1)": "HEIC",
+    rb"....ftypcrx|FUJIFILMCCD-RAW": "RAW", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI": "video", rb"\xff\x0a|....JXL ": "JPEG XL", rb"AT&TFORM": "DjVu", rb"PK\x03\x04": "ZIP",
+    rb"\xd7\xcd\xc6\x9a|.{40} EMF": "WMF",
 }  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def open_image(source: str | Path | BinaryIO | Image.Image, largest: int | None 
 
     Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture we read, or one over 50 megapixels or 30 MB.
     """
+    _quiet_warnings()
     if not isinstance(source, Image.Image):
         return _from_bytes(_bytes_of(source), largest)
     try:
@@ -98,9 +99,9 @@ def _from_bytes(data: bytes, largest: int | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        kind = next((k for pattern, k in _UNREAD.items() if re.match(pattern, data[:2000], re.DOTALL)), None)
+        kind = next((k for pattern, k in _UNREAD.items() if re.match(pattern, data[:2000], re.DOTALL | re.IGNORECASE)), None)
         if kind:
-            raise InputError("A file of the kind {kind} is not a picture we can read; save the picture as JPEG or PNG.", kind=kind) from error
+            raise InputError("This {kind} file is not a picture we can read; save the picture as JPEG or PNG.", kind=kind) from error
         raise _no_picture() from error
 
 
@@ -211,7 +212,11 @@ def _repaired(image: Image.Image) -> Image.Image:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Grey of 12, 16, 32 bits or float -> L, or LA where one value is transparent, in strips: the whole in float would take 8 bytes a pixel."""
-    black, white = _ends(image)
+    with np.errstate(all="ignore"):  # numbers that are none, or too large for any picture, end as black or white
+        return _levels(image, *_ends(image))
+
+
+def _levels(image: Image.Image, black: float, white: float) -> Image.Image:
     transparent = image.info.get("transparency")
     result = Image.new("L" if transparent is None else "LA", image.size)
     rows = max(1, STRIP // image.width)
@@ -297,13 +302,15 @@ def _by_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.
     return change.apply(image)
 
 
-def _keep_quiet() -> None:
-    """What Pillow and libtiff say of odd files is not for those who gave them: a file is opened, or refused in one sentence of ours.
-
-    The filter comes last, so that whoever asks for warnings gets them. libtiff writes straight to standard error; its handlers are taken away
-    (whether it failed, Pillow knows by what it returns), where its functions can be reached.
-    """
+def _quiet_warnings() -> None:
+    """What Pillow says of odd files is not for those who gave them: a file is opened, or refused in one sentence of ours. The filter comes last,
+    so that whoever asks for warnings gets them; set anew with each picture, as this module may have been imported where filters are put back."""
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+
+
+def _quiet_logs() -> None:
+    """The same of Pillow's log, where nobody listens to it, and of libtiff, which writes straight to standard error: its handlers are taken away,
+    where its functions can be reached. Whether it failed, Pillow knows by what it returns."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
         try:
@@ -314,4 +321,4 @@ def _keep_quiet() -> None:
         setter(None)
 
 
-_keep_quiet()
+_quiet_logs()
