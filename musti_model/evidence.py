@@ -95,7 +95,7 @@ def words_by_occlusion(case: Case) -> Tensor:
     """Each word struck out, and each word alone: the mean of what its absence takes from the vote and what its presence adds to a passage
     without words. The second half keeps a name that stands twice from hiding itself. -> [words, branches], logit units."""
     everything = list(range(case.length))
-    rest = [p for p in everything if not any(p in pieces for pieces in case.words)]
+    rest = sorted(set(everything).difference(*case.words))
     without = [[p for p in everything if p not in pieces] for pieces in case.words]
     alone = [sorted({*rest, *pieces}) for pieces in case.words]
     votes = votes_of_texts(case, [everything, rest, *without, *alone])

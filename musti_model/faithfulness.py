@@ -34,7 +34,7 @@ def of_words(case: Case, values: dict[str, Tensor], answer: str = "YES", seed: i
 
     answer: "YES", or "NO" to take away first what speaks against YES, and follow the probability of NO.
     """
-    rest = [p for p in range(case.length) if not any(p in w for w in case.words)]
+    rest = sorted(set(range(case.length)).difference(*case.words))
 
     def probabilities(kept: list[tuple[int, ...]]) -> np.ndarray:
         return case.probability(votes_of_texts(case, [sorted(rest + [p for w in k for p in case.words[w]]) for k in kept]))

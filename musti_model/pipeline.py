@@ -22,7 +22,7 @@ from .explain import Explanation, Gate, GateWeights, Maps
 from .faithfulness import Faithfulness, of_regions, of_words
 from .gate_effect import GateEffect, gate_effect
 from .model import MustiModel, MustiOutput
-from .processing import READ_CHARACTERS, MustiProcessor, Passages, open_image
+from .processing import MustiProcessor, Passages, open_image
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
@@ -247,8 +247,7 @@ class MustiPipeline:
             return evidence
         # "Why NO": what the passage would have had to name. At the front, because a long passage's end is not read.
         names = [name for name, _ in p.objects_in_picture]
-        text = explanation.passage[:READ_CHARACTERS]
-        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {text}" for name in names])
+        answers = self.rank(picture, [f"{name.replace('_', ' ')}. {explanation.passage}" for name in names])
         return replace(evidence, missing=[(names[i], answer.probability) for i, answer in answers])
 
     def _gate_effects(self, case: Case) -> dict[str, GateEffect]:

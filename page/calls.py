@@ -9,6 +9,7 @@ from typing import Any
 from musti_model import Explanation, InputError, MustiPipeline, Prediction
 from musti_model.faithfulness import Faithfulness
 from musti_model.processing import open_image
+from musti_model.reading import clean_passage
 from musti_model.what_if import Alteration
 
 from .language import in_language, language, later, sentence
@@ -32,9 +33,8 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
     if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
         raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
     if len(pictures) == 1:
-        for number, text in enumerate(passages, start=1):
-            _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
-        return pipe.rank(pictures[0], passages)
+        told = later("Passage {number}: {problem}")
+        return pipe.rank(pictures[0], [_named(told, number, lambda text=text: clean_passage(text)) for number, text in enumerate(passages, start=1)])
     for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
         _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
     return pipe.rank(pictures, passages[0])

@@ -59,8 +59,8 @@ def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[
 
 
 def short(text: str, length: int = 90) -> str:
-    """The beginning of a passage, on one line."""
-    line = " ".join(text.split())
+    """The beginning of a passage, on one line, without the lone surrogates that no page can be sent with."""
+    line = " ".join(text.split(maxsplit=length)[:length]).encode("utf-8", "replace").decode()
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
