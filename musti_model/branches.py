@@ -8,6 +8,7 @@ from timm.layers import Attention
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .attention import has_class_token
 from .config import MAX_ATTENTION, ImageBranchConfig
@@ -69,19 +70,35 @@ def _is_plain_vit(backbone: nn.Module) -> bool:
     )
 
 
-def _probe(config: ImageBranchConfig) -> tuple[int, int]:
-    """What a backbone makes of a picture of the branch's size: (rows, columns) of its places. Nothing is computed and no memory taken.
+class _Features(nn.Module):
+    """A backbone's features as a module's forward, which is what ``functional_call`` calls."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] -> features."""
+        return self.backbone.forward_features(images)
+
+
+def _grid_of(backbone: nn.Module, config: ImageBranchConfig) -> tuple[int, int]:
+    """(rows, columns) of the places that a backbone makes of a picture of the branch's size. Shapes alone are worked out, nothing is computed.
 
     Raises: ValueError for a backbone that fails at that size, or whose features are neither a plain ViT's tokens nor a map.
     """
-    with torch.device("meta"), torch.no_grad():
-        backbone = _backbone(config).eval()
-        try:
-            features = backbone.forward_features(torch.zeros(2, 3, config.image_size, config.image_size))
-        except Exception as error:  # a size it was not made for fails anywhere in timm or torch
-            raise ValueError(
-                f"{config.backbone} does not take pictures of {config.image_size} px ({_reason(error)}); check image_size and img_size."
-            ) from error
+    model, was_training = _Features(backbone), backbone.training
+    shapes = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
+    model.eval()
+    try:
+        with torch.device("meta"), torch.no_grad():
+            features = functional_call(model, shapes, (torch.zeros(2, 3, config.image_size, config.image_size),))
+    except Exception as error:  # a size it was not made for fails anywhere in timm or torch
+        raise ValueError(
+            f"{config.backbone} does not take pictures of {config.image_size} px ({_reason(error)}); check image_size and img_size."
+        ) from error
+    finally:
+        model.train(was_training)
     shape = tuple(features.shape) if isinstance(features, Tensor) else ()
     last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
     if len(shape) == 4 and backbone.num_features == shape[-1 if last else 1]:
@@ -118,8 +135,8 @@ class ImageBranch(nn.Module):
     def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
         super().__init__()
         self.config = config
-        self.grid = _probe(config)
         self.backbone = _backbone(config)
+        self.grid = _grid_of(self.backbone, config)
         if config.norm_eps is not None:
             for module in self.backbone.modules():
                 if isinstance(module, nn.LayerNorm):

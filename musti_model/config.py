@@ -10,8 +10,9 @@ from .folder import read_json
 
 HALF = (0.5, 0.5, 0.5)
 MAX_SIDE = 1024  # px of a picture as a branch sees it
-MAX_BRANCHES = 16
+MAX_BRANCHES = 8
 MAX_BLOCKS = 128  # of one stack of layers; the largest known have fewer
+MAX_ALL_BLOCKS = 512
 MAX_WIDTH = 8192
 MAX_ATTENTION = 1_000_000_000  # numbers in one pair's attention maps, 4 GB
 
@@ -175,6 +176,11 @@ class MustiConfig:
         check_values("text", self.text, TEXT_ARGS)
         if self.text.get("hidden_size", 768) % self.text.get("num_attention_heads", 12):
             raise ValueError("hidden_size of text is a multiple of num_attention_heads.")
+        if self.text.get("pad_token_id", 0) >= self.text.get("vocab_size", 30522):
+            raise ValueError("pad_token_id of text is below vocab_size.")
+        stacks = [b.backbone_args.get(key, 0) for b in branches for key in ("depth", "layers", "depths")]
+        if sum(sum(s) if isinstance(s, (list, tuple)) else s for s in stacks) > MAX_ALL_BLOCKS:
+            raise ValueError(f"The branches have more than {MAX_ALL_BLOCKS} layers.")
         if self.text_length > self.text.get("max_position_embeddings", 512):
             raise ValueError("text_length must be at least 3 and at most max_position_embeddings.")
         if self.text.get("num_hidden_layers", 12) * self.text.get("num_attention_heads", 12) * self.text_length**2 > MAX_ATTENTION:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .config import MustiConfig
 from .errors import InputError, Sentence
+from .tokenizer import check_tokenizer, load_tokenizer
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 30_000_000
@@ -229,5 +230,10 @@ class MustiProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: MustiConfig) -> "MustiProcessor":
-        """From a folder that ``save_pretrained`` wrote. Raises OSError when the tokenizer is missing."""
-        return cls(config, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        """From a folder that ``save_pretrained`` wrote; see ``load_tokenizer``.
+
+        Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
+        """
+        tokenizer = load_tokenizer(folder)
+        check_tokenizer(tokenizer, config.text.get("vocab_size", 0), config.text_length)
+        return cls(config, tokenizer)
