@@ -68,6 +68,10 @@ TEXT_ARGS: dict[str, Check] = {
     "initializer_range": _SHARE,
     "layer_norm_eps": _NORM_EPS,
 }
+# What BertConfig takes for the sizes that are left out.
+_BERT_BASE = {
+    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
 _MODEL: dict[str, Check] = {
     "text_length": whole(3, 1024),
     "fusion": one_of("tsf", "none"),
@@ -174,17 +178,23 @@ class MustiConfig:
         if not isinstance(self.text, dict):
             raise ValueError("text is made of named values, the sizes of the text encoder.")
         check_values("text", self.text, TEXT_ARGS)
-        if self.text.get("hidden_size", 768) % self.text.get("num_attention_heads", 12):
+        sizes = _BERT_BASE | self.text
+        if sizes["hidden_size"] % sizes["num_attention_heads"]:
             raise ValueError("hidden_size of text is a multiple of num_attention_heads.")
-        if self.text.get("pad_token_id", 0) >= self.text.get("vocab_size", 30522):
+        if sizes["pad_token_id"] >= sizes["vocab_size"]:
             raise ValueError("pad_token_id of text is below vocab_size.")
         stacks = [b.backbone_args.get(key, 0) for b in branches for key in ("depth", "layers", "depths")]
         if sum(sum(s) if isinstance(s, (list, tuple)) else s for s in stacks) > MAX_ALL_BLOCKS:
             raise ValueError(f"The branches have more than {MAX_ALL_BLOCKS} layers.")
-        if self.text_length > self.text.get("max_position_embeddings", 512):
+        if self.text_length > sizes["max_position_embeddings"]:
             raise ValueError("text_length must be at least 3 and at most max_position_embeddings.")
-        if self.text.get("num_hidden_layers", 12) * self.text.get("num_attention_heads", 12) * self.text_length**2 > MAX_ATTENTION:
+        if sizes["num_hidden_layers"] * sizes["num_attention_heads"] * self.text_length**2 > MAX_ATTENTION:
             raise ValueError("text has too many layers and heads for its text_length.")
+
+    @property
+    def vocabulary(self) -> int:
+        """How many wordpieces the text side embeds."""
+        return (_BERT_BASE | self.text)["vocab_size"]
 
     @property
     def tokenizer_padding(self) -> str:

@@ -235,5 +235,5 @@ class MustiProcessor:
         Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
         """
         tokenizer = load_tokenizer(folder)
-        check_tokenizer(tokenizer, config.text.get("vocab_size", 0), config.text_length)
+        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
         return cls(config, tokenizer)
