@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import attention_gradients
+from .attention import attention_gradients, has_class_token
 from .branches import ImageTokens
 from .explain import to_frame
 from .model import MustiModel
@@ -239,7 +239,10 @@ def regions_by_relevance(case: Case) -> dict[str, Tensor]:
                 pairs = layers(vote, 0)
             prefix = branch.backbone.num_prefix_tokens
             start = torch.zeros(pairs[0][0].shape[-1], device=vote.device)
-            start[: 1 if prefix else None] = 1.0 if prefix else 1 / len(start)  # without a class token the whole is the mean of the places
+            if has_class_token(branch.backbone):
+                start[0] = 1.0
+            else:  # the whole is the mean of the places
+                start[prefix:] = 1 / (len(start) - prefix)
             values = relevance(pairs, start)[prefix:].reshape(image.grid)
         else:
             image = branch(case.images[name], model.hidden_norm, model.grid_norm)

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel
 from .attention import bert_attention, vit_attention
 from .branches import ImageBranch, ImageTokens
 from .config import MustiConfig
+from .folder import check_tensors, file_in
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,16 @@ class MustiModel(
     def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":
         """As the mixin's (``revision``, ``token``, ``map_location`` ...), but nothing is left random unseen.
 
-        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False; ValueError for a folder whose config.json has an
-        unknown key, which the mixin would drop.
+        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False. For a folder that is told before anything is built; and
+            ValueError for a config.json that has an unknown key, which the mixin would drop, or a value out of range, and for a damaged
+            model.safetensors; FileNotFoundError where one of them is missing.
         """
         if Path(source).is_dir():
-            MustiConfig.load(source)
+            config = MustiConfig.load(source)
+            if strict:
+                with torch.device("meta"):  # shapes alone: an absurd config takes no memory
+                    wanted = cls(config).state_dict()
+                check_tensors(file_in(source, "model.safetensors"), wanted)
         return super().from_pretrained(source, strict=strict, **options)
 
     def _start_gently(self) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -287,7 +286,7 @@ class MustiPipeline:
         return passages
 
     def _probability(self, logit: float) -> float:
-        return 1 / (1 + float(np.exp(-logit / self.config.temperature)))
+        return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())  # without an overflow
 
     def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
         names = [b.name for b in self.config.branches]

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from tokenizers import Encoding
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .config import MustiConfig
 from .errors import InputError, Sentence
 from .pictures import MAX_BYTES, MAX_PIXELS, open_image
 from .reading import WORD, Passage, clean_passage, handed, is_counted, pieces_of
+from .tokenizer import check_tokenizer, load_tokenizer
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "MustiProcessor", "Passages", "Word", "clean_passage", "open_image"]
 
@@ -125,5 +126,10 @@ class MustiProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: MustiConfig) -> "MustiProcessor":
-        """From a folder that ``save_pretrained`` wrote. Raises OSError when the tokenizer is missing."""
-        return cls(config, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        """From a folder that ``save_pretrained`` wrote; see ``load_tokenizer``.
+
+        Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
+        """
+        tokenizer = load_tokenizer(folder)
+        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
+        return cls(config, tokenizer)

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 from musti_model.model import MustiModel
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
 from .data import MustiPair
@@ -218,7 +219,7 @@ def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase
     model.load_state_dict(taken, strict=False)
     new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
     said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (f"; new: {', '.join(new)}." if new else ".")
-    return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True), said
+    return load_tokenizer(weights.folder), said
 
 
 def load_learner(folder: Path, root: Path, device: str | torch.device | None = None) -> Learner:
@@ -232,5 +233,5 @@ def load_learner(folder: Path, root: Path, device: str | torch.device | None = N
     model = DetectorBert(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     book = NameBook(lambda: load_namer(config.detector, config.confidence, device), folder / "names.json")
-    return DetectorLearner(model.to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True), book, root)
+    return DetectorLearner(model.to(device), load_tokenizer(folder), book, root)
 
