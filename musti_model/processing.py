@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,15 +29,26 @@ _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
 
 
-def open_image(source: str | Path | Image.Image) -> Image.Image:
+def open_image(source: str | Path | BinaryIO | Image.Image, largest: int | None = None) -> Image.Image:
     """Opens any picture that Pillow reads, as people see it: RGB, upright.
 
     EXIF rotation applied, alpha over white, palette, CMYK, 16-bit and grey converted, first frame of an animation.
 
+    Args:
+        source: a file's name, an open binary file (as io.BytesIO), or a PIL image.
+        largest: px that the longest side has at most, larger pictures are shrunk; None: as it is.
+
     Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture, or one over 50 megapixels or 30 MB.
     """
-    if isinstance(source, Image.Image):
-        return _decoded(source)
+    picture = _decoded(_checked(source))
+    if largest is not None and max(picture.size) > largest:
+        picture.thumbnail((largest, largest), Image.Resampling.BICUBIC)
+    return picture
+
+
+def _checked(source: str | Path | BinaryIO | Image.Image) -> Path | BinaryIO | Image.Image:
+    if isinstance(source, Image.Image) or (hasattr(source, "read") and hasattr(source, "seek")):
+        return source
     if not isinstance(source, (str, Path)):
         raise InputError("A picture is a file name or a PIL image, not {kind}.", kind=type(source).__name__)
     path = Path(source)
@@ -50,10 +62,10 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
         raise InputError("The picture file is empty; choose another one.")
     if size > MAX_BYTES:
         raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6)
-    return _decoded(path)
+    return path
 
 
-def _decoded(source: Path | Image.Image) -> Image.Image:
+def _decoded(source: Path | BinaryIO | Image.Image) -> Image.Image:
     """A file or an open picture, upright and RGB; all that Pillow may raise becomes an InputError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
