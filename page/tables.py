@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from musti_model import InputError, Sentence
-from training.data import Flawed, bare_address, text_encoding
+from training.data import LANGUAGES, Flawed, bare_address, language_tag, text_encoding
 
 FIELDS = ("id", "image", "text", "language", "title", "subtask1_label", "subtask2_labels")  # whose names may be in capitals
 NEEDED = {"image", "text"}
+LANGUAGE_WORDS = 3  # "Middle High German" is a language; more words are the rest of a text that had a comma
 DELIMITERS = ",;\t|"
 csv.field_size_limit(2**31 - 1)  # a passage may be a chapter; the file's own size is bounded
 
@@ -87,6 +88,9 @@ def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
         if nameless:
             record["cells without a name"] = nameless
             problem = Sentence("its row has more cells than there are names in the first line; put its text in quotation marks")
+        language = record.get("language", "")
+        if not problem and len(language.split()) > LANGUAGE_WORDS and language_tag(language) not in LANGUAGES:
+            problem = Sentence("its language is {language!r}; if that belongs to the text, put the text in quotation marks", language=language[:40])
         if "id" not in names:
             record["id"] = count
         yield Flawed(record, problem) if problem else record
