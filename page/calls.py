@@ -12,8 +12,9 @@ from musti_model.processing import open_image
 from musti_model.reading import clean_passage
 from musti_model.what_if import Alteration
 
+from .archive import Pictures
 from .language import in_language, language, later, sentence
-from .records import Pictures, answered
+from .records import answered
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
 MOST_PASSAGES, MOST_PICTURES = 50, 20  # ranked at a time

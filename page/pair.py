@@ -357,7 +357,8 @@ class PairTab:
         """The zip."""
         if explanation is None:
             raise refusal("There is nothing to take away yet; press “Compare” first.")
-        return gr.update(value=zipped(explanation, measured, self.bundle.move_resource_to_block_cache), visible=True)
+        path = sentence(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
+        return gr.update(value=path, visible=True)
 
     def link_to(self, question: Question | None, explanation: Explanation | None, *settings: Any) -> tuple:
         """The query of a link, and the field that will show the whole."""
