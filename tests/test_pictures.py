@@ -58,6 +58,9 @@ def test_alike_by_hand():
     noisy = stair + np.random.default_rng(0).normal(0, 2, stair.shape)
     assert alike(np.array([np.full_like(stair, 7), stair, red, stair[:, ::-1], noisy])) == [(1, 4)]
     assert alike(np.array([np.full_like(stair, 7), np.full_like(stair, 7), np.full_like(stair, 8)])) == [(0, 1)]
+    halves = np.repeat(np.where(np.arange(SIDE) < SIDE // 2, 50.0, 180.0)[None, :, None], SIDE, 0).repeat(3, 2)
+    board = (np.indices((SIDE, SIDE)).sum(0) % 2 * 2 - 1)[:, :, None] * 8  # gone in the mean of four places: as on pages of like layout
+    assert alike(np.array([halves, halves + board, halves - board])) == []
     assert alike(np.zeros((0, SIDE, SIDE, 3))) == []
 
 
