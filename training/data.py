@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class MustiPair:
     """A picture and a passage.
 
     image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
-    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed.
+    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed;
+    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until ``training.pictures`` has looked.
     """
 
     id: str
@@ -48,6 +49,13 @@ class MustiPair:
     objects: tuple[str, ...] = ()
     title: str = ""
     record: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    folder: Path = field(default=Path(), compare=False, repr=False)
+    picture: str = field(default="", compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Of a picture on this machine."""
+        return self.folder / self.image
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,10 @@ def read_pairs(path: str | Path) -> tuple[list[MustiPair], list[BadRecord]]:
     pairs: list[MustiPair] = []
     bad: list[BadRecord] = []
     for item in parse_records(iter_records(path)):
-        (pairs if isinstance(item, MustiPair) else bad).append(item)
+        if isinstance(item, MustiPair):
+            pairs.append(replace(item, folder=Path(path).parent))
+        else:
+            bad.append(item)
     return pairs, bad
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
+from musti_model.errors import InputError
 from musti_model.model import MustiModel
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
@@ -39,11 +41,19 @@ class Pictures:
 
     def __call__(self, name: str) -> dict[tuple[int, str], np.ndarray]:
         if name not in self.kept:
-            self.kept[name] = self.processor.squares(open_image(self.root / name))
+            self.kept[name] = self.processor.squares(open_named(self.root, name))
             self.bytes += sum(a.nbytes for a in self.kept[name].values())
             while self.bytes > KEPT_BYTES and len(self.kept) > 1:
                 self.bytes -= sum(a.nbytes for a in self.kept.popitem(last=False)[1].values())
         return self.kept[name]
+
+
+def open_named(root: Path, name: str) -> Image.Image:
+    """A picture; of one that was lost or damaged since training began, the error says which. Raises: InputError."""
+    try:
+        return open_image(root / name)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 class MustiLearner:

@@ -80,13 +80,13 @@ class Lexicon:
 
     def _fill(self, language: str, names: dict[str, list[Name]]) -> None:
         self.language, self.names = language, names
-        self._determiners = set(DETERMINERS[language].split())
+        self._determiners = set(DETERMINERS.get(language, "").split())  # of our own tables' languages, which alone mark ambiguous names
         self._forms: dict[str, tuple[Name, str]] = {}
         for names in self.names.values():
             for name in names:
                 for tag, form in name.forms.items():
                     self._forms.setdefault(" ".join(fold(form).split()), (name, tag))
-        self._longest = max((len(f.split()) for f in self._forms), default=1)
+        self._longest = max((len(WORD.findall(f)) for f in self._forms), default=1)
 
     def forms(self) -> list[str]:
         """All forms, as they are looked up (case folded)."""
