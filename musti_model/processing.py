@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .config import MustiConfig
-from .errors import InputError, Sentence
+from .errors import Sentence
 from .pictures import MAX_BYTES, MAX_PIXELS, open_image
 from .reading import WORD, Passage, clean_passage, handed, is_counted, pieces_of
 from .tokenizer import check_tokenizer, load_tokenizer
