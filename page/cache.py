@@ -41,19 +41,18 @@ def sweep(folder: Path, age: float, kept: Collection[str] = ()) -> None:
     for root in folder.parent.glob(f"{OWN}*"):
         if root.is_symlink() or not root.is_dir():
             continue
-        for path in _deepest_first(root):
-            with contextlib.suppress(OSError):  # another page may sweep as well; a folder may not be empty
-                if path.is_dir() and not path.is_symlink():
-                    if path.stat().st_ctime < oldest:
-                        path.rmdir()
-                elif path.lstat().st_ctime < oldest:
-                    path.unlink()
+        for path, changed in list(_deepest_first(root)):  # told first: a folder changes when something in it is deleted
+            with contextlib.suppress(OSError):  # another page may sweep as well; a folder may hold what is younger
+                if changed < oldest:
+                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _deepest_first(root: Path) -> Iterator[Path]:
+def _deepest_first(root: Path) -> Iterator[tuple[Path, float]]:
+    """All that lies in a folder, and the folder, each with the time when it was changed last."""
     for place, folders, files in os.walk(root, topdown=False):
-        yield from (Path(place) / name for name in (*files, *folders))
-    yield root
+        for path in [*(Path(place) / name for name in (*files, *folders)), *([root] if Path(place) == root else [])]:
+            with contextlib.suppress(OSError):
+                yield path, path.lstat().st_ctime
 
 
 def swept(age: float) -> Any:

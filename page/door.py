@@ -113,7 +113,7 @@ class _Visit:
     def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         self.app, self.scope, self._receive, self._send = app, scope, receive, send
         self.path, self.headers = scope["path"], Headers(scope=scope)
-        self.upload = "/gradio_api/upload" in self.path
+        self.upload = self.path.rstrip("/").endswith("/gradio_api/upload")
         self.most = LARGEST_UPLOAD if self.upload else LARGEST_CALL
         self.came, self.told, self.begun = 0, False, False
 
