@@ -13,6 +13,7 @@ from training.data import BadRecord, MustiPair, parse_records
 
 from .archive import Pictures
 from .calls import Calls
+from .inputs import SafeFile
 from .language import later, refusal, say, sentence
 from .records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
 from .visit import MOST_MEGABYTES, PRIVATE, SILENT
@@ -59,8 +60,8 @@ class BatchTab:
             )
         )  # fmt: skip
         with gr.Row():
-            self.source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file")
-            self.pictures = gr.File(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
+            self.source = SafeFile(label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file")
+            self.pictures = SafeFile(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
         self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
         self.told = gr.HTML(elem_id="batch-told")
         self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
