@@ -3,9 +3,22 @@
 Importing this module starts and downloads nothing; ``python app.py`` does.
 """
 
+import contextlib
+import ctypes
 import os
+import signal
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones home; must be set before gradio is imported
+from page.cache import own_folder, swept
+
+# All of this must be set before gradio and torch are imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones home
+# Gradio would make a table of the last 10,000 answers after every answer; nobody looks at it.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+# Threads of PyTorch that wait for one another sleep: spinning, they take the cores from the other lane and from the server, and under load one answer then
+# costs twenty times as much.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+own_folder()
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -24,6 +37,7 @@ except ImportError:
 
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from assets.theme import theme
 from musti_model import MustiPipeline, Sentence, WeightsError
@@ -31,12 +45,13 @@ from musti_model.weights import STARTER
 from page.about import about_tab, measured_scores
 from page.batch import BatchTab
 from page.calls import calls_of
+from page.door import Door, Page
 from page.endpoints import endpoints
 from page.language import Told, later, speak
 from page.many import ManyTab
 from page.pair import PairTab
 from page.views import weights_banner
-from page.visit import LIFETIME, MOST_MEGABYTES
+from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING
 
 ASSETS = Path(__file__).parent / "assets"
 # Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched.
@@ -73,7 +88,7 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
 def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
     calls, scores = calls_of(pipe, on_gpu), measured_scores(ASSETS)
-    with gr.Blocks(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
+    with Page(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
@@ -91,7 +106,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         demo.load(None, js=LIVE, api_visibility="private")
         speak(demo)
         endpoints(calls)
-    return demo.queue(max_size=20, default_concurrency_limit=1)
+    return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)
 
 
 def launch_settings() -> dict[str, Any]:
@@ -106,8 +121,19 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,  # a Space would switch it on; the page is tried without
         "footer_links": ["api"],
         "allowed_paths": [str(ASSETS / "examples")],
+        "state_session_capacity": MOST_VISITS,
+        "app_kwargs": {"middleware": [Middleware(Door)], "lifespan": swept(LIFETIME)},
     }
 
 
+def share_memory() -> None:
+    """Has the threads of this process share their memory, where the C library lets them (glibc's M_ARENA_MAX). Else each of Gradio's forty keeps what it had of
+    a burst of visitors: 160 MB after one of ``benchmarks.load``, against 45 MB."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(-8, 2)
+
+
 if __name__ == "__main__":
+    share_memory()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl+C: uploads are deleted on the way out
     build(*load_pipeline()).launch(**launch_settings())

@@ -5,6 +5,7 @@ import json
 import sys
 
 from . import InputError, MustiPipeline, WeightsError
+from .explain import SAVED_SIDE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("passage", help="text")
     parser.add_argument("--weights", help="Hub id (optionally id@revision) or folder; default $MUSTI_MODEL or the embedded starter")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--explain", metavar="FOLDER", help="also write maps and numbers there")
+    parser.add_argument("--explain", metavar="FOLDER", help=f"also write maps and numbers there, the picture at most {SAVED_SIDE} px wide or high")
     options = parser.parse_args(arguments)
     try:
         pipe = MustiPipeline.from_pretrained(options.weights)

@@ -21,6 +21,11 @@ def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
     return scores.softmax(-1)
 
 
+def has_class_token(vit: nn.Module) -> bool:
+    """Whether the first token of a timm ViT stands for the whole picture; else all that comes before the places are registers."""
+    return vit.cls_token is not None
+
+
 def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
     asking = threading.get_ident()
 
@@ -55,13 +60,13 @@ def _vit_maps(vit: nn.Module, store: list[Tensor]) -> Tensor:
         q, k, _ = qkv.view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         maps.append(_weights(q, k, block.attn.scale))
     weights = torch.stack(maps, dim=1)
-    if vit.num_prefix_tokens == 0:  # no class token: the whole picture is the mean of the places, and reads what they read
-        return nn.functional.pad(torch.cat([weights.mean(-2, keepdim=True), weights], dim=-2), (1, 0))
-    extra = vit.num_prefix_tokens - 1
-    if extra:
-        keep = [0, *range(1 + extra, weights.shape[-1])]
+    whole, places = has_class_token(vit), vit.num_prefix_tokens
+    keep = [*range(int(whole)), *range(places, weights.shape[-1])]
+    if len(keep) < weights.shape[-1]:  # registers
         weights = weights[..., keep, :][..., keep]
         weights = weights / weights.sum(-1, keepdim=True)
+    if not whole:  # the whole picture is the mean of the places, and reads what they read
+        weights = nn.functional.pad(torch.cat([weights.mean(-2, keepdim=True), weights], dim=-2), (1, 0))
     return weights
 
 

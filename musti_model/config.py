@@ -1,19 +1,103 @@
 """Everything a MUSTI model is made of, typed, checked, saved as JSON beside the weights."""
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from .checks import Check, check_values, flag, maybe, number, one_of, one_or_several, several, text, whole
+from .folder import read_json
 
 Gate = Literal["scalar", "linear", "word", "none"]
 MeetingKind = Literal["place", "content"]
 HALF = (0.5, 0.5, 0.5)
+MAX_SIDE = 1024  # px of a picture as a branch sees it
+MAX_BRANCHES = 8
+MAX_BLOCKS = 128  # of one stack of layers; the largest known have fewer
+MAX_ALL_BLOCKS = 512
+MAX_WIDTH = 8192
+MAX_ATTENTION = 1_000_000_000  # numbers in one pair's attention maps, 4 GB
+
+# Weights of strangers bring a config.json. Only what says how large a thing is and how it is wired may stand there: nothing that has timm or transformers
+# fetch, open or run something.
+_SIZES = one_or_several(whole(1, MAX_WIDTH))
+_COUNTS = one_or_several(whole(1, MAX_BLOCKS))
+_SHARE = number(0, 1)
+_WORD = text(40, r"\w*", "a word")
+BACKBONE_ARGS: dict[str, Check] = {
+    **dict.fromkeys(("img_size", "patch_size"), one_or_several(whole(1, MAX_SIDE), 2)),
+    **dict.fromkeys(("depth", "layers", "depths", "num_heads", "window_size", "kernel_sizes"), _COUNTS),
+    **dict.fromkeys(("embed_dim", "channels", "dims", "base_width", "cardinality", "stem_width", "stem_size", "head_dim"), _SIZES),
+    "output_stride": whole(4, 32),
+    "reg_tokens": whole(0, 64),
+    "mlp_ratio": one_or_several(number(0.01, 32)),
+    **dict.fromkeys(("init_values", "ls_init_value"), maybe(number(0, 10))),
+    **dict.fromkeys(("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "drop_block_rate"), _SHARE),
+    **dict.fromkeys(
+        (
+            "qkv_bias", "qk_norm", "proj_bias", "class_token", "no_embed_class", "pre_norm", "final_norm", "dynamic_img_size", "dynamic_img_pad",
+            "strict_img_size", "always_partition", "avg_down", "replace_stem_pool", "conv_mlp", "use_grn",
+        ),
+        flag,
+    ),
+    "fc_norm": maybe(flag),
+    **dict.fromkeys(("global_pool", "pos_embed", "stem_type", "weight_init", "act_layer", "norm_layer"), _WORD),
+}  # fmt: skip
+_NORM_EPS = number(1e-15, 0.1)
+_BRANCH: dict[str, Check] = {
+    "name": text(40),
+    "backbone": text(100),
+    "image_size": whole(8, MAX_SIDE),
+    "mean": several(number(-10, 10), 3, 3),
+    "std": several(number(1e-3, 100), 3, 3),
+    "axes": one_of("natural", "published"),
+    "project": flag,
+    "norm_eps": maybe(_NORM_EPS),
+    "resample": one_of("bicubic", "bilinear"),
+}
+TEXT_ARGS: dict[str, Check] = {
+    "model_type": one_of("bert", "xlm-roberta"),
+    "vocab_size": whole(1, 1_000_000),
+    "hidden_size": whole(1, MAX_WIDTH),
+    "num_hidden_layers": whole(1, MAX_BLOCKS),
+    "num_attention_heads": whole(1, 256),
+    "intermediate_size": whole(1, 4 * MAX_WIDTH),
+    "max_position_embeddings": whole(3, 8192),
+    "type_vocab_size": whole(1, 64),
+    "pad_token_id": whole(0, 1_000_000),
+    "hidden_act": one_of("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "tanh"),
+    "hidden_dropout_prob": _SHARE,
+    "attention_probs_dropout_prob": _SHARE,
+    "initializer_range": _SHARE,
+    "layer_norm_eps": _NORM_EPS,
+}
+# What BertConfig takes for the sizes that are left out.
+_BERT_BASE = {
+    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+_MODEL: dict[str, Check] = {
+    "text_length": whole(3, 1024),
+    "gate": one_of(*get_args(Gate)),
+    "meeting": one_of(*get_args(MeetingKind)),
+    "voting": one_of("learned", "mean"),
+    "padding": one_of("carry", "mask"),
+    "logit": one_of("affine", "published"),
+    "objects": several(text(100, r"[^\n<>]+", "a name"), 0, 100_000),
+    "naming_scale": number(1e-3, 1e3),
+    "threshold": _SHARE,
+    "temperature": number(1e-3, 1e3),
+    "name": text(200),
+}
 
 
-def _only_known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(values) - {f.name for f in fields(cls)})
-    if unknown:
-        raise ValueError(f"{cls.__name__} does not know {', '.join(unknown)}; check the spelling in config.json.")
+def _only_known(cls: type, values: Any) -> dict[str, Any]:
+    """Raises ValueError for what is no dictionary, has an unknown key, or lacks one that has to be there."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} is made of named values, not {type(values).__name__}.")
+    check_values(cls.__name__, values, dict.fromkeys((f.name for f in fields(cls)), lambda _: None))
+    missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise ValueError(f"{cls.__name__} needs {', '.join(missing)}.")
     return values
 
 
@@ -21,7 +105,7 @@ def _only_known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
 class ImageBranchConfig:
     """One image branch.
 
-    name: how outputs call it; backbone, backbone_args: of ``timm.create_model``; image_size: side in px of the square the
+    name: how outputs call it; backbone: of ``timm.create_model``, and backbone_args those arguments of it that BACKBONE_ARGS lists; image_size: side in px of the square the
     whole picture is resized to; mean, std: per channel, for pixels in 0..1; axes: "natural" (channels become features, places
     become tokens) or "published" (CNN and Swin only: the axes of the published code, REFERENCE flaw: channels or a learned mix
     become tokens, so a token has no place in the picture); project: natural axes: learn a projection also for a ViT as wide as the
@@ -40,24 +124,24 @@ class ImageBranchConfig:
     resample: str = "bicubic"
 
     def __post_init__(self) -> None:
+        check_values("a branch", {key: getattr(self, key) for key in _BRANCH}, _BRANCH)
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         if not self.name.isidentifier():
             raise ValueError(f"A branch's name is letters, digits and underscores, not {self.name!r}.")
-        if ":" in self.backbone:
+        if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)?", self.backbone):
             raise ValueError(f"backbone is a timm architecture, not an address: {self.backbone!r}.")
-        if self.resample not in ("bicubic", "bilinear"):
-            raise ValueError(f'resample is "bicubic" or "bilinear", not {self.resample!r}.')
-        if self.axes not in ("natural", "published"):
-            raise ValueError(f'axes is "natural" or "published", not {self.axes!r}.')
+        if not isinstance(self.backbone_args, dict):
+            raise ValueError("backbone_args is made of named values.")
+        check_values("backbone_args", self.backbone_args, BACKBONE_ARGS)
 
 
 @dataclass(frozen=True)
 class MustiConfig:
     """The whole model; every published variant is one of these.
 
-    branches: the image branches; text: what ``TextTower`` takes ("model_type", "bert" where it is left out, and the arguments of that kind's
-    configuration); text_length: the text's grid in wordpieces, the special tokens included.
+    branches: the image branches; text: what ``TextTower`` takes ("model_type", "bert" where it is left out, and the sizes of that kind's
+    configuration that TEXT_ARGS lists); text_length: the text's grid in wordpieces, the special tokens included.
 
     gate: how far the picture is let into the text (see ``fusion``): "scalar" (the published three scalars), "word" (a value for each word, by how
     well it agrees with the places it meets), "linear" (a value for each word, linear in word and places side by side) or "none"; meeting: which
@@ -91,29 +175,37 @@ class MustiConfig:
     name: str = "musti"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.branches, (list, tuple)) or not 1 <= len(self.branches) <= MAX_BRANCHES:
+            raise ValueError(f"A model has 1 to {MAX_BRANCHES} image branches, in a list.")
         branches = tuple(
-            ImageBranchConfig(**_only_known(ImageBranchConfig, b)) if isinstance(b, dict) else b for b in self.branches
+            b if isinstance(b, ImageBranchConfig) else ImageBranchConfig(**_only_known(ImageBranchConfig, b)) for b in self.branches
         )
+        check_values("the model", {key: getattr(self, key) for key in _MODEL}, _MODEL)
         object.__setattr__(self, "branches", branches)
         object.__setattr__(self, "objects", tuple(self.objects))
         names = [b.name for b in branches]
-        if not names or len(set(names)) != len(names):
-            raise ValueError("A model needs at least one image branch, each with a name of its own.")
-        for key, allowed in (
-            ("gate", get_args(Gate)),
-            ("meeting", get_args(MeetingKind)),
-            ("voting", ("learned", "mean")),
-            ("padding", ("carry", "mask")),
-            ("logit", ("affine", "published")),
-        ):
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"{key} is one of {', '.join(allowed)}, not {getattr(self, key)!r}.")
-        if not 0 <= self.threshold <= 1:
-            raise ValueError("threshold is a probability, 0 to 1.")
-        if self.temperature <= 0:
-            raise ValueError("temperature is above 0.")
-        if self.text_length < 3 or self.text_length > self.text.get("max_position_embeddings", 512):
+        if len(set(names)) != len(names):
+            raise ValueError("Each image branch needs a name of its own.")
+        if not isinstance(self.text, dict):
+            raise ValueError("text is made of named values, the sizes of the text encoder.")
+        check_values("text", self.text, TEXT_ARGS)
+        sizes = _BERT_BASE | self.text
+        if sizes["hidden_size"] % sizes["num_attention_heads"]:
+            raise ValueError("hidden_size of text is a multiple of num_attention_heads.")
+        if sizes["pad_token_id"] >= sizes["vocab_size"]:
+            raise ValueError("pad_token_id of text is below vocab_size.")
+        stacks = [b.backbone_args.get(key, 0) for b in branches for key in ("depth", "layers", "depths")]
+        if sum(sum(s) if isinstance(s, (list, tuple)) else s for s in stacks) > MAX_ALL_BLOCKS:
+            raise ValueError(f"The branches have more than {MAX_ALL_BLOCKS} layers.")
+        if self.text_length > sizes["max_position_embeddings"]:
             raise ValueError("text_length must be at least 3 and at most max_position_embeddings.")
+        if sizes["num_hidden_layers"] * sizes["num_attention_heads"] * self.text_length**2 > MAX_ATTENTION:
+            raise ValueError("text has too many layers and heads for its text_length.")
+
+    @property
+    def vocabulary(self) -> int:
+        """How many wordpieces the text side embeds."""
+        return (_BERT_BASE | self.text)["vocab_size"]
 
     @property
     def tokenizer_padding(self) -> str:
@@ -127,12 +219,12 @@ class MustiConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MustiConfig":
         """From plain values. Raises ValueError for an unknown key or a value out of range."""
-        return cls(**_only_known(cls, dict(values)))
+        return cls(**_only_known(cls, values))
 
     @classmethod
     def load(cls, folder: str | Path) -> "MustiConfig":
         """From ``folder/config.json``. Raises ValueError, FileNotFoundError."""
-        return cls.from_dict(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
+        return cls.from_dict(read_json(folder, "config.json"))
 
 
 # Size of bert-base-multilingual-cased (Devlin et al. 2019).

@@ -89,5 +89,3 @@ def measured(question: Question, explanation: Explanation) -> dict[str, Faithful
     words = {n: v for n, (kind, v) in values.items() if kind == "words"}
     maps = {n: v for n, (kind, v) in values.items() if kind == "regions"}
     return of_words(question, words, answer) | (of_regions(question, maps, answer) if maps else {})
-
-

@@ -4,9 +4,14 @@ from dataclasses import dataclass
 
 import timm
 import torch
+from timm.layers import Attention
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from .config import ImageBranchConfig
+from .attention import has_class_token
+from .config import MAX_ATTENTION, ImageBranchConfig
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,89 @@ class ImageTokens:
         return ImageTokens(self.tokens[index], self.grid, feature_map)
 
 
-def _is_plain(vit: nn.Module) -> bool:
-    """Whether queries and keys are used as they leave the projection, so that attention can be recomputed from it."""
-    blocks = getattr(vit, "blocks", [])
-    attentions = [getattr(b, "attn", None) for b in blocks]
-    plain = all(hasattr(a, "qkv") and isinstance(getattr(a, "q_norm", None), nn.Identity) for a in attentions)
-    return bool(attentions) and plain and getattr(vit, "rope", None) is None and hasattr(vit.patch_embed, "grid_size")
+MAX_PLACES = 2500  # of a grid
+
+
+def _backbone(config: ImageBranchConfig) -> nn.Module:
+    """timm's, with random weights. Raises ValueError for one that timm does not have or cannot make of these arguments."""
+    if not timm.is_model(config.backbone):
+        raise ValueError(f"timm has no architecture {config.backbone!r}; choose one that timm.list_models() names.")
+    try:
+        return timm.create_model(config.backbone, pretrained=False, num_classes=0, **config.backbone_args)
+    except Exception as error:  # sizes that contradict each other fail anywhere in timm or torch
+        raise ValueError(f"{config.backbone} cannot be made of its backbone_args ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def _is_plain_vit(backbone: nn.Module) -> bool:
+    """Whether attention can be recomputed from the blocks' projections, and its mixture goes to the next projection as it is.
+
+    By class: others have the same attributes and add a relative position bias, subtract a second attention, or turn queries and keys.
+    """
+    if type(backbone) not in (VisionTransformer, VisionTransformerDistilled):
+        return False
+    attentions = [getattr(block, "attn", None) for block in backbone.blocks]
+    return bool(attentions) and all(
+        type(a) is Attention
+        and all(isinstance(m, nn.Identity) for m in (a.q_norm, a.k_norm, getattr(a, "norm", nn.Identity())))
+        and getattr(a, "gate", None) is None
+        for a in attentions
+    )
+
+
+class _Features(nn.Module):
+    """A backbone's features as a module's forward, which is what ``functional_call`` calls."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] -> features."""
+        return self.backbone.forward_features(images)
+
+
+def _grid_of(backbone: nn.Module, config: ImageBranchConfig) -> tuple[int, int]:
+    """(rows, columns) of the places that a backbone makes of a picture of the branch's size. Shapes alone are worked out, nothing is computed.
+
+    Raises: ValueError for a backbone that fails at that size, or whose features are neither a plain ViT's tokens nor a map.
+    """
+    model, was_training = _Features(backbone), backbone.training
+    shapes = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
+    model.eval()
+    try:
+        with torch.device("meta"), torch.no_grad():
+            features = functional_call(model, shapes, (torch.zeros(2, 3, config.image_size, config.image_size),))
+    except Exception as error:  # a size it was not made for fails anywhere in timm or torch
+        raise ValueError(
+            f"{config.backbone} does not take pictures of {config.image_size} px ({_reason(error)}); check image_size and img_size."
+        ) from error
+    finally:
+        model.train(was_training)
+    shape = tuple(features.shape) if isinstance(features, Tensor) else ()
+    last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+    if len(shape) == 4 and backbone.num_features == shape[-1 if last else 1]:
+        grid = shape[1:3] if last else shape[2:]
+    elif _is_plain_vit(backbone):
+        grid, heads = _vit_grid(backbone, config.image_size), sum(block.attn.num_heads for block in backbone.blocks)
+        if shape[1] != backbone.num_prefix_tokens + grid[0] * grid[1] or heads * shape[1] ** 2 > MAX_ATTENTION:
+            raise ValueError(f"{config.backbone} makes {shape[1]} tokens of a picture, which are in no grid or too many; choose a smaller image_size.")
+    else:
+        raise ValueError(
+            f"{config.backbone} is not a plain ViT (q/k norm, rotary positions or another attention), nor are its features a map; choose another."
+        )
+    if not 1 <= grid[0] * grid[1] <= MAX_PLACES:
+        raise ValueError(f"{config.backbone} makes {grid[0]} x {grid[1]} places of a picture; the limit is {MAX_PLACES}, choose a smaller image_size.")
+    return grid
+
+
+def _vit_grid(vit: nn.Module, side: int) -> tuple[int, int]:
+    """(rows, columns) of the patches; one made for any size has the picture's."""
+    rows, columns = vit.patch_embed.dynamic_feat_size((side, side)) if vit.dynamic_img_size else vit.patch_embed.grid_size
+    return int(rows), int(columns)
 
 
 class ImageTower(nn.Module):
@@ -46,22 +128,20 @@ class ImageTower(nn.Module):
     Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
     become the tokens and its places the features; a Swin's places are mixed into tokens.
 
-    Raises: ValueError for a ViT that is not plain (its attention could not be shown), and for a ViT or Swin of published axes that is not as
-    wide as the text.
+    Raises: ValueError for a backbone that cannot be made, does not take pictures of ``image_size``, or is neither a plain ViT (another's
+        attention could not be shown) nor one whose features are a map; and for a ViT or Swin of published axes that is not as wide as the text.
     """
 
     def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
         super().__init__()
         self.config = config
-        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0, **config.backbone_args)
+        self.backbone = _backbone(config)
+        self.grid = _grid_of(self.backbone, config)
         if config.norm_eps is not None:
             for module in self.backbone.modules():
                 if isinstance(module, nn.LayerNorm):
                     module.eps = config.norm_eps
-        self.is_vit = hasattr(self.backbone, "num_prefix_tokens") and hasattr(self.backbone, "patch_embed")
-        self.is_vit = self.is_vit and getattr(self.backbone, "output_fmt", "NCHW") != "NHWC"
-        if self.is_vit and not _is_plain(self.backbone):
-            raise ValueError(f"{config.backbone} is not a plain ViT (q/k norm, rotary positions or another attention); choose a plain one.")
+        self.is_vit = _is_plain_vit(self.backbone)
         channels = self.backbone.num_features
         if config.axes == "natural":
             as_it_is = self.is_vit and channels == hidden and not config.project
@@ -70,9 +150,7 @@ class ImageTower(nn.Module):
             if channels != hidden:
                 raise ValueError("A ViT with published axes has the text's hidden size.")
         else:
-            with torch.no_grad():
-                probe = self._feature_map(torch.zeros(1, 3, config.image_size, config.image_size))
-            places = probe.shape[2] * probe.shape[3]
+            places = self.grid[0] * self.grid[1]
             if self.is_swin and channels != hidden:
                 raise ValueError("A Swin with published axes has the text's hidden size.")
             if self.is_swin:
@@ -108,7 +186,7 @@ class ImageTower(nn.Module):
         return self.to_tokens(self.features(images), hidden_norm, grid_norm)
 
     def features(self, images: Tensor) -> Tensor:
-        """The backbone alone: [B, 3, S, S] -> ViT [B, 1 + places, C] (registers too, if any), others [B, C, rows, columns]."""
+        """The backbone alone: [B, 3, S, S] -> ViT [B, prefix + places, C] (prefix: class token and registers, if any), others [B, C, rows, columns]."""
         return self.backbone.forward_features(images) if self.is_vit else self._feature_map(images)
 
     def to_tokens(self, features: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:
@@ -133,8 +211,12 @@ class ImageTower(nn.Module):
 
     def _vit_tokens(self, features: Tensor) -> ImageTokens:
         prefix = self.backbone.num_prefix_tokens
-        whole = features[:, :1] if prefix else features.mean(1, keepdim=True)  # class token; registers are left out
-        tokens = torch.cat([whole, features[:, prefix:]], dim=1)
+        places = features[:, prefix:]
+        if places.shape[1] != self.grid[0] * self.grid[1]:
+            raise ValueError(f"The picture has {places.shape[1]} patches and the branch {self.grid[0]} x {self.grid[1]}; give image_size px.")
+        # The prefix is the class token, if there is one, and registers, which are left out.
+        whole = features[:, :1] if has_class_token(self.backbone) else places.mean(1, keepdim=True)
+        tokens = torch.cat([whole, places], dim=1)
         if self.config.axes == "natural":
             tokens = self.projection(tokens)
-        return ImageTokens(tokens, tuple(self.backbone.patch_embed.grid_size))
+        return ImageTokens(tokens, self.grid)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .attention import bert_attention, vit_attention
 from .config import MustiConfig
+from .folder import check_tensors, file_in
 from .fusion import Met, Opened, Words, make_fusion, place_weights
 from .image_tower import ImageTokens, ImageTower
 from .storage import restored
@@ -93,11 +94,16 @@ class MustiModel(
     def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":
         """As the mixin's (``revision``, ``token``, ``map_location`` ...), but nothing is left random unseen.
 
-        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False; ValueError for a folder whose config.json has an
-        unknown key, which the mixin would drop.
+        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False. For a folder that is told before anything is built; and
+            ValueError for a config.json that has an unknown key, which the mixin would drop, or a value out of range, and for a damaged
+            model.safetensors; FileNotFoundError where one of them is missing.
         """
         if Path(source).is_dir():
-            MustiConfig.load(source)
+            config = MustiConfig.load(source)
+            if strict:
+                with torch.device("meta"):  # shapes alone: an absurd config takes no memory
+                    wanted = cls(config).state_dict()
+                check_tensors(file_in(source, "model.safetensors"), wanted)
         return super().from_pretrained(source, strict=strict, **options)
 
     @classmethod

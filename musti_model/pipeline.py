@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import timm
 import torch
 import transformers
@@ -24,7 +23,7 @@ from .methods import BEST, QUICK
 from .methods.gate_effect import gate_effects
 from .methods.looks import look
 from .model import MustiModel, MustiOutput
-from .processing import READ_CHARACTERS, MustiProcessor, Passages, open_image
+from .processing import MustiProcessor, Passages, open_image
 from .question import Picture, Question
 from .results import Explanation, Faithfulness, Prediction
 from .version import VERSION
@@ -211,7 +210,7 @@ class MustiPipeline:
         if prediction.label == "YES" or not prediction.objects_in_picture:
             return []
         names = [name for name, _ in prediction.objects_in_picture]
-        text = question.passages.texts[0][:READ_CHARACTERS]
+        text = question.passages.texts[0]
         with self._inference():
             output = self.model.match_words(question.encoded, self._words(self.processor.passages([f"{name.replace('_', ' ')}. {text}" for name in names])))
         answers = [self._probability(float(logit)) for logit in output.logits]
@@ -262,7 +261,7 @@ class MustiPipeline:
         ]
 
     def _probability(self, logit: float) -> float:
-        return 1 / (1 + float(np.exp(-logit / self.config.temperature)))
+        return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())  # without an overflow
 
     def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
         names = [b.name for b in self.config.branches]

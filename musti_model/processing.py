@@ -1,128 +1,27 @@
 """A picture and a passage -> tensors, or a clear InputError. Saved and loaded with the weights."""
 
+import functools
 import json
-import re
-import unicodedata
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from tokenizers import Encoding
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .config import MustiConfig
-from .errors import InputError, Sentence
+from .errors import Sentence
+from .pictures import MAX_BYTES, MAX_PIXELS, open_image
+from .reading import WORD, Passage, clean_passage, handed, is_counted, pieces_of
+from .tokenizer import check_tokenizer, load_tokenizer
 
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 30_000_000
-MAX_CHARACTERS = 1_000_000  # of a passage at all
-READ_CHARACTERS = 20_000  # handed to the tokenizer: more than any text grid holds
-# A word that OCR found broken at a line's end: letter, hyphen (or its old sign), line break, small letter.
-_BROKEN = re.compile(r"(?<=[^\W\d_])[-¬⸗\u2010] *\r?\n *(?=[^\W\d_A-Z])")
-_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "ſt", 0xFB06: "st"}
-# A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
-WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|\S", re.UNICODE)
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "MustiProcessor", "Passages", "Word", "clean_passage", "open_image"]
 
-
-def open_image(source: str | Path | Image.Image) -> Image.Image:
-    """Opens any picture that Pillow reads, as people see it: RGB, upright.
-
-    EXIF rotation applied, alpha over white, palette, CMYK, 16-bit and grey converted, first frame of an animation.
-
-    Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture, or one over 50 megapixels or 30 MB.
-    """
-    if isinstance(source, Image.Image):
-        return _decoded(source)
-    if not isinstance(source, (str, Path)):
-        raise InputError("A picture is a file name or a PIL image, not {kind}.", kind=type(source).__name__)
-    path = Path(source)
-    try:
-        size = path.stat().st_size if path.is_file() else -1
-    except (OSError, ValueError):  # a name too long for a file, or with a zero in it
-        size = -1
-    if size < 0:
-        raise InputError("There is no picture file {name!r}; check the name.", name=path.name[:60])
-    if size == 0:
-        raise InputError("The picture file is empty; choose another one.")
-    if size > MAX_BYTES:
-        raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6)
-    return _decoded(path)
-
-
-def _decoded(source: Path | Image.Image) -> Image.Image:
-    """A file or an open picture, upright and RGB; all that Pillow may raise becomes an InputError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            if isinstance(source, Image.Image):
-                return _upright_rgb(source)
-            with Image.open(source) as image:
-                return _upright_rgb(image)
-        except InputError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise _too_large() from error
-        except Exception as error:  # Pillow's decoders raise almost anything on broken files
-            raise InputError("This file is not a picture we can read, or it is damaged; try a JPEG or PNG.") from error
-
-
-def _too_large() -> InputError:
-    return InputError("The picture is too large; the limit is {limit} megapixels.", limit=MAX_PIXELS // 1_000_000)
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large()
-    if min(image.size) < 1:
-        raise InputError("The picture has no pixels; choose another one.")
-    if getattr(image, "is_animated", False):
-        image.seek(0)
-    try:
-        image.load()
-    except Exception as error:
-        raise InputError("The picture is damaged or cut off; try another copy of it.") from error
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits by its nominal range, 32-bit and float by what their values suggest; Pillow's own convert clips at 255."""
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I;16"):
-        top = 65535.0
-    else:
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
-    return Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
-
-
-def clean_passage(text: str) -> str:
-    """The passage as it is read and shown: NFC; printers' ligatures (ﬁ) spelled out; words broken at a line's end joined; invisible signs (soft hyphens, zero-width spaces)
-    taken out; other control characters but the line break turned to spaces; ends stripped.
-
-    Raises: InputError for something that is not text, is empty, holds no letter, or has over a million characters.
-    """
-    if not isinstance(text, str):
-        raise InputError("The passage must be text.")
-    if len(text) > MAX_CHARACTERS:
-        raise InputError("The passage has {count} characters; the limit is {limit}.", count=len(text), limit=MAX_CHARACTERS)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    text = _BROKEN.sub("", unicodedata.normalize("NFC", text).translate(_LIGATURES)).replace("\r\n", "\n")
-    text = "".join(" " if c != "\n" and unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()
-    if not text:
-        raise InputError("The passage is empty; paste or type a few sentences.")
-    if not any(c.isalpha() for c in text):
-        raise InputError("The passage holds no words, only signs or digits; paste a text.")
-    return text
+LONGEST_SHOWN = 60  # characters of a word in a notice
 
 
 @dataclass(frozen=True)
@@ -176,45 +75,43 @@ class MustiProcessor:
     def passages(self, texts: list[str]) -> Passages:
         """Texts -> token ids, T = ``text_length`` for padding "carry", else the longest of the batch. Raises InputError."""
         texts = [clean_passage(t) for t in texts]
+        spans = [[m.span() for m in WORD.finditer(t)] for t in texts]
+        # The tokenizer would walk all words only to cut off those beyond the grid; twice as many as it has places, because some signs give no piece.
+        most = 2 * self.config.text_length
+        given = [handed(t, s[:most], self._alphabet) for t, s in zip(texts, spans, strict=True)]
         encoded = self.tokenizer(
-            [t[:READ_CHARACTERS] for t in texts],
-            truncation=True,
-            max_length=self.config.text_length,
-            padding=self.config.tokenizer_padding,
-            return_offsets_mapping=True,
-            return_tensors="pt",
+            [text for text, _ in given], truncation=True, max_length=self.config.text_length, padding=self.config.tokenizer_padding, return_tensors="pt"
         )
-        words, notices = [], []
-        for text, offsets in zip(texts, encoded["offset_mapping"].tolist(), strict=True):
-            read, total = self._words(text, offsets)
-            words.append(read)
-            notices.append(self._notice(read, total))
+        words = [self._words(*row) for row in zip(texts, spans, (p for _, p in given), encoded.encodings, strict=True)]
+        notices = [self._notice(w, t, s) for w, t, s in zip(words, texts, spans, strict=True)]
         return Passages(encoded["input_ids"], encoded["attention_mask"], texts, words, notices)
 
-    @staticmethod
-    def _words(text: str, offsets: list[list[int]]) -> tuple[list[Word], int]:
-        """Words whose pieces were all read, and the number of all words, by character offsets."""
-        spans = [(m.start(), m.end()) for m in WORD.finditer(text)]
-        last = max((end for _, end in offsets), default=0)
-        words = []
-        for start, end in spans:
-            pieces = tuple(i for i, (a, b) in enumerate(offsets) if b > a and a < end and b > start)
-            if pieces and end <= last:
-                words.append(Word(text[start:end], start, end, pieces))
-        real = sum(1 for a, b in spans if any(c.isalnum() for c in text[a:b]))
-        return words, real
+    @functools.cached_property
+    def _alphabet(self) -> frozenset[str]:
+        """The letters that the tokenizer knows."""
+        return frozenset().union(*self.tokenizer.get_vocab())
 
     @staticmethod
-    def _notice(read: list[Word], total: int) -> list[str]:
-        kept = [w for w in read if any(c.isalnum() for c in w.text)]
+    def _words(text: Passage, spans: list[tuple[int, int]], places: list[tuple[int, int]], encoding: Encoding) -> list[Word]:
+        """Words whose pieces were all read. spans, places: of the words in the text shown and in that handed to the tokenizer."""
+        cut = [a for part in encoding.overflowing[:1] for a, b in part.offsets if b > a]
+        whole = sum(1 for _, end in places if not cut or end <= cut[0])
+        pieces = pieces_of(places[:whole], encoding.offsets)
+        return [Word(text[a:b], a, b, p) for (a, b), p in zip(spans, pieces, strict=False) if p]
+
+    @staticmethod
+    def _notice(read: list[Word], text: Passage, spans: list[tuple[int, int]]) -> list[str]:
+        kept = [w.text for w in read if is_counted(w.text)]
+        total = sum(is_counted(text[a:b]) for a, b in spans) + text.words_after
         if len(kept) >= total:
             return []
         if not kept:
             return [Sentence("The passage is longer than the model reads: none of its {total} words was read whole.", total=total)]
+        last = kept[-1] if len(kept[-1]) <= LONGEST_SHOWN else kept[-1][:LONGEST_SHOWN] + "…"
         return [
             Sentence(
                 "The passage is longer than the model reads: its last {left} of {total} words were left out; the last word read is “{word}”.",
-                left=total - len(kept), total=total, word=kept[-1].text,
+                left=total - len(kept), total=total, word=last,
             )
         ]  # fmt: skip
 
@@ -229,5 +126,10 @@ class MustiProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: MustiConfig) -> "MustiProcessor":
-        """From a folder that ``save_pretrained`` wrote. Raises OSError when the tokenizer is missing."""
-        return cls(config, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        """From a folder that ``save_pretrained`` wrote; see ``load_tokenizer``.
+
+        Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
+        """
+        tokenizer = load_tokenizer(folder)
+        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
+        return cls(config, tokenizer)

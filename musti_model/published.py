@@ -24,6 +24,7 @@ from .config import ImageBranchConfig, MustiConfig, preset
 from .errors import WeightsError
 from .model import MustiModel
 from .processing import MustiProcessor
+from .tokenizer import CLASSES
 from .weights import reachable
 
 TOKENIZER = "bert-base-multilingual-cased"
@@ -191,7 +192,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not state:
         raise WeightsError(f"{path.name} has no model_state_dict; give the checkpoint file that the authors' training writes.")
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        plain = isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not plain or value.nbytes > value.untyped_storage().nbytes():  # strides of 0 make a few bytes look like any size
             raise WeightsError(f"{path.name} holds something under {str(key)[:80]!r} that is not a plain tensor; get it again.")
     return checkpoint
 
@@ -429,6 +431,8 @@ def _tokenizer(source: str | Path, vocabulary: int) -> PreTrainedTokenizerBase:
         raise WeightsError(
             f"The tokenizer {source} cannot be had; check the network, or give a folder that holds it with --tokenizer."
         ) from error
+    if type(tokenizer).__name__ not in CLASSES:
+        raise WeightsError(f"The tokenizer {source} is a {type(tokenizer).__name__}, not one of BERT's kind; give the one it was trained with.")
     if len(tokenizer) != vocabulary:
         raise WeightsError(
             f"The tokenizer {source} has {len(tokenizer)} wordpieces and the checkpoint {vocabulary}; give the one it was trained with."

@@ -12,6 +12,8 @@ from torch import Tensor
 from .frames import Maps, to_frame
 from .saving import save_explanation
 
+SAVED_SIDE = 1000  # px; picture and maps are written no larger, unless asked
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -197,11 +199,19 @@ class Explanation:
             "settings": self.settings,
         }
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, largest: int | None = SAVED_SIDE) -> Path:
         """Writes the picture, overlays and raw values of the maps and the evidence, the raw heads, and manifest.json (``save_explanation``).
 
-        Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
+        Args:
+            folder: made if need be.
+            largest: px, longest side of the picture and of all maps, smaller ones keep their size; None: the full size, which for a photograph of
+                12 megapixels fills half a gigabyte. Maps are coarser than the default by far: nothing is lost in them.
+
+        Returns: the folder. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
         """
+        return (self if largest is None else self.fit(largest))._write(Path(folder), self.image.size)
+
+    def _write(self, folder: Path, full_size: tuple[int, int]) -> Path:
         evidence = {} if self.evidence is None else {"evidence": self.evidence} | {f"evidence:{n}": e for n, e in self.evidence.branches.items()}
         signed = {n: e.map for n, e in evidence.items() if e.grid is not None}
-        return save_explanation(Path(folder), self.image, self.maps, signed, {"heads": self.heads}, self.manifest())
+        return save_explanation(folder, self.image, self.maps, signed, {"heads": self.heads}, self.manifest(), full_size)

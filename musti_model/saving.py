@@ -13,13 +13,13 @@ from .figures import COLOURS, SIGNED, overlay, scale_of, signed_scale_of
 
 def save_explanation(
     folder: Path, image: Image.Image, maps: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray], arrays: Mapping[str, dict[str, np.ndarray]],
-    manifest: dict[str, Any],
+    manifest: dict[str, Any], full_size: tuple[int, int],
 ) -> Path:  # fmt: skip
     """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, the arrays (NPY) and manifest.json.
 
     Args:
         maps, signed: float32 [H, W] in the picture's frame, by name; those for and against something are signed. arrays: {kind: {branch: values}}.
-        manifest: plain values; each map's files, the values at the ends of its colours (scale) and the colours are put beside them.
+        full_size: (width, height) of the picture before it was shrunk. manifest: plain values; the picture's sizes, each map's files, the values at the ends of its colours (scale) and the colours are put beside them.
 
     Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
     """
@@ -32,7 +32,8 @@ def save_explanation(
         for branch, values in by_branch.items():
             kept[kind][branch] = f"{kind}-{branch}.npy"
             np.save(folder / kept[kind][branch], values)
-    text = json.dumps(manifest | {"maps": files} | kept, indent=1, ensure_ascii=False)
+    picture = {"file": "picture.png", "size": list(image.size), "full_size": list(full_size)}
+    text = json.dumps(manifest | {"picture": picture, "maps": files} | kept, indent=1, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     return folder
 

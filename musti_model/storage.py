@@ -4,6 +4,8 @@ Under the name of a tensor stand ``<name>.int8`` (a scale for each row) or ``<na
 ``<name>.scale``; small tensors stay in half precision. A file may hold any mixture, plain tensors too.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -42,6 +44,23 @@ def restored(state: dict[str, Tensor]) -> dict[str, Tensor]:
             result[base] = _from_8_bits(base, value, scale) if kind == "int8" else _from_4_bits(base, value, scale)
         else:
             result[name] = value.float() if value.is_floating_point() else value
+    return result
+
+
+def restored_header(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """What ``restored`` would make of a file, by its header alone: {name: (shape, kind)} of safetensors -> the same. What does not fit is left as it is."""
+    result = dict(found)
+    for name, (shape, kind) in found.items():
+        base, _, how = name.rpartition(".")
+        scale = found.get(f"{base}.scale", ((), ""))
+        if how == "int8" and kind == "I8" and scale == (shape[:1], "F16"):
+            full = shape
+        elif how == "int4" and kind == "U8" and len(shape) == 2 and scale == ((shape[0], shape[1] * 2 // GROUP), "F16"):
+            full = (shape[0], shape[1] * 2)
+        else:
+            continue
+        del result[name], result[f"{base}.scale"]
+        result[base] = (full, "F16")
     return result
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import torch
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -22,11 +22,13 @@ from huggingface_hub.errors import (
 
 from .config import MustiConfig
 from .errors import WeightsError
+from .folder import file_in, read_json, read_text
 from .model import MustiModel
 from .processing import MustiProcessor
 
 STARTER = Path(__file__).parents[1] / "assets" / "starter"
 _HUB_ID = re.compile(r"^[\w.\-]+/[\w.\-]+(@[\w.\-/]+)?$")
+TRIED = "The roses smelled sweet."  # what newly loaded weights are asked
 FILES = ["*.json", "*.txt", "model.safetensors", "README.md"]  # the card is shown on the page
 
 
@@ -41,42 +43,74 @@ class Weights:
     def card(self) -> dict[str, Any]:
         """Measured scores and caveat, from ``metrics.json`` beside the weights; {} when there is none or it makes no sense (others write it)."""
         try:
-            values = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8")) if self.folder else {}
+            values = read_json(self.folder, "metrics.json") if self.folder else {}
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
 
-    def load(self) -> tuple[MustiModel, MustiProcessor]:
-        """Builds the model and the processor. Raises WeightsError for a folder that is incomplete or corrupt."""
+    def readme(self) -> str:
+        """The card that people read, ``README.md`` beside the weights, as others wrote it; "" when there is none."""
         try:
-            config = MustiConfig.load(self.folder)  # refuses unknown keys, which the mixin would drop
-            if not (self.folder / "model.safetensors").is_file():
-                raise FileNotFoundError("model.safetensors is missing")
+            return read_text(self.folder, "README.md") if self.folder else ""
+        except (OSError, ValueError):
+            return ""
+
+    def load(self) -> tuple[MustiModel, MustiProcessor]:
+        """Builds the model and the processor, and tries them once. Raises WeightsError for a folder that is incomplete or corrupt."""
+        try:
+            config = MustiConfig.load(self.folder)
+            processor = MustiProcessor.from_pretrained(self.folder, config)
             with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints a line, which would spoil --json
                 model = MustiModel.from_pretrained(self.folder, strict=True, map_location="cpu")
-            return model, MustiProcessor.from_pretrained(self.folder, config)
+            _try(model, processor)
+            return model, processor
         except Exception as error:  # safetensors, JSON, tokenizer and shape errors have no common base
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise WeightsError("The weights {name} are incomplete or damaged ({reason}); get them again.", name=self.name, reason=reason) from error
+            raise self._refused(error) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of a library in Rust, which takes it for worse than an Exception
+                raise
+            raise self._refused(error) from error
+
+    def _refused(self, error: BaseException) -> WeightsError:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = "".join(c if c.isprintable() else " " for c in first)[:300].rstrip(". ")  # names in the files may hold a terminal's commands
+        return WeightsError("The weights {name} are incomplete or damaged ({reason}); get them again.", name=self.name, reason=reason)
+
+
+def _try(model: MustiModel, processor: MustiProcessor) -> None:
+    """Raises ValueError for weights that are not all finite, or that give no number for a first pair, a black picture and a few words."""
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{len(broken)} tensors hold values that are not finite: {', '.join(broken[:3])}")
+    texts = processor.passages([TRIED])
+    images = {b.name: torch.zeros(1, 3, b.image_size, b.image_size) for b in model.config.branches}
+    with torch.inference_mode():
+        output = model(images, texts.input_ids, texts.attention_mask)
+    if not output.logits.isfinite().all():
+        raise ValueError("they give no number for a first pair")
 
 
 def find_weights(source: str | Path | None = None) -> Weights:
     """See MustiPipeline.from_pretrained. Raises WeightsError."""
     source = source or os.environ.get("MUSTI_MODEL") or STARTER
     folder = Path(source)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # False also for a name too long for a file
         name = "embedded starter" if folder.resolve() == STARTER.resolve() else str(source)
-        return Weights(folder, name, _fingerprint(folder / "model.safetensors"))
+        return Weights(folder, name, _fingerprint(folder))
     if not _HUB_ID.match(str(source)):
         raise WeightsError("There are no weights at {source}; give a folder or a Hub id such as user/name.", source=source)
     repo, _, revision = str(source).partition("@")
     return Weights(*_download(repo, revision or None))
 
 
-def _fingerprint(file: Path) -> str:
-    if not file.is_file():
-        raise WeightsError("There is no model.safetensors in {folder}; give a folder that holds weights.", folder=file.parent)
-    return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+def _fingerprint(folder: Path) -> str:
+    try:
+        with file_in(folder, "model.safetensors").open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except FileNotFoundError as error:
+        raise WeightsError("There is no model.safetensors in {folder}; give a folder that holds weights.", folder=folder) from error
+    except (OSError, ValueError) as error:
+        raise WeightsError("The weights {name} are incomplete or damaged ({reason}); get them again.", name=folder, reason=error) from error
 
 
 def _download(repo: str, revision: str | None) -> tuple[Path, str, str]:

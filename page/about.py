@@ -103,13 +103,12 @@ def about_tab(pipe: MustiPipeline, scores: dict[str, Any] | None, pages: gr.Tabs
 
 def card_markdown(pipe: MustiPipeline) -> str:
     """The card that lies with the weights, without its header block; a sentence where there is none."""
-    try:
-        text = (Path(pipe.weights.folder or ".") / "README.md").read_text(encoding="utf-8") if pipe.weights.folder else ""
-    except (OSError, UnicodeDecodeError):
-        text = ""
+    text = pipe.weights.readme()
     if not text:
         return later("No card lies with these weights.")
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<[^>]*>", "", text)  # a badge would be fetched from elsewhere
+    # A badge would be fetched from elsewhere, and tags are not for a stranger to write: neither may come about by taking others out.
+    text = re.sub(r"<[^<>]*>", "", text).replace("<", "&lt;")
+    text = re.sub(r"!+(?=\[)", "", re.sub(r"!\[[^\[\]]*\]\([^()]*\)", "", text))
     if text.startswith("---"):
         text = text.split("---", 2)[-1]
     return text.strip().replace("\n# ", "\n### ").replace("\n## ", "\n### ").removeprefix("# ")

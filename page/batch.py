@@ -9,14 +9,17 @@ from typing import Any
 import gradio as gr
 
 from musti_model import Sentence
-from training.data import parse_records
+from training.data import BadRecord, MustiPair, parse_records
 
+from .archive import Pictures
 from .calls import Calls
+from .inputs import SafeFile
 from .language import later, refusal, say, sentence
-from .records import SIZE, Pictures, records_of, write_results
+from .records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
 from .visit import MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8
+SHOWN = 80  # characters of a text, an id or the name of a language
 
 
 def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
@@ -24,16 +27,16 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     languages: dict[str, Counter[str]] = {}
     for row in rows:
         if row["answer"]:
-            languages.setdefault(row["language"], Counter())[row["answer"]] += 1
+            languages.setdefault(row["language"][:SHOWN], Counter())[row["answer"]] += 1
     problems = [r for r in rows if r["problem"]]
     counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
     heads = "".join(f"<th>{say(h)}</th>" for h in (later("language"), "YES", "NO"))
     table = f'<table class="votes"><thead><tr>{heads}</tr></thead><tbody>{counts}</tbody></table>' if counts else ""
-    bad = "".join(f"<li>{escape(str(r['id']) or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
+    bad = "".join(f"<li>{escape(str(r['id'])[:SHOWN] or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
     told = f"<p>{title}</p><ul>{bad}</ul>" if bad else ""
     latest = "".join(
-        f"<li>{escape(str(r['id']))}: <strong>{say('cannot tell') if r['unsure'] else say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:80])}</li>"
+        f"<li>{escape(str(r['id'])[:SHOWN])}: <strong>{say('cannot tell') if r['unsure'] else say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:SHOWN])}</li>"
         for r in [r for r in rows if r["answer"]][-LATEST:]
     )
     counts = say("{answered} answered, {not_answered} not, of {all} records.", answered=len(rows) - len(problems), not_answered=len(problems), all=len(rows))
@@ -50,15 +53,15 @@ class BatchTab:
         self.calls = calls
         gr.HTML(
             Sentence(
-                "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, which are "
-                "found by their file names. At most {most} records and {megabytes} MB a file. Every record comes back, answered or with the reason why not. "
-                "Files are deleted within two hours.",
-                most=MOST_RECORDS, megabytes=MOST_MEGABYTES,
+                "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, each called "
+                "as its address ends, or by its record’s id. At most {most} records of {limit:.0f} MB in all, and {megabytes} MB of pictures. Every record comes "
+                "back, answered or with the reason why not. Files are deleted within two hours.",
+                most=MOST_RECORDS, limit=MOST_BYTES / 1e6, megabytes=MOST_MEGABYTES,
             )
         )  # fmt: skip
         with gr.Row():
-            self.source = gr.File(label="MUSTI file or CSV", file_types=[".json", ".csv"], elem_id="batch-file")
-            self.pictures = gr.File(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
+            self.source = SafeFile(label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file")
+            self.pictures = SafeFile(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
         self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
         self.told = gr.HTML(elem_id="batch-told")
         self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
@@ -86,9 +89,17 @@ class BatchTab:
         if len(records) > MOST_RECORDS:
             raise refusal("The file holds more than {most} records; split it.", most=MOST_RECORDS)
         items, rows = list(parse_records(records)), []
+        pictures.know((item.image, item.id) for item in items if isinstance(item, MustiPair))
         for start in range(0, len(items), SIZE):
-            rows += self.calls.answer_many(items[start : start + SIZE], pictures)
+            rows += self._answered(items[start : start + SIZE], pictures)
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
             yield summary_html(rows, finished=False), gr.skip()
-        files = write_results(rows, records, self.results.move_resource_to_block_cache)
+        files = sentence(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
         yield summary_html(rows, finished=True), gr.update(value=files, visible=True)
+
+    def _answered(self, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
+        """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other parts go on."""
+        try:
+            return self.calls.answer_many(items, pictures)
+        except gr.Error as error:
+            return [row_of(item, str(error.message)) for item in items]

@@ -1,17 +1,21 @@
 """What the page asks of the model. Errors become sentences here: a borrowed GPU hands on no other exception than gr.Error, and nothing large."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from musti_model import Alteration, Explanation, InputError, MustiPipeline, Prediction
 from musti_model.processing import open_image
+from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
+from .archive import Pictures
 from .language import in_language, language, later, sentence
-from .records import Pictures, answered
+from .records import answered
+from .uploads import GONE
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
 MOST_PASSAGES, MOST_PICTURES = 50, 20  # ranked at a time
@@ -31,9 +35,8 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
     if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
         raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
     if len(pictures) == 1:
-        for number, text in enumerate(passages, start=1):
-            _named(later("Passage {number}: {problem}"), number, lambda text=text: pipe.processor.passages([text]))
-        return pipe.rank(pictures[0], passages)
+        told = later("Passage {number}: {problem}")
+        return pipe.rank(pictures[0], [_named(told, number, lambda text=text: clean_passage(text)) for number, text in enumerate(passages, start=1)])
     for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
         _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
     return pipe.rank(pictures, passages[0])
@@ -48,7 +51,11 @@ def _named(told: str, number: int | str, function: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Calls:
-    """The pipeline, and its methods as the page calls them: on the borrowed GPU where there is one, errors as sentences."""
+    """The pipeline, and its methods as the page calls them: on the borrowed GPU where there is one, errors as sentences.
+
+    Calls of one lane take turns. There are two, so that an explanation of a second holds up no answer of some milliseconds: on two cores a quick answer takes
+    a quarter longer beside an explanation, instead of waiting for the whole of it.
+    """
 
     pipe: MustiPipeline
     predict: Callable[[str | None, str], Prediction]
@@ -61,13 +68,15 @@ class Calls:
 
 def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Calls:
     """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there."""
-    one_at_a_time = Lock()  # visitors take turns, and a batch lets others in between its parts
+    # Visitors take turns, and a batch lets others in between its parts. A thread for each lane, and not Gradio's forty, each of which would get threads of
+    # PyTorch and memory of its own.
+    quick, slow = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("quick", "slow"))
 
     def picture(image: str | None) -> str:
         if not image:
             raise InputError("Choose a picture first.")
         if not Path(image).is_file():
-            raise InputError("This picture was deleted meanwhile; upload it again.")
+            raise InputError(GONE)
         return image
 
     def texts(passages: Any) -> list[str]:
@@ -75,21 +84,21 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Cal
             raise InputError("passages is a list of texts.")
         return passages
 
-    def lent(function: Callable) -> Callable:
+    def lent(lane: ThreadPoolExecutor, function: Callable) -> Callable:
         borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: sentence(lambda: function(*given))))
 
         def call(*given: Any) -> Any:
-            with one_at_a_time:
-                return borrowed(language(), *given)  # the process of a borrowed GPU does not know the visitor
+            # The process of a borrowed GPU does not know the visitor's language; who lends it asks the context which visitor it is.
+            return lane.submit(copy_context().run, borrowed, language(), *given).result()
 
         return call
 
     return Calls(
         pipe,
-        predict=lent(lambda image, passage: pipe(picture(image), passage)),
-        explain=lent(lambda image, passage: pipe.explain(picture(image), passage).fit(PAGE_SIDE)),
-        measure=lent(lambda image, passage, explanation: pipe.faithfulness(picture(image), passage, explanation)),
-        alter=lent(lambda image, passage, alteration: pipe.what_if(picture(image), passage, alteration)),
-        rank=lent(lambda images, passages: ranked(pipe, [picture(i) for i in images or []], texts(passages))),
-        answer_many=lent(lambda items, pictures: answered(pipe, items, pictures)),
+        predict=lent(quick, lambda image, passage: pipe(picture(image), passage)),
+        explain=lent(slow, lambda image, passage: pipe.explain(picture(image), passage).fit(PAGE_SIDE)),
+        measure=lent(slow, lambda image, passage, explanation: pipe.faithfulness(picture(image), passage, explanation)),
+        alter=lent(quick, lambda image, passage, alteration: pipe.what_if(picture(image), passage, alteration)),
+        rank=lent(slow, lambda images, passages: ranked(pipe, [picture(i) for i in images or []], texts(passages))),
+        answer_many=lent(slow, lambda items, pictures: answered(pipe, items, pictures)),
     )

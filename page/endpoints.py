@@ -5,7 +5,8 @@ import gradio as gr
 from musti_model.figures import overlay
 
 from .calls import Calls
-from .inputs import SafeImage, Texts
+from .inputs import SafeFile, SafeImage, Texts
+from .visit import FAST, MANY, SLOW
 
 
 def endpoints(calls: Calls) -> None:
@@ -63,10 +64,10 @@ def endpoints(calls: Calls) -> None:
     image = SafeImage(type="filepath", image_mode=None, visible=False, label="image")
     passage, answer = gr.Textbox(visible=False, label="passage"), gr.JSON(visible=False, label="answer")
     overlays = gr.Gallery(visible=False, label="overlays")
-    images, passages = gr.File(visible=False, file_count="multiple", label="images"), Texts(visible=False, label="passages")
+    images, passages = SafeFile(visible=False, file_count="multiple", label="images"), Texts(visible=False, label="passages")
     order = gr.JSON(visible=False, label="answers")
-    for function, given, told in (
-        (predict, [image, passage], answer), (explain, [image, passage], [answer, overlays]), (rank, [images, passages], order),
-        (rank_passages, [image, passages], order),
+    for function, given, told, lane in (
+        (predict, [image, passage], answer, FAST), (explain, [image, passage], [answer, overlays], SLOW), (rank, [images, passages], order, MANY),
+        (rank_passages, [image, passages], order, MANY),
     ):  # fmt: skip
-        gr.Button(visible=False).click(function, given, told, api_name=function.__name__, concurrency_id="model")
+        gr.Button(visible=False).click(function, given, told, api_name=function.__name__, **lane | {"api_visibility": "public"})

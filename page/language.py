@@ -1,10 +1,12 @@
 """The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what has no translation stays English."""
 
+import errno
 import functools
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from musti_model import InputError, Sentence, WeightsError
 
 FOLDER = Path(__file__).parent / "languages"
 FIXED: ContextVar[str] = ContextVar("language", default="")  # instead of the visitor's
+LONGEST_HEADER = 1000  # characters of Accept-Language that are read
 TEXTS = ("label", "info", "placeholder", "alt_text")  # properties of components that people read
 
 
@@ -28,34 +31,48 @@ def translations() -> dict[str, dict[str, str]]:
 def chosen(accepted: str) -> str:
     """The language of ours that an Accept-Language header (RFC 9110, 12.5.4) likes best; "en" where it names none."""
     liked = []
-    for at, part in enumerate(accepted.lower().split(",")):
+    for at, part in enumerate(accepted[:LONGEST_HEADER].lower().split(",")):
         found = re.fullmatch(r"\s*([a-z]+)(?:-[a-z0-9-]+)?\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]*)?)\s*)?", part)
         if found:
             liked.append((-float(found[2] or 1), at, found[1]))
     return next((tag for weight, _, tag in sorted(liked) if weight < 0 and (tag == "en" or tag in translations())), "en")
 
 
-def in_language(tag: str, function: Callable[[], Any]) -> Any:
-    """Calls a function that says all in one language, whoever the visitor is."""
+@contextmanager
+def language_set(tag: str) -> Iterator[None]:
+    """Within, all is said in one language, whoever the visitor is."""
     token = FIXED.set(tag)
     try:
-        return function()
+        yield
     finally:
         FIXED.reset(token)
+
+
+def in_language(tag: str, function: Callable[[], Any]) -> Any:
+    """Calls a function that says all in one language, whoever the visitor is."""
+    with language_set(tag):
+        return function()
+
+
+def accepted_by(request: Any) -> str:
+    """The language of ours that the sender of a request likes best; "en" where there is none."""
+    headers = getattr(request, "headers", None) or {}
+    return chosen(headers.get("accept-language", ""))
 
 
 def language() -> str:
     """The language of the visitor whose message is being answered; "en" outside of one."""
     if FIXED.get():
         return FIXED.get()
-    request = LocalContext.request.get(None)
-    headers = getattr(request, "headers", None) or {}
-    return chosen(headers.get("accept-language", ""))
+    return accepted_by(LocalContext.request.get(None))
 
 
 def later(text: str) -> str:
     """Marks a text that is said elsewhere, for whoever collects the texts to translate."""
     return text
+
+
+NO_ROOM = later("There is no room left on the disk of this server; try again later.")
 
 
 def say(text: str, /, **values: Any) -> str:
@@ -76,6 +93,11 @@ def refusal(text: str, /, **values: Any) -> gr.Error:
     return gr.Error(say(text, **values), title=say("Error"), print_exception=False)
 
 
+def no_room(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the disk is full."""
+    return error is not None and (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or no_room(error.__cause__))
+
+
 def sentence(function: Callable[[], Any]) -> Any:
     """Calls a function; whatever it raises becomes a sentence on the page."""
     try:
@@ -86,7 +108,7 @@ def sentence(function: Callable[[], Any]) -> Any:
         raise refusal(error.args[0]) from error
     except Exception as error:  # no memory left on the device, say: the log tells more than the page should
         logging.getLogger(__name__).exception("a question could not be answered")
-        raise refusal("This pair could not be answered; try a smaller picture or another one.") from error
+        raise refusal(NO_ROOM if no_room(error) else later("This pair could not be answered; try a smaller picture or another one.")) from error
 
 
 # Components: built once in English, told their texts anew for each visit --------------------------------------------------------------

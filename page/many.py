@@ -10,10 +10,10 @@ from musti_model import Explanation, InputError, Prediction, Sentence
 
 from .board import data_url, literal
 from .calls import MOST_PASSAGES, MOST_PICTURES, Calls
-from .inputs import SafeImage
+from .inputs import SafeFile, SafeImage
 from .language import later, refusal, say, sentence
 from .views import WHOLE, evidence_figure, evidence_html
-from .visit import LIFETIME, MODEL, SILENT, STAMP
+from .visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
 OPACITY = 0.55  # of the maps below the table
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
@@ -59,8 +59,8 @@ def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[
 
 
 def short(text: str, length: int = 90) -> str:
-    """The beginning of a passage, on one line."""
-    line = " ".join(text.split())
+    """The beginning of a passage, on one line, without the lone surrogates that no page can be sent with."""
+    line = " ".join(text.split(maxsplit=length)[:length]).encode("utf-8", "replace").decode()
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
@@ -109,7 +109,7 @@ class ManyTab:
             type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture"
         )
         label = Sentence("Pictures (at most {most})", most=MOST_PICTURES)
-        self.pictures = gr.File(file_count="multiple", file_types=["image"], label=label, visible=False, elem_id="many-pictures")
+        self.pictures = SafeFile(file_count="multiple", file_types=["image"], label=label, visible=False, elem_id="many-pictures")
 
     def _ask_passages(self) -> None:
         label = Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES)
@@ -132,9 +132,9 @@ class ManyTab:
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
         self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
-        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MODEL)
+        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY)
         asked.failure(self.blank, None, self.shown, **SILENT)
-        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **MODEL)
+        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
         forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
         gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
         for done in (asked, chosen):  # the inputs may have changed while the model was at work

@@ -37,7 +37,7 @@ from .views import (
     view_choices,
     votes_html,
 )
-from .visit import LIFETIME, MODEL, PRIVATE, SILENT, STAMP
+from .visit import FAST, LIFETIME, PRIVATE, SILENT, SLOW, STAMP
 
 # On a narrow screen the answer lies far below the button; screen readers are told of it.
 SHOW_VERDICT = """() => { const v = document.querySelector("#verdict");
@@ -224,16 +224,16 @@ class PairTab:
         # Gradio's examples bring the components back as they were built, in English.
         self.gallery.load_input_event.then(self.relabel, None, [self.image, self.passage], **SILENT)
         asked = [
-            gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, told, js=STAMP, **MODEL),
-            self.gallery.load_input_event.then(self.answer, given, told, js=STAMP, **MODEL),
+            gr.on([self.button.click, self.passage.submit, self.mark.change], self.answer, given, told, js=STAMP, **FAST),
+            self.gallery.load_input_event.then(self.answer, given, told, js=STAMP, **FAST),
         ]
         for event in asked:
             event.success(None, js=SHOW_VERDICT, **PRIVATE)
-            explained = event.success(self.run, [self.question, self.image, self.passage], [self.state, *self.reset], **MODEL)
+            explained = event.success(self.run, [self.question, self.image, self.passage], [self.state, *self.reset], **SLOW)
             explained.failure(lambda: self.blank(paragraph(FAILED)), None, self.explained, **SILENT)
             # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
             drawn = explained.success(self.redraw, [self.state, *self.chosen], self.views_shown, **SILENT)
-            measured = drawn.success(self.measure, [self.question, self.state], [self.measured, self.faithful], **MODEL)
+            measured = drawn.success(self.measure, [self.question, self.state], [self.measured, self.faithful], **SLOW)
             judged = measured.success(self.judge, [self.state, self.measured, *self.looked_at], self.judged, **SILENT)
             for done in (event, explained, judged):  # so may the picture or the passage
                 self._check(done.then)
@@ -268,12 +268,12 @@ class PairTab:
     def _wire_alterations(self) -> None:
         changed = [self.board.input, self.gate_state.input, self.voting.input]
         given = [self.question, self.state, *self.switches]
-        tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **MODEL)
+        tried = gr.on(changed, self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **FAST)
         tried.failure(lambda: "", None, self.altered, **SILENT)
         packed = self.pack.click(self.pack_up, [self.state, self.measured], self.bundle, **PRIVATE)
         for done in (tried, packed):
             self._check(done.then)
-        self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **MODEL)  # queued after an alteration still at work
+        self.undo.click(self.put_back, self.state, [*self.switches, self.altered], **FAST)  # queued after an alteration still at work
         made = self.make_link.click(self.link_to, [self.question, self.state, *self.chosen], [self.query, self.link], **PRIVATE)
         made.success(None, self.query, self.link, js=FULL_ADDRESS, **PRIVATE)
 
@@ -363,7 +363,8 @@ class PairTab:
         """The zip."""
         if explanation is None:
             raise refusal("There is nothing to take away yet; press “Compare” first.")
-        return gr.update(value=zipped(explanation, measured, self.bundle.move_resource_to_block_cache), visible=True)
+        path = sentence(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
+        return gr.update(value=path, visible=True)
 
     def link_to(self, question: Question | None, explanation: Explanation | None, *settings: Any) -> tuple:
         """The query of a link, and the field that will show the whole."""

@@ -1,13 +1,14 @@
-"""A zip of one explanation: picture, maps, numbers, manifest."""
+"""What a visitor takes away: files on their way, and the zip of one explanation: picture, maps, numbers, manifest."""
 
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from musti_model import Explanation
+from musti_model import Explanation, InputError
 from musti_model.results import Faithfulness
 
 NOTE = """What one model made of one picture and one passage.
@@ -23,15 +24,28 @@ Attention and gate shares tell where the model looked and mixed; evidence tells 
 """
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for files that are being made. Raises InputError where they cannot be written."""
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            yield Path(work)
+    except OSError as error:
+        raise InputError("The server could not write the files, perhaps its disk is full; try again later.") from error
+
+
 def zipped(explanation: Explanation, measured: dict[str, Faithfulness] | None, keep: Callable[[str], str]) -> str:
-    """Path of a new zip. keep: copies a file to where Gradio deletes it with the rest of the visit; nothing stays elsewhere."""
-    with tempfile.TemporaryDirectory() as work:
-        folder = explanation.save(Path(work) / "explanation")
+    """Path of a new zip. keep: copies a file to where Gradio deletes it with the rest of the visit; nothing stays elsewhere.
+
+    Raises: InputError where it cannot be written.
+    """
+    with scratch() as work:
+        folder = explanation.save(work / "explanation")
         (folder / "README.txt").write_text(NOTE, encoding="utf-8")
         if measured:
             numbers = {name: asdict(f) for name, f in measured.items()}
             (folder / "faithfulness.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-        path = Path(work) / "explanation.zip"
+        path = work / "explanation.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(folder.iterdir()):
                 archive.write(file, f"explanation/{file.name}")

@@ -1,17 +1,23 @@
 """The tab "Batch": every record comes back, answered or with the reason why not."""
 
 import csv
+import errno
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from musti_model import InputError
-from page.batch import summary_html
-from page.records import SIZE, Pictures, answered, records_of, write_results
+from page.archive import LARGEST, Pictures
+from page.batch import BatchTab, summary_html
+from page.calls import calls_of
+from page.records import SIZE, answered, records_of, write_results
 from tests.browser import ask, wait_for
 from training.data import parse_records
 
@@ -59,27 +65,101 @@ def test_every_record_comes_back(pipe, archive, tmp_path):
     assert "2 answered, 5 not, of 7" in html and "<td>fr</td>" in html
 
 
-def test_of_two_pictures_with_one_name_the_longer_path_fits(archive):
-    pictures = Pictures(archive)
-    assert pictures.open("https://museum.example/b/flower.jpg?size=full").size == (30, 20)
-    assert pictures.open("C:\\scans\\a\\flower.jpg").size != (30, 20)
-
-
-def test_tables(tmp_path):
+def test_tables_without_ids_are_counted(tmp_path):
     path = tmp_path / "pairs.csv"
-    path.write_text("image,text\na.jpg,\"A rose,\nin two lines\"\n", encoding="utf-8")
+    path.write_text('image,text\na.jpg,"A rose,\nin two lines"\n', encoding="utf-8")
     assert list(records_of(path)) == [{"image": "a.jpg", "text": "A rose,\nin two lines", "id": 1}]
-    path.write_text("image;text;language\na.jpg;A rose, red.;en\n", encoding="utf-8")  # as spreadsheets of many countries write it
-    assert list(records_of(path)) == [{"image": "a.jpg", "text": "A rose, red.", "language": "en", "id": 1}]
-    path.write_text("picture,text\n", encoding="utf-8")
-    with pytest.raises(InputError, match="no column image"):
-        list(records_of(path))
-    path.write_bytes(b"image,text\n\xff\xfe,x\n")
-    with pytest.raises(InputError, match="not UTF-8"):
-        list(records_of(path))
+
+
+def test_the_second_file_is_no_zip(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"no zip")
     with pytest.raises(InputError, match="not a zip"):
         Pictures(tmp_path / "x.zip")
+
+
+HALF = "half \ud800 rose"
+ODD = [
+    {"id": HALF, "image": f"{HALF}.jpg", "text": HALF, "language": HALF}, {"id": 2, "image": "a/flower.jpg", "text": HALF, "kept": [HALF], HALF: 1},
+    {"id": 3, "image": "http://[", "text": "A rose."}, {"id": 4, "image": "https://museum\u2100.example/gone.png", "text": "A rose."}, {"id": 5, "image": "gone\0.png", "text": "x"},
+    {"id": float("inf"), "image": "a/flower.jpg", "text": "A rose."}, {"id": [6], "image": "a/flower.jpg", "text": "A rose."}, {"id": 7, "image": None, "text": "A rose."},
+    {"id": 8, "image": "a/flower.jpg", "text": ["A rose."]}, {"id": 9, "image": "a/flower.jpg", "text": "A rose.", "x": [float("nan"), 1e300]}, None, 3, ["x"], HALF,
+]  # fmt: skip
+
+
+def test_odd_records_come_back_each_in_its_place(pipe, archive, tmp_path):
+    """With whole ones between them; and written to both files, which are text that any program reads."""
+    whole = [{"id": f"whole {n}", "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(len(ODD))]
+    (tmp_path / "pairs.json").write_text(json.dumps([r for pair in zip(ODD, whole, strict=True) for r in pair]), encoding="utf-8")
+    records = list(records_of(tmp_path / "pairs.json"))
+    rows = answered(pipe, list(parse_records(records)), Pictures(archive))
+    assert all(row["answer"] for row in rows[1::2]) and all(bool(row["answer"]) != bool(row["problem"]) for row in rows)
+    assert [n for n, row in enumerate(rows[::2]) if row["answer"]] == [1, 5, 9]
+    table, written = write_results(rows, records, keep(tmp_path))
+    filled = json.loads(Path(written).read_text(encoding="utf-8"))["pairs"]
+    for record, back in zip(records, filled, strict=True):
+        given = record if isinstance(record, dict) else {"record": record}
+        assert json.dumps(given | {k: back[k] for k in back if k not in given}) == json.dumps(back)
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)][1::2] == [r["id"] for r in whole]
+    assert summary_html(rows, finished=True).encode()
+
+
+def test_a_pair_that_breaks_the_model_is_alone(pipe, archive, monkeypatch):
+    real = type(pipe).predict
+
+    def breaking(self, images, texts, batch=16):
+        if any("broken" in t for t in texts):
+            raise RuntimeError("an internal message")
+        return real(self, images, texts, batch)
+
+    monkeypatch.setattr(type(pipe), "predict", breaking)
+    records = [{"id": n, "image": "a/flower.jpg", "text": "A broken rose." if n in (2, 5) else "A rose."} for n in range(8)]
+    rows = answered(pipe, list(parse_records(records)), Pictures(archive))
+    assert [bool(r["answer"]) for r in rows] == [n not in (2, 5) for n in range(8)]
+    assert rows[2]["problem"] == "The model could not answer this pair; try another copy of the picture."
+
+
+def test_a_part_that_cannot_be_answered_loses_no_other(pipe, archive, tmp_path):
+    real, asked = calls_of(pipe, lambda function: function), []
+
+    def answer_many(items, pictures):
+        asked.append(len(items))
+        if len(asked) == 2:
+            raise gr.Error("No GPU is free {now}.")
+        return real.answer_many(items, pictures)
+
+    with gr.Blocks():
+        tab = BatchTab(replace(real, answer_many=answer_many))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps({"id": n, "image": "a/flower.jpg", "text": "A rose."}) for n in range(3 * SIZE)))
+    told = [html for html, _ in tab.answer_all(str(tmp_path / "pairs.jsonl"), str(archive), lambda *_, **__: None)][-1]
+    assert "32 answered, 16 not, of 48 records" in told and "No GPU is free {now}." in told and asked == [SIZE] * 3
+
+
+def test_pictures_are_opened_one_at_a_time_and_kept_small(pipe, tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
+        for n in range(4):
+            Image.new("RGB", (4000, 3000), (n, 0, 0)).save(tmp_path / "p.jpg")
+            file.write(tmp_path / "p.jpg", f"scan-of-{n}.jpg")
+    seen = []
+    pictures = Pictures(tmp_path / "p.zip")
+    answered(SimpleNamespace(processor=pipe.processor, predict=lambda images, texts, batch: seen.extend(images) or pipe.predict(images, texts)),
+             list(parse_records([{"id": n, "image": f"scan-of-{n}.jpg", "text": "A rose."} for n in range(4)])), pictures)  # fmt: skip
+    assert [max(image.size) for image in seen] == [LARGEST] * 4
+
+
+def test_a_picture_found_by_its_name_alone_is_told(pipe, flower, tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
+        file.write(flower, "scans/flower.jpg")
+    rows = answered(pipe, list(parse_records([{"id": 1, "image": "https://museum.example/x/flower.jpg", "text": "A rose."}])), Pictures(tmp_path / "p.zip"))
+    assert rows[0]["answer"] and "by its file name alone, in another folder: 'scans/flower.jpg'" in rows[0]["notices"]
+
+
+def test_a_full_disk_is_a_sentence(tmp_path):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="its disk is full"):
+        write_results([], [], full)
 
 
 def start(page, archive: Path, folder: Path, records: list) -> None:

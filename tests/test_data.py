@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from musti_model.errors import InputError
-from training.data import BadRecord, MustiPair, fingerprint, iter_records, language_tag, parse_record, read_pairs
+from training.data import BadRecord, MustiPair, fingerprint, iter_records, language_tag, parse_record, parse_records, read_pairs
 
 RECORD = {
     "id": 7,
@@ -156,13 +156,56 @@ def test_a_large_file_is_not_held(tmp_path):
         ("", "not JSON"), ("no json", "not JSON"), ('{"pairs": [{"id": 1}', "not JSON"), ('{"pairs": [{"id": 1} {"id": 2}]}', "not JSON"),
         ('[{"id": 1}][{"id": 2}]', "something follows the end at character 12"), ('{"pairs": []', "not JSON"), ("[1 2]", "not JSON"),
         ('{"records": []}', "no list of pairs"), ('{"pairs": {}}', "no list of pairs"), ("3", "no list of pairs"), ("{}", "no list of pairs"),
-        ("[" * 100_000, "not JSON"), ("[" + "1" * 5000 + "]", "not JSON"), ('["a', "not JSON"),
+        ("[" * 100_000, "not JSON"), ('[{"a":' * 50_000, "not JSON"), ("{1: 2}", "not JSON"), ('["a', "not JSON"),
     ],
 )  # fmt: skip
 def test_files_that_are_none(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as caught:
         read_pairs(write(tmp_path / "a.json", content))
     assert "\n" not in str(caught.value)
+
+
+def test_other_forms_of_a_file(tmp_path):
+    records = [record(id=i) for i in range(3)]
+    expected = read_pairs(write(tmp_path / "a.json", records))
+    assert read_pairs(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, records)))) == expected
+    assert list(iter_records(write(tmp_path / "a.json", record()))) == [RECORD]
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        (tmp_path / "a.json").write_bytes(json.dumps({"pairs": records}).encode(encoding))
+        assert read_pairs(tmp_path / "a.json") == expected, encoding
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ('{"id": 1, "image": "a", "text": "x", "more": ' + "[" * 101 + "]" * 101 + "}", "nested too deeply"), ("[" * 200_000 + "]" * 200_000, "nested too deeply"),
+        ('{"a": "\\"]", "b":' * 20_000 + "1" + "}" * 20_000, "nested too deeply"), ('{"id": 1, "image": "a", "text": "The herring", "text": "x"}', "'text' is there twice"),
+        ("1" * 5000, "not an object"), ('{"id": NaN, "image": "a", "text": "x"}', "no id"),
+    ],
+)  # fmt: skip
+def test_an_odd_record_is_named_and_stops_nothing(tmp_path, odd, words):
+    pairs, bad = read_pairs(write(tmp_path / "a.json", f"[{json.dumps(record(id=8))}, {odd}, {json.dumps(record(id=9))}]"))
+    assert [p.id for p in pairs] == ["8", "9"] and len(bad) == 1 and words in bad[0].reason
+    json.dumps(bad[0].record, ensure_ascii=False)
+
+
+def test_values_that_no_file_holds():
+    bottomless: list = []
+    for _ in range(100_000):
+        bottomless = [bottomless]
+    records = [record(id=10**5000), record(id=2, subtask1_label=10**5000), record(id=3, subtask1_label=bottomless), b"x", record(id=4)]
+    items = list(parse_records(records))
+    assert [isinstance(i, MustiPair) for i in items] == [False, False, False, False, True]
+
+
+def test_one_field_with_one_value_twice(tmp_path):
+    assert next(iter_records(write(tmp_path / "a.json", '[{"id": 1, "id": 1}]'))) == {"id": 1}
+
+
+def test_a_record_without_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.LONGEST", 1_000_000)
+    with pytest.raises(InputError, match="too long at character 2"):
+        list(iter_records(write(tmp_path / "a.json", '["' + "a" * 5_000_000)))
 
 
 def test_a_mistake_is_found_without_reading_on(tmp_path):

@@ -1,5 +1,6 @@
 """Explanation maths on cases worked by hand, and what is drawn of it."""
 
+import json
 import re
 from html import escape
 
@@ -122,3 +123,15 @@ def test_what_was_not_read_is_marked():
     html = figures.words_html("roses and more", [(0, 5)], [0.4], "share")
     assert '<span class="unread"> and more</span>' in html
     assert "unread" not in figures.words_html("roses", [(0, 5)], [0.4], "share")
+
+
+def test_what_is_saved_is_no_larger_than_asked(pipe, tmp_path):
+    e = pipe.explain(Image.effect_noise((1500, 600), 80).convert("RGB"), "The roses smelled sweet.")
+    for largest, size in ((None, [1500, 600]), (300, [300, 120]), (1000, [1000, 400])):
+        folder = e.save(tmp_path / str(largest), **({} if largest == 1000 else {"largest": largest}))  # 1000 is what one gets unasked
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["picture"] == {"file": "picture.png", "size": size, "full_size": [1500, 600]}
+        for name in manifest["maps"].values():
+            assert list(np.load(folder / name["values"]).shape) == size[::-1] and list(Image.open(folder / name["overlay"]).size) == size
+        assert list(Image.open(folder / "picture.png").size) == size
+    assert e.image.size == (1500, 600)

@@ -260,14 +260,112 @@ def test_a_swin_of_published_axes_is_a_mix_of_its_places():
     assert torch.allclose(model.encode_images({"swin": image})["swin"].tokens, by_hand, atol=1e-6)
 
 
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+KINDS = {  # of ViT: backbone, its arguments beside SMALL, tokens before the places
+    "class token": ("vit_base_patch16_224", {}, 1),
+    "class token and registers": ("vit_base_patch16_224", {"reg_tokens": 3}, 4),
+    "class token and registers, places alone embedded": ("vit_base_patch16_224", {"reg_tokens": 3, "no_embed_class": True, "qkv_bias": False}, 4),
+    "class and distillation token": ("deit_tiny_distilled_patch16_224", {}, 2),
+    "registers": ("vit_base_patch16_reg4_gap_256", {}, 4),
+    "one register": ("vit_betwixt_patch16_reg1_gap_256", {}, 1),
+    "places alone": ("vit_base_patch16_224", {"class_token": False, "global_pool": "avg"}, 0),
+    "no positions, oblong patches": ("vit_base_patch16_224", {"pos_embed": "none", "patch_size": [4, 8], "pre_norm": True}, 1),
+    "any size": ("vit_base_patch16_224", {"img_size": 64, "dynamic_img_size": True}, 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_vit_has_its_whole_its_places_and_its_attention(kind):
+    """The whole is the class token or else the mean of the places, never a register; maps are the softmax that the unfused blocks compute."""
+    backbone, more, prefix = KINDS[kind]
+    model = tiny_model(branches=(ImageBranchConfig("vit", backbone, SMALL | more, image_size=32),))
+    branch, (images, ids, mask) = model.branches["vit"], inputs(sizes={"vit": 32})
+    vit = branch.backbone
+    with torch.no_grad():
+        for p in vit.parameters():  # unequal tokens, far from uniform attention
+            p.add_(torch.randn_like(p) * 0.3)
+        inside = model(images, ids, mask, return_internals=True).internals
+        tokens = model.encode_images(images)["vit"].tokens
+        seen = []
+        for block in vit.blocks:
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        features = vit.forward_features(images["vit"])
+    assert vit.num_prefix_tokens == prefix
+    whole = "class" in kind or "positions" in kind or "any" in kind
+    places, eager = features[:, prefix:], torch.stack(seen, 1)
+    assert torch.allclose(tokens[:, 0], features[:, 0] if whole else places.mean(1), atol=1e-5)
+    assert torch.allclose(tokens[:, 1:], places, atol=1e-5)
+    keep = [0] * whole + list(range(prefix, features.shape[1]))
+    expected = eager[..., keep, :][..., keep]
+    expected = expected / expected.sum(-1, keepdim=True)
+    maps = inside.image_attention["vit"]
+    rows, columns = inside.grid["vit"]
+    assert maps.shape[-1] == 1 + rows * columns and (rows, columns) == ((8, 4) if "oblong" in kind else (4, 4))
+    if whole:
+        assert torch.allclose(maps, expected, atol=1e-5)
+    else:
+        assert torch.allclose(maps[..., 1:, 1:], expected, atol=1e-5) and maps[..., 0].abs().max() == 0
+        assert torch.allclose(maps[..., 0, 1:], expected.mean(-2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "args", "size", "grid"),
+    [
+        ("vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, 48, (6, 6)),
+        ("vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, 16, (2, 2)),
+        ("vit_base_patch16_224", SMALL | {"dynamic_img_size": True, "dynamic_img_pad": True}, 44, (6, 6)),
+        ("vit_base_patch16_224", SMALL | {"img_size": [32, 64], "dynamic_img_size": True}, 32, (4, 4)),
+        ("resnet18", {"channels": [8, 16, 32, 32]}, 70, (3, 3)),
+        ("resnet18", {"channels": [8, 16, 32, 32]}, 17, (1, 1)),
+        ("swin_tiny_patch4_window7_224", {"img_size": 40, "window_size": 3, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 2]}, 40, (5, 5)),
+        ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}, 65, (2, 2)),
+    ],
+)
+def test_a_backbone_at_its_own_size_has_a_grid_of_its_own(backbone, args, size, grid):
+    model = tiny_model(branches=(ImageBranchConfig("one", backbone, args, image_size=size),))
+    inside = model(*inputs(sizes={"one": size}), return_internals=True).internals
+    assert inside.grid["one"] == grid == model.branches["one"].grid
+    assert inside.place_weights["one"].shape[-1] == 1 + grid[0] * grid[1]
+
+
+def test_a_picture_of_another_size_is_not_given_a_wrong_grid():
+    branch = ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, image_size=32)
+    with pytest.raises(ValueError, match="64 patches and the branch 4 x 4"):
+        tiny_model(branches=(branch,)).encode_images({"vit": torch.zeros(1, 3, 64, 64)})
+
+
 @pytest.mark.parametrize(
     ("branch", "words"),
     [
         (ImageBranchConfig("vit", "vit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2, "qk_norm": True}), "not a plain ViT"),
         (ImageBranchConfig("vit", "beit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "eva02_tiny_patch14_224", {"depth": 1}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "vit_relpos_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "naflexvit_base_patch16_gap", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "vit_dpwee_patch16_reg1_gap_256", {"depth": 1}, image_size=256), "not a plain ViT"),  # differential attention
+        (ImageBranchConfig("vit", "vit_dwee_patch16_reg1_gap_256", {"depth": 1}, image_size=256), "not a plain ViT"),
+        (ImageBranchConfig("vit", "vit_base_patch16_xp_224", {"depth": 1}), "not a plain ViT"),  # parallel blocks
+        (ImageBranchConfig("vit", "cait_xxs24_224", {"depth": 1}), "not a plain ViT"),
+        (ImageBranchConfig("vit", "mixer_s32_224"), "not a plain ViT"),
+        (ImageBranchConfig("vit", "crossvit_tiny_240", image_size=240), "not a plain ViT"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL, image_size=48), "does not take pictures of 48 px"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, image_size=44), "does not take pictures of 44 px"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": [32, 64]}, image_size=64), "does not take pictures of 64 px"),
+        (ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", image_size=96), "does not take pictures of 96 px"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": 512}, image_size=512), "choose a smaller image_size"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"num_heads": 3}), "cannot be made of its backbone_args"),
+        (ImageBranchConfig("vit", "vit_base_patch16_224.no_such_tag"), "cannot be made"),
+        (ImageBranchConfig("vit", "no_such_backbone"), "timm has no architecture"),
         (ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", {"embed_dim": 8}, axes="published"), "hidden size"),
     ],
 )
 def test_backbones_that_could_not_be_explained_are_refused(branch, words):
     with pytest.raises(ValueError, match=words):
         tiny_model(branches=(branch,), padding="carry")
+
+
+def test_finding_the_grid_leaves_the_backbone_as_it_was():
+    branch = tiny_model().train().branches["resnet"]
+    assert branch.grid == (4, 4) and all(m.training for m in branch.modules())
+    assert branch.backbone.bn1.num_batches_tracked == 0 and branch.backbone.conv1.weight.device.type == "cpu"

@@ -2,25 +2,29 @@
 
 import _thread
 import errno
+import gzip
 import io
 import json
 import os
 import threading
 import time
+import zlib
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import brotli
 import numpy as np
 import pytest
 from PIL import Image
 
 from musti_model.errors import InputError
-from training import prepare as module
 from training.data import read_pairs
-from training.prepare import FetchError, FetchSettings, clean_url, local_stem, main, picture_extension, prepare, retry_after
+from training.fetch import FetchError, FetchSettings, clean_url, fetch, local_stem, picture_extension, retry_after
+from training.prepare import main, prepare
+from training.unpacking import BadPacking, TooLarge, Unpacker
 
 FAST = FetchSettings(delay=0, timeout=0.5, total=1.0, max_bytes=100_000, retries=2, backoff=0.01, max_wait=0.5)
 
@@ -30,6 +34,25 @@ def picture(kind="JPEG", size=(40, 30)) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
+
+
+def raw_deflate(data: bytes) -> bytes:
+    engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return engine.compress(data) + engine.flush()
+
+
+PACKED = {  # name: (Content-Encoding, how the body is made)
+    "gzip": ("gzip", gzip.compress),
+    "capitals": ("X-GZIP", gzip.compress),
+    "members": ("gzip", lambda data: gzip.compress(data[:300]) + gzip.compress(data[300:]) + bytes(20)),
+    "zlib": ("deflate", zlib.compress),
+    "deflate": ("deflate", raw_deflate),
+    "brotli": ("br", brotli.compress),
+    "twice": ("gzip, br", lambda data: brotli.compress(gzip.compress(data))),
+    "gzips": ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+    "untrue": ("gzip", bytes),
+    "unknown": ("utf-8", bytes),
+}
 
 
 class Host(ThreadingHTTPServer):
@@ -176,6 +199,34 @@ class Answer(BaseHTTPRequestHandler):
     def empty(self):
         self.send()
 
+    def packed(self):
+        """/packed/HOW/..., HOW one of PACKED."""
+        encoding, pack = PACKED[self.path.split("/")[2]]
+        self.send(body=pack(picture()), Content_Encoding=encoding)
+
+    def bomb(self):
+        encoding, pack = PACKED[self.path.split("/")[2]]
+        self.send(body=pack(bytes(5_000_000)), Content_Encoding=encoding)
+
+    def cookie(self):
+        """Wants back what it set: at once, by way of another page, in two steps, or after a refusal."""
+        had, how = self.headers["Cookie"] or "", self.path.split("/")[2]
+        if how == "secure":
+            self.send(302, Location=self.path, Set_Cookie="a=1; Secure")
+        elif how == "new":
+            self.send(302, Location=self.path, Set_Cookie=f"a={self.number}; Path=/")
+        elif "a=1" in had and ("b=2" in had or how != "twice"):
+            self.ok()
+        elif "a=1" in had:
+            self.send(302, Location=self.path, Set_Cookie="b=2; Path=/; HttpOnly")
+        elif how in ("403", "503"):
+            self.send(int(how), Set_Cookie="a=1; Path=/")
+        else:
+            self.send(302, Location="/setter/" + how if how == "away" else self.path, Set_Cookie="c=3" if how == "away" else "a=1; Path=/")
+
+    def setter(self):
+        self.send(302, Location="/cookie/away", Set_Cookie="a=1; Path=/; SameSite=Lax")
+
     def interrupting(self):
         if self.server.interrupt_at == self.path:
             self.server.interrupt_at = None
@@ -257,6 +308,55 @@ def test_pictures_that_do_not_come(host, tmp_path, path, reason, detail, request
     found = one(host, tmp_path, path)
     assert found[0] == reason and detail in found[1]
     assert sum(host.requests.values()) == requests
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_pictures_packed_unasked_come(host, tmp_path, how):
+    assert (tmp_path / "out" / one(host, tmp_path, f"/packed/{how}/a.jpg")).read_bytes() == picture()
+
+
+@pytest.mark.parametrize("how", ["gzip", "members", "zlib", "deflate", "brotli", "twice", "gzips"])
+def test_a_small_body_does_not_become_a_huge_one(host, tmp_path, how):
+    assert one(host, tmp_path, f"/bomb/{how}/a.jpg")[0] == "too large" and sum(host.requests.values()) == 1
+
+
+@pytest.mark.parametrize("how", [name for name, (encoding, _) in PACKED.items() if encoding != "utf-8" and name != "untrue"])
+def test_unpacking_takes_little_room(how):
+    """Whatever the pieces that come in, no piece that goes out is big, and no more goes out than may."""
+    encoding, pack = PACKED[how]
+    content = picture("BMP", (300, 200))
+    for size in (1, 999, 10**9):
+        unpacker, body = Unpacker(encoding, len(content) + 10_000), pack(content)
+        pieces = [piece for at in range(0, len(body), size) for piece in unpacker.feed(body[at : at + size])]
+        assert b"".join(pieces) == content and unpacker.finished and max(map(len, pieces)) <= 1 << 18
+    with pytest.raises(TooLarge):
+        list(Unpacker(encoding, 100_000).feed(pack(content)))
+    if how != "members":
+        cut = Unpacker(encoding, len(content) + 10_000)
+        assert len(b"".join(cut.feed(pack(content)[:-20]))) < len(content) + 1 and not cut.finished
+    with pytest.raises(BadPacking):
+        Unpacker(", ".join([encoding] * 4), 10)
+
+
+@pytest.mark.parametrize("how, requests", [("itself", 2), ("away", 3), ("twice", 3), ("403", 2), ("503", 2)])
+def test_a_host_gets_its_cookie_back(host, tmp_path, how, requests):
+    assert isinstance(one(host, tmp_path, f"/cookie/{how}"), str) and sum(host.requests.values()) == requests
+
+
+def test_cookies_that_lead_nowhere(host, tmp_path):
+    assert one(host, tmp_path, "/cookie/secure")[0] == "redirect loop" and sum(host.requests.values()) == 1
+    assert one(host, tmp_path, "/cookie/new")[0] == "too many redirects"
+
+
+def test_one_picture_by_itself(host, tmp_path):
+    assert (tmp_path / fetch(f"{host.url}/ok/a", tmp_path, FAST, 5)).read_bytes() == picture()
+
+
+def test_copies_are_told(host, tmp_path, capsys):
+    images = [f"{host.url}/ok/a", f"{host.url}/packed/gzip/a", f"{host.url}/gone/a"]
+    assert main([str(write(tmp_path, images)), str(tmp_path / "out"), "--delay", "0", "--retries", "0"]) == 1
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["copies"] == [images[:2]]
+    assert "2 of the pictures show only 1 different" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", ["/drip/a.jpg", "/dripheads/a.jpg"])
@@ -455,7 +555,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence(host, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     file = write(tmp_path, [f"{host.url}/ok/{i}" for i in range(5)])
-    monkeypatch.setattr(module, "_save", full)
+    monkeypatch.setattr(Unpacker, "feed", full)
     with pytest.raises(InputError, match="No space left on device.*start again"):
         prepare(file, tmp_path / "out", FAST)
     monkeypatch.undo()

@@ -356,6 +356,11 @@ def with_a_list(path, checkpoint):
     torch.save(checkpoint, path)
 
 
+def with_a_huge_shape(path, checkpoint):
+    checkpoint["model_state_dict"]["text_embedding.word_embeddings.weight"] = torch.zeros(1).expand(10**9, 128)
+    torch.save(checkpoint, path)
+
+
 @pytest.mark.parametrize(
     ("make", "words_said"),
     [
@@ -367,6 +372,7 @@ def with_a_list(path, checkpoint):
         (lambda path, _: None, "no checkpoint file"),
         (without_state, "no model_state_dict"),
         (with_a_list, "'linear.bias' that is not a plain tensor"),
+        (with_a_huge_shape, "'text_embedding.word_embeddings.weight' that is not a plain tensor"),  # 4 bytes that look like 512 GB
     ],
 )
 def test_files_that_are_no_checkpoint(make, words_said, checkpoint, tmp_path, words, capsys):

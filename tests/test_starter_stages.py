@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from training.starter.match import IGNORE, piece_labels
+from training.starter.pretrain_images import ImageSchedule, pretrain
 
 from musti_model import MustiPipeline
 from musti_model.config import preset
 from musti_model.model import MustiModel
 from training.starter.finish import finish, recorded_seconds
-from training.starter.match import IGNORE, piece_labels
 from training.starter.pictures import STORED_SIZE, load_pictures
-from training.starter.pretrain_images import ImageSchedule, pretrain
 from training.starter.stages import Workshop, finished_backbones, match_stage, words_stage
 
 OBJECTS = {"candle": "white", "dog": "brown", "fish": "blue"}

@@ -51,9 +51,10 @@ def test_differences_and_summary_by_hand(tmp_path, monkeypatch):
 def test_backbones_that_learn_too_see_the_pictures_and_get_gradients():
     from types import SimpleNamespace
 
+    from training.starter.match import PixelObjective
+
     from tests.conftest import tiny_model
     from training.losses import FocalLoss
-    from training.starter.match import PixelObjective
 
     pixels = np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), dtype=np.uint8)
     model = tiny_model().train()

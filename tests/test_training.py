@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
-from musti_model import MustiPipeline, MustiProcessor
+from musti_model import InputError, MustiPipeline, MustiProcessor
 from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
 from training import compare, detector, evaluate, learners, predict, train
@@ -137,6 +137,31 @@ def test_bad_input_is_one_sentence(pairs, folder, tmp_path, capsys):
         assert train.main(options) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert evaluate.main([str(tmp_path)]) == 2 and "train it first" in capsys.readouterr().err
+
+
+def test_pictures_are_looked_at_before_training(folder, tmp_path, capsys):
+    """Damaged and lost ones are left out with their pairs and named; one that is lost later is named too."""
+    file = musti_file.make(tmp_path / "m")
+    for n in (3, 4):
+        (tmp_path / "m" / "images" / f"{n}.png").write_bytes((tmp_path / "m" / "images" / f"{n}.png").read_bytes()[:300])
+    (tmp_path / "m" / "images" / "5.png").unlink()
+    assert train.main(arguments("musti-base", file, tmp_path / "run", folder)) == 0
+    said = capsys.readouterr().out
+    assert "3 pictures, of" in said and all(f"images/{n}.png (" in said for n in (3, 4, 5)) and said.index("images/5.png") < said.index("epoch")
+    learner, _ = learners.build(replace(load_system("musti-base"), model=tiny_config()), file.parent, str(folder))
+    lost = next(p for p in read_pairs(file)[0] if p.image == "images/3.png")
+    with pytest.raises(InputError, match="images/3.png: The picture is damaged"):
+        learner.batch([lost])
+
+
+def test_what_the_lead_finds_is_told_once(folder, tmp_path):
+    """Two processes, no picture: one sentence, and both end."""
+    file = musti_file.make(tmp_path / "m")
+    for path in (tmp_path / "m" / "images").iterdir():
+        path.unlink()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.train"]
+    done = subprocess.run([*launcher, *arguments("musti-base", file, tmp_path / "run", folder)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and (done.stdout + done.stderr).count("No pair has a label and a picture on this machine") == 1
 
 
 def test_a_collapse_ends_the_command(pairs, folder, tmp_path, capsys):
@@ -400,10 +425,64 @@ def test_a_vocabulary_of_ones_own(tmp_path):
     vocabulary = Vocabulary(tmp_path)
     assert [m.object for m in vocabulary.find("Two censers and a thurible.", "en")] == ["7", "7"]
     assert vocabulary.objects_of("turibolo", "it") == {"7"} and vocabulary.name("7", "it") == "incensiere"
-    from musti_model import InputError
-
     with pytest.raises(InputError, match="holds no vocabulary"):
         Vocabulary(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("form", ["olfactory-objects-{}.csv", "{}.csv", "objects_{}.CSV", "objects.{}-XX.csv"])
+def test_vocabularies_in_other_languages(tmp_path, form):
+    """Dutch, which has an English name beside its own, and a language that the project does not know."""
+    rows = {
+        "en": "ID,LABEL en,SYNONYMS,MAIN LANG\n7,Censer,thurible,EN\n\n8,Dairy,,\n",
+        "nl": "ID,LABEL en,LABEL,SYNONYMS,\n7,Censer,Wierookvat (kerk),,\n8,Dairy,,,\n9,Whale,(Gestrande) walvis,,\n,,,,\n",
+    }
+    if "XX" not in form:
+        rows["es"] = "ID,LABEL en,LABEL\n7,Censer,incensario\n"
+    for tag, text in rows.items():
+        (tmp_path / form.format(tag)).write_text(text)
+    vocabulary = Vocabulary(tmp_path)
+    assert vocabulary.languages.keys() == rows.keys() and vocabulary.notices == []
+    assert [m.object for m in vocabulary.find("Een wierookvat en twee walvissen, wierookvaten. Dairy.", "nl")] == ["7", "9", "7"]
+    assert vocabulary.name("7", "nl") == "wierookvat" and vocabulary.name("8", "nl") == vocabulary.name("8", "und") == "dairy"
+    assert [m.object for m in vocabulary.find("Een wierookvat. Two censers.", "und")]
+    assert "es" not in rows or [m.object for m in vocabulary.find("Un incensario.", "es")] == ["7"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffID;LABEL en;SYNONYMS\r\n7;Censer;thurible, incense burner\r\n".encode(),
+        b"sep=;\r\nID;LABEL en;SYNONYMS\r\n7;Censer;thurible|incense burner\r\n",
+        "ID\tLABEL en\tSYNONYMS\n7\tCenser\tthurible/incense burner\n".encode("utf-16"),
+        b"\n,,\n id ,label_EN,Synonyms\n7.0, <Censer>?,\"thurible; incense  burner\"\n7.0,-,n/a\n",
+        b"SYNONYMS,x,LABEL,ID\n\"thurible,incense burner\",,Censer,7\n",
+    ],
+)
+def test_vocabularies_as_spreadsheets_write_them(tmp_path, data):
+    (tmp_path / "en.csv").write_bytes(data)
+    vocabulary = Vocabulary(tmp_path)
+    assert [m.object for m in vocabulary.find("A censer, two thuribles, an incense burner, a n -", "en")] == ["7", "7", "7"]
+    assert sorted(vocabulary.languages["en"].forms())[:2] == ["censer", "censers"] and len(vocabulary.languages["en"].forms()) == 6
+
+
+def test_what_is_no_vocabulary_is_told(tmp_path):
+    bad = {
+        "en.csv": b"ID,NAME\n7,Censer\n", "de.csv": b"LABEL de\nKelch\n", "fr.csv": "ID,LABEL\n7,caf\u00e9\n".encode("latin-1"), "it.csv": b"",
+        "sl.csv": b"ID,LABEL sl\n", "nl.csv": b'ID,LABEL\n7,"Wierookvat\n8,Zuivel\n', "mapping.csv": b"ID,LABEL\n7,Censer\n",
+    }  # fmt: skip
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "pt.csv").mkdir()
+    with pytest.raises(InputError, match=r"holds no vocabulary; .* \(de.csv was not read: its first line names no column ID"):
+        Vocabulary(tmp_path)
+    (tmp_path / "objects-es.csv").write_text("ID,LABEL,SYNONYMS\n7,incensario,\n8,leche,nata,queso\n")
+    vocabulary = Vocabulary(tmp_path)
+    assert list(vocabulary.languages) == ["es"] and len(vocabulary.notices) == 9
+    assert all(any(s.startswith(f"{name} was not read") for s in vocabulary.notices) for name in (*bad, "pt.csv"))
+    assert vocabulary.notices[-2].startswith("objects-es.csv: the rows that end in line 3 have more cells") or "line 3" in " ".join(vocabulary.notices)
+    (tmp_path / "es.csv").write_text("ID,LABEL\n7,otro\n")
+    with pytest.raises(InputError, match="es.csv and objects-es.csv in .* are both of the language 'es'"):
+        Vocabulary(tmp_path)
 
 
 def test_the_shared_objects_are_filled_in_and_scored(pairs, tmp_path, capsys):

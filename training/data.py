@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ LANGUAGES = {  # a tag: how files write it out
 }
 UNKNOWN_LANGUAGE = "und"  # the tag of BCP 47 for "undetermined"
 CHUNK = 1 << 16  # characters read at a time
+LONGEST = 50_000_000  # characters of one record
+DEEPEST = 100  # lists and objects inside each other; what is deeper cannot be written again
 # A value that a chunk's end cut in two is found wrong at most this far before the end ("-Infinity", a pair of \u escapes), unless it is a string.
 _CUT = 16
+# What tells how deeply a JSON text is nested; a string without an end is a quotation mark alone.
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
 _TAGS = {name: tag for tag, names in LANGUAGES.items() for name in (tag, *names)}
 _INVISIBLE = "\ufeff\u200b\u200e\u200f"  # byte order mark, zero-width space, direction marks
 
@@ -32,7 +37,8 @@ class MustiPair:
     """A picture and a passage.
 
     image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
-    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed.
+    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed;
+    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until ``training.pictures`` has looked.
     """
 
     id: str
@@ -43,6 +49,13 @@ class MustiPair:
     objects: tuple[str, ...] = ()
     title: str = ""
     record: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    folder: Path = field(default=Path(), compare=False, repr=False)
+    picture: str = field(default="", compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Of a picture on this machine."""
+        return self.folder / self.image
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,14 @@ class BadRecord:
         return f"id {self.id}: {self.reason}" if self.id else f"record {self.position}: {self.reason}"
 
 
+class Flawed(dict[str, Any]):
+    """Fields of a record that was not read as it was meant. problem: what is wrong with it, in a few words."""
+
+    def __init__(self, fields: dict[str, Any], problem: Sentence) -> None:
+        super().__init__(fields)
+        self.problem = problem
+
+
 def read_pairs(path: str | Path) -> tuple[list[MustiPair], list[BadRecord]]:
     """All pairs of a MUSTI file in their order, and the records that are none.
 
@@ -66,7 +87,10 @@ def read_pairs(path: str | Path) -> tuple[list[MustiPair], list[BadRecord]]:
     pairs: list[MustiPair] = []
     bad: list[BadRecord] = []
     for item in parse_records(iter_records(path)):
-        (pairs if isinstance(item, MustiPair) else bad).append(item)
+        if isinstance(item, MustiPair):
+            pairs.append(replace(item, folder=Path(path).parent))
+        else:
+            bad.append(item)
     return pairs, bad
 
 
@@ -74,7 +98,10 @@ def parse_records(records: Iterable[Any]) -> Iterator[MustiPair | BadRecord]:
     """A pair, or what is wrong, for each record, in order. The second record with an id is bad: results are kept by id."""
     seen: set[str] = set()
     for position, record in enumerate(records, start=1):
-        item = parse_record(record, position)
+        try:
+            item = parse_record(record, position)
+        except (ValueError, RecursionError):  # a number of more digits than Python writes, a list without a bottom
+            item = BadRecord("", position, Sentence("it holds a value that cannot be read"), record)
         if isinstance(item, MustiPair):
             if item.id in seen:
                 item = BadRecord(item.id, position, Sentence("its id was used before"), record)
@@ -87,6 +114,8 @@ def parse_record(record: Any, position: int) -> MustiPair | BadRecord:
     if not isinstance(record, dict):
         return BadRecord("", position, Sentence("it is not an object with fields"), record)
     name = _id(record.get("id"))
+    if isinstance(record, Flawed):
+        return BadRecord(name, position, record.problem, record)
     image, text = record.get("image"), record.get("text")
     label = _label(record.get("subtask1_label"))
     if not name:
@@ -153,21 +182,29 @@ def bare_address(address: str) -> str:
     return address
 
 
+def text_encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 or UTF-32 where the first bytes say so. Raises OSError."""
+    with path.open("rb") as file:
+        return json.detect_encoding(file.read(4))
+
+
 def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
-    """The records of a MUSTI file, ``{"pairs": [...]}`` or a bare list, one at a time: no more than a record and a chunk is held.
+    """The records of a MUSTI file one at a time: no more than a record and a chunk is held.
+
+    The file is ``{"pairs": [...]}``, a bare list, one record, or a record a line. A record that names a field twice or is nested too deeply is ``Flawed``.
 
     Args:
         chunk: characters read at a time, at least 1.
 
-    Raises: InputError for a file that is missing, unreadable, not UTF-8, not JSON (also further on, after records), or holds no list of pairs.
+    Raises: InputError for a file that is missing, unreadable, not UTF-8 (or UTF-16), not JSON (also further on, after records), or holds no list of pairs.
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=text_encoding(path)) as file:
             yield from _records(_Json(file, chunk), path.name)
     except OSError as error:
         raise InputError("The MUSTI file {name} cannot be read ({reason}); check the name.", name=path, reason=error.strerror or error) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise InputError("The MUSTI file {name} is not UTF-8 text; save it as UTF-8 JSON.", name=path.name) from error
     except InputError:
         raise
@@ -182,17 +219,25 @@ def _records(json_text: "_Json", name: str) -> Iterator[Any]:
         found = True
         yield from json_text.items()
     elif json_text.skip("{"):
+        fields = []
         while not json_text.skip("}"):
             key = json_text.value()
+            if not isinstance(key, str):
+                raise json_text.error("a field without a name")
             json_text.expect(":")
             if key == "pairs" and json_text.skip("["):
                 found = True
                 yield from json_text.items()
             else:
-                json_text.value()
+                fields.append((key, json_text.value()))
             if not json_text.skip(","):
                 json_text.expect("}")
                 break
+        if not found and not {"id", "image", "text"}.isdisjoint(key for key, _ in fields):
+            found = True
+            yield _object(fields)
+            while json_text.peek() == "{":  # a record a line
+                yield json_text.value()
     else:
         json_text.value()
     if json_text.peek():
@@ -201,13 +246,43 @@ def _records(json_text: "_Json", name: str) -> Iterator[Any]:
         raise InputError('The MUSTI file {name} holds no list of pairs; it is {{"pairs": [...]}} or a list.', name=name)
 
 
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Flawed where a field has two values."""
+    result = dict(fields)
+    for name, value in fields if len(result) < len(fields) else ():
+        if value is not result[name] and value != result[name]:
+            return Flawed(result, Sentence("its field {name!r} is there twice", name=name[:40]))
+    return result
+
+
+def _whole_number(digits: str) -> int | str:
+    """As text where it has more digits than Python reads."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _nesting(text: str, start: int) -> tuple[int, int]:
+    """Where the list or object that starts there ends, -1 where the text ends before; and how many lie inside each other."""
+    depth = deepest = 0
+    for mark in _NESTING.finditer(text, start):
+        if mark[0] == '"':
+            break
+        depth += (mark[0] in "[{") - (mark[0] in "]}")
+        deepest = max(deepest, depth)
+        if not depth:
+            return mark.end(), deepest
+    return -1, deepest
+
+
 class _Json:
     """A JSON text read in chunks: a buffer, the place in it, and what was let go before it."""
 
     def __init__(self, file: Any, chunk: int) -> None:
         self._file, self._chunk = file, chunk
         self._buffer, self._at, self._gone, self._ended = "", 0, 0, False
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number)
 
     def error(self, words: str) -> ValueError:
         return ValueError(f"{words} at character {self._gone + self._at + 1}")
@@ -215,6 +290,8 @@ class _Json:
     def _grow(self) -> None:
         """Reads on. What is read doubles while one value needs more, so that a long value is not decoded once a chunk."""
         kept = self._buffer[self._at :]
+        if len(kept) > LONGEST:
+            raise self.error("a record that is too long")
         more = self._file.read(max(self._chunk, len(kept)))
         self._gone += self._at
         self._buffer, self._at, self._ended = kept + more, 0, not more
@@ -258,9 +335,26 @@ class _Json:
                 if self._ended or not cut:
                     self._at = error.pos
                     raise self.error(error.msg) from error
+            except RecursionError:
+                end, _ = _nesting(self._buffer, self._at)
+                if end >= 0:
+                    return self._too_deep(end)
+                if self._ended:
+                    raise self.error("a list or object without an end") from None
             else:
                 # A number may go on in the next chunk; what has an end sign may not.
                 if first in '{["' or self._ended or end < len(self._buffer) - _CUT:
+                    if first in "{[" and self._is_deep(end):
+                        return self._too_deep(end)
                     self._at = end
                     return value
             self._grow()
+
+    def _is_deep(self, end: int) -> bool:
+        opened = sum(self._buffer.count(sign, self._at, end) for sign in "[{")
+        return opened > DEEPEST and _nesting(self._buffer, self._at)[1] > DEEPEST
+
+    def _too_deep(self, end: int) -> Flawed:
+        """Its text is kept in its place."""
+        start, self._at = self._at, end
+        return Flawed({"record": self._buffer[start:end]}, Sentence("it is nested too deeply"))

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from musti_model.errors import InputError
 from musti_model.model import MustiModel
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
 from musti_model.text_tower import ARCHITECTURES
+from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
 from .data import MustiPair
@@ -41,11 +44,19 @@ class Pictures:
 
     def __call__(self, name: str) -> dict[tuple[int, str], np.ndarray]:
         if name not in self.kept:
-            self.kept[name] = self.processor.squares(open_image(self.root / name))
+            self.kept[name] = self.processor.squares(open_named(self.root, name))
             self.bytes += sum(a.nbytes for a in self.kept[name].values())
             while self.bytes > KEPT_BYTES and len(self.kept) > 1:
                 self.bytes -= sum(a.nbytes for a in self.kept.popitem(last=False)[1].values())
         return self.kept[name]
+
+
+def open_named(root: Path, name: str) -> Image.Image:
+    """A picture; of one that was lost or damaged since training began, the error says which. Raises: InputError."""
+    try:
+        return open_image(root / name)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 class MustiLearner:
@@ -244,7 +255,7 @@ def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase
     model.load_state_dict(taken, strict=False)
     new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
     said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (f"; new: {', '.join(new)}." if new else ".")
-    return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True), said
+    return load_tokenizer(weights.folder), said
 
 
 def load_learner(folder: Path, root: Path, device: str | torch.device | None = None) -> Learner:
@@ -258,5 +269,5 @@ def load_learner(folder: Path, root: Path, device: str | torch.device | None = N
     model = DetectorBert(config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     book = NameBook(lambda: load_namer(config.detector, config.confidence, device), folder / "names.json")
-    return DetectorLearner(model.to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True), book, root)
+    return DetectorLearner(model.to(device), load_tokenizer(folder), book, root)
 

@@ -3,23 +3,20 @@
 Candidates are the vocabulary's names that stand in the passage. Each is struck out; one whose absence lowers the logit carries the match.
 """
 
-import csv
-import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from musti_model import MustiPipeline
-from musti_model.errors import InputError
 from musti_model.processing import Passages
 from musti_model.question import Picture
 
 from .data import MustiPair
-from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name, fold
+from .starter.lexicon import WORD, Mention, fold
+from .vocabulary import Vocabulary
 
 SHARE = 0.5  # of the largest drop, from which a name counts too
 LEAST = 0.25  # drop of the calibrated logit from which a name carries anything at all
@@ -34,79 +31,9 @@ class Carrier:
     drop: float
 
 
-class Vocabulary:
-    """Names of smell objects by language.
-
-    Without a folder: this project's own lexicon (52 objects, inflected). With one: ``*-<language>.csv`` in the form of Odeuropa's
-    vocabularies, columns ID, LABEL <language>, SYNONYMS (names with commas or semicolons between them); the ID ties the languages together.
-
-    Raises: InputError for a folder without such files.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.languages = {tag: _lexicon(tag) for tag in LANGUAGES} if folder is None else _from_csv(folder)
-        if not self.languages:
-            raise InputError(f"{folder} holds no vocabulary; it should hold files such as olfactory-objects-en.csv.")
-
-    def find(self, text: str, language: str, doubtful: bool = False) -> list[Mention]:
-        """Names in a text; of an unknown language, those of any language. Doubtful ones are left out unless they are asked for."""
-        chosen = [self.languages[language]] if language in self.languages else list(self.languages.values())
-        return [m for lexicon in chosen for m in lexicon.find(text) if m.sure or doubtful]
-
-    def objects_of(self, label: str, language: str) -> set[str]:
-        """The objects that a label can mean, in its language first, else in any; empty when it is not in the vocabulary."""
-        ordered = [self.languages[language]] if language in self.languages else []
-        for lexicon in [*ordered, *self.languages.values()]:
-            found = {m.object for m in lexicon.find(label) if m.start == 0 and m.end == len(label)}
-            if found:
-                return found
-        return set()
-
-    def name(self, object: str, language: str) -> str:
-        """The plain name of an object in a language (singular), as MUSTI writes labels."""
-        for lexicon in [self.languages.get(language), *self.languages.values()]:
-            names = lexicon.names.get(object, []) if lexicon else []
-            if names:
-                return next(iter(names[0].forms.values())).lower()
-        return object
-
-
-def _lexicon(tag: str) -> Lexicon:
-    return Lexicon(tag, tuple(json.loads((FOLDER / f"{tag}.json").read_text(encoding="utf-8"))), words="all")
-
-
-def _from_csv(folder: Path) -> dict[str, Lexicon]:
-    result = {}
-    for path in sorted(folder.glob("*-[a-z][a-z].csv")):
-        tag = path.stem[-2:]
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names: dict[str, list[Name]] = {}
-        for row in rows:
-            label = next((row[k] for k in (f"LABEL {tag}", "LABEL") if row.get(k)), "")
-            written = ",".join([label, row.get("SYNONYMS") or ""]).replace(";", ",").split(",")
-            forms = [unicodedata.normalize("NFC", n.strip()) for n in written]
-            for form in forms:
-                if form and row.get("ID"):
-                    names.setdefault(row["ID"].strip(), []).append(Name(row["ID"].strip(), _inflected(form, tag)))
-        if names:
-            result[tag] = Lexicon.of(tag, names)
-    return result
-
-
-def _inflected(form: str, language: str) -> dict[str, str]:
-    """A name and its regular plural: crude, but a passage seldom has the dictionary's form. Slovenian is left as it is."""
-    plural = {"en": form + ("es" if form.endswith(("s", "x", "ch", "sh")) else "s"), "fr": form + "s"}.get(language)
-    if language == "it" and form[-1:] in "aeo":
-        plural = form[:-1] + {"a": "e", "e": "i", "o": "i"}[form[-1]]
-    forms = {"sg": form, "pl": plural}
-    if language == "de":
-        forms |= {"pl": form + "e", "pl2": form + "n", "pl3": form + "en", "gen": form + "s"}
-    return {k: v for k, v in forms.items() if v}
-
-
 def carriers(pipe: MustiPipeline, image: Picture, text: str, language: str, vocabulary: Vocabulary) -> list[Carrier]:
     """The vocabulary's names in a passage by how much of the match they carry, most first; the picture is encoded once. Raises InputError."""
+    text = unicodedata.normalize("NFC", text)  # as the vocabulary's names are
     mentions = vocabulary.find(text, language)
     objects = list(dict.fromkeys(m.object for m in mentions))
     struck = [_without(text, [m for m in mentions if m.object == o]) for o in objects]

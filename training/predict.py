@@ -103,6 +103,8 @@ def predict(source: Path, out: Path, weights: str | None, subtask2: bool, vocabu
     """
     part = out.with_name(out.name + ".part")
     found, known = find_weights(weights), Vocabulary(vocabulary) if subtask2 else None  # what is wrong with them is said before any work
+    for sentence in known.notices if known else []:
+        print(sentence, file=sys.stderr)
     job = {
         "weights": found.revision, "settings": hashlib.sha256((found.folder / "config.json").read_bytes()).hexdigest()[:12],
         "subtask2": subtask2, "vocabulary": str(vocabulary), "input": [source.name, source.stat().st_size if source.exists() else 0],

@@ -20,6 +20,8 @@ from pathlib import Path
 from musti_model.errors import InputError
 
 from .data import MustiPair, fingerprint, language_tag, read_pairs
+from .pictures import recognise
+from .ties import tied
 
 LEFT_OUT = "left_out"  # the part that is no part: pairs that would tie two parts
 NO_FOLD = -1  # the fold number of a pair that is left out
@@ -31,7 +33,8 @@ Stratum = tuple[str, int | None]  # language, label
 
 
 def picture_key(pair: MustiPair) -> str:
-    return pair.image
+    """The same for pairs that show one picture; before ``training.pictures`` has looked, it goes by the image's address or path alone."""
+    return pair.picture or pair.image
 
 
 def passage_key(pair: MustiPair) -> str:
@@ -42,20 +45,7 @@ def passage_key(pair: MustiPair) -> str:
 
 def components(pairs: Sequence[MustiPair]) -> list[int]:
     """The component of each pair, numbered from 0 in the order of their first pairs."""
-    parent = list(range(len(pairs)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], int] = {}
-    for i, pair in enumerate(pairs):
-        for key in (("picture", picture_key(pair)), ("passage", passage_key(pair))):
-            parent[root(i)] = root(first.setdefault(key, i))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(pairs))]
+    return tied([(("picture", picture_key(pair)), ("passage", passage_key(pair))) for pair in pairs])
 
 
 class _Spread:
@@ -294,6 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         pairs, bad = read_pairs(options.file)
+        found = recognise(pairs)
+        pairs = found.pairs
         numbers = (cut_folds if options.cut else folds)(pairs, options.folds, options.seed)
         table = counts(pairs, numbers)
         result = {
@@ -304,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "cut": options.cut,
             "folds": {p.id: n for p, n in zip(pairs, numbers)},
             "counts": table,
-            "notices": notices(pairs, numbers, options.folds),
+            "notices": notices(pairs, numbers, options.folds) + found.notices,
             "bad": [str(b) for b in bad],
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,14 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from musti_model.errors import InputError, WeightsError
 
@@ -21,6 +23,7 @@ from .learners import Learner, PairBatches, build, labels_of, loss_step, pair_lo
 from .loop import CollapseError, patiently, train
 from .memory import keep_freed_memory
 from .metrics import best_threshold, collapsed, scores, sigmoid
+from .pictures import recognise
 from .split import leave_language_out, split, split_fingerprint
 from .systems import System, load_system, system_names
 
@@ -66,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     # Without being told, accelerate takes several processes without a GPU for one.
     accelerator = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
     lead = accelerator.is_main_process
-    pairs = usable(*read_pairs(options.pairs), lead)
+    pairs = from_lead(lambda: usable(*read_pairs(options.pairs)), accelerator)
     parts, split_print = divide(pairs, vars(options))
     system = load_system(options.system, options.size, changes_of(options.set))
     settings = system.settings(len(parts["train"]), options.seed)
@@ -93,6 +96,22 @@ def run(options: argparse.Namespace) -> None:
     accelerator.end_training()
 
 
+def from_lead(make: Callable[[], Any], accelerator: Accelerator) -> Any:
+    """What the leading process makes, for all processes: two that look at the same files may not find the same. Raises what ``make`` raises; the
+    other processes then end without a word."""
+    box: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            box = [make()]
+        except Exception:
+            broadcast_object_list([SystemExit(2)])
+            raise
+    broadcast_object_list(box)
+    if isinstance(box[0], SystemExit):
+        raise box[0]
+    return box[0]
+
+
 def saved_since(weights: Path, best: Path) -> bool:
     """Whether the weights were saved after the best epoch."""
     file = weights / "model.safetensors"
@@ -100,12 +119,18 @@ def saved_since(weights: Path, best: Path) -> bool:
 
 
 def usable(pairs: list[MustiPair], bad: list, loud: bool = True) -> list[MustiPair]:
-    """Pairs that have a label and a picture on this machine; says how many have not. Raises InputError when none has."""
-    kept = [p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record]
-    if loud and (bad or len(kept) < len(pairs)):
-        print(f"{len(bad)} records are damaged and {len(pairs) - len(kept)} pairs have no label or no picture; they are left out.", flush=True)
+    """Pairs that have a label and a picture on this machine that opens, each with ``picture`` set; says what was left out, and which pictures are
+    copies. Raises InputError when no pair is left."""
+    found = recognise([p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record], quiet=not loud)
+    kept = [p for p in found.pairs if p.image not in found.unusable]
+    if loud:
+        if bad or len(found.pairs) < len(pairs):
+            print(f"{len(bad)} records are damaged and {len(pairs) - len(found.pairs)} pairs have no label or no picture; they are left out.")
+        for sentence in found.notices:
+            print(sentence, flush=True)
     if not kept:
-        raise InputError("No pair has a label and a picture on this machine; run training.prepare first.")
+        first = f" that opens, such as {found.reasons(1)}" if found.unusable else ""
+        raise InputError(f"No pair has a label and a picture on this machine{first}; run training.prepare first.")
     return kept
 
 

@@ -3,9 +3,9 @@
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..attention import attention_gradients
+from ..attention import attention_gradients, has_class_token
 from ..question import Question
 from .contract import Method, by_branch
 
@@ -44,7 +44,7 @@ def of_regions(question: Question) -> dict[str, Tensor]:
             if image.grid is None or branch.is_swin:
                 continue
             if branch.is_vit:
-                values = _places(_row(vits[name](total), 0), branch.backbone.num_prefix_tokens)
+                values = _places(_row(vits[name](total), 0), branch.backbone)
             else:
                 (gradient,) = torch.autograd.grad(total, image.feature_map, retain_graph=True)
                 values = (gradient * image.feature_map)[0].sum(0).flatten()
@@ -52,9 +52,13 @@ def of_regions(question: Question) -> dict[str, Tensor]:
     return result
 
 
-def _places(pairs: list[tuple[Tensor, Tensor]], prefix: int) -> Tensor:
+def _places(pairs: list[tuple[Tensor, Tensor]], vit: nn.Module) -> Tensor:
     start = torch.zeros(pairs[0][0].shape[-1], device=pairs[0][0].device)
-    start[: 1 if prefix else None] = 1.0 if prefix else 1 / len(start)  # without a class token the whole is the mean of the places
+    prefix = vit.num_prefix_tokens
+    if has_class_token(vit):
+        start[0] = 1.0
+    else:  # the whole is the mean of the places
+        start[prefix:] = 1 / (len(start) - prefix)
     return relevance(pairs, start)[prefix:]
 
 

@@ -119,7 +119,7 @@ class Lexicon:
 
     def _fill(self, language: str, names: dict[str, list[Name]]) -> None:
         self.language, self.names = language, names
-        self._determiners = set(DETERMINERS[language].split())
+        self._determiners = set(DETERMINERS.get(language, "").split())  # of our own tables' languages, which alone mark ambiguous names
         self._drawn: dict[tuple[str, ...], tuple[list[Name], list[float]]] = {}
         self._forms: dict[str, tuple[Name, str]] = {}
         for names in self.names.values():
