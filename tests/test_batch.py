@@ -176,7 +176,8 @@ def start(page, archive: Path, folder: Path, records: list) -> None:
     page.get_by_role("tab", name="Batch").click()
     page.locator("#batch-file input[type=file]").set_input_files(str(folder / "pairs.json"))
     page.locator("#batch-zip input[type=file]").set_input_files(str(archive))
-    page.locator("#batch-zip").get_by_text("pictures").first.wait_for()
+    for box in ("#batch-file", "#batch-zip"):
+        page.locator(f"{box} .file-preview").wait_for()  # uploaded, and not only chosen
     page.locator("#batch-run").click()
 
 
