@@ -173,8 +173,10 @@ class Explanation:
 
     def fit(self, side: int) -> "Explanation":
         """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was uploaded."""
-        shrink = min(1.0, side / max(self.image.size))
-        image = self.image.resize([max(1, round(n * shrink)) for n in self.image.size]) if shrink < 1 else self.image.copy()
+        shrink = side / max(self.image.size)
+        if shrink >= 1:
+            return self
+        image = self.image.resize([max(1, round(n * shrink)) for n in self.image.size])
         evidence = self.evidence and self.evidence.fit(image.size)
         return replace(self, image=image, maps=Maps(self.maps.grids, *image.size), evidence=evidence)
 

@@ -16,7 +16,7 @@ from .calls import Calls
 from .inputs import SafeFile
 from .language import later, refusal, say, sentence
 from .records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
-from .visit import MOST_MEGABYTES, PRIVATE, SILENT
+from .visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8
 SHOWN = 80  # characters of a text, an id or the name of a language
@@ -65,19 +65,25 @@ class BatchTab:
         self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
         self.told = gr.HTML(elem_id="batch-told")
         self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
+        self.kept = gr.State(None, time_to_live=LIFETIME)  # the files that what is shown is about
         self._wire()
 
     def _wire(self) -> None:
-        given, shown = [self.source, self.pictures], [self.told, self.results]
+        given, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
         # A place of its own in the queue: others are answered between the parts of a batch.
         asked = self.button.click(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
         asked.failure(self.blank, None, shown, **SILENT)
-        changed = gr.on([c.change for c in given], self.blank, None, shown, cancels=[asked], **SILENT)
-        changed.then(self.blank, None, shown, **SILENT)  # what was on its way has arrived
+        forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *given], "outputs": shown, **SILENT}
+        changed = gr.on([c.change for c in given], cancels=[asked], **forgetful)
+        changed.then(**forgetful)  # what was on its way has arrived
 
     def blank(self) -> tuple:
-        """No results: those of other files must not stand beside these."""
-        return "", gr.update(value=None, visible="hidden")
+        """No results."""
+        return "", gr.update(value=None, visible="hidden"), None
+
+    def forget(self, kept: tuple | None, file: str | None, archive: str | None) -> tuple:
+        """Results of other files must not stand beside these; a message about the files at hand, which comes late, takes nothing away."""
+        return (gr.skip(),) * 3 if kept == (file, archive) else self.blank()
 
     def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
         """The counts so far, again and again, then the results."""
@@ -93,9 +99,9 @@ class BatchTab:
         for start in range(0, len(items), SIZE):
             rows += self._answered(items[start : start + SIZE], pictures)
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
-            yield summary_html(rows, finished=False), gr.skip()
+            yield summary_html(rows, finished=False), gr.skip(), (file, archive)
         files = sentence(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
-        yield summary_html(rows, finished=True), gr.update(value=files, visible=True)
+        yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
 
     def _answered(self, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
         """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other parts go on."""

@@ -131,7 +131,7 @@ def test_a_part_that_cannot_be_answered_loses_no_other(pipe, archive, tmp_path):
     with gr.Blocks():
         tab = BatchTab(replace(real, answer_many=answer_many))
     (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps({"id": n, "image": "a/flower.jpg", "text": "A rose."}) for n in range(3 * SIZE)))
-    told = [html for html, _ in tab.answer_all(str(tmp_path / "pairs.jsonl"), str(archive), lambda *_, **__: None)][-1]
+    told = [html for html, *_ in tab.answer_all(str(tmp_path / "pairs.jsonl"), str(archive), lambda *_, **__: None)][-1]
     assert "32 answered, 16 not, of 48 records" in told and "No GPU is free {now}." in told and asked == [SIZE] * 3
 
 
@@ -162,13 +162,22 @@ def test_a_full_disk_is_a_sentence(tmp_path):
         write_results([], [], full)
 
 
+def test_a_late_message_takes_no_results_away(pipe):
+    with gr.Blocks():
+        tab = BatchTab(calls_of(pipe, lambda function: function))
+    told = [{"__type__": "update"}] * 3
+    assert list(tab.forget(("a.json", "p.zip"), "a.json", "p.zip")) == told
+    assert [tab.forget(kept, "a.json", "q.zip")[0] for kept in (None, ("a.json", "p.zip"))] == ["", ""]
+
+
 def start(page, archive: Path, folder: Path, records: list) -> None:
     """A batch on the page."""
     (folder / "pairs.json").write_text(json.dumps({"pairs": records}))
     page.get_by_role("tab", name="Batch").click()
     page.locator("#batch-file input[type=file]").set_input_files(str(folder / "pairs.json"))
     page.locator("#batch-zip input[type=file]").set_input_files(str(archive))
-    page.locator("#batch-zip").get_by_text("pictures").first.wait_for()
+    for box in ("#batch-file", "#batch-zip"):
+        page.locator(f"{box} .file-preview").wait_for()  # uploaded, and not only chosen
     page.locator("#batch-run").click()
 
 
@@ -181,7 +190,7 @@ def test_on_the_page(page, archive, tmp_path):
     with page.expect_download() as download:
         links.first.click()
     download.value.save_as(tmp_path / "back.csv")
-    assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith("id,image,text,language,answer")
+    assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith('"id","image","text","language","answer"')
 
 
 def test_others_are_answered_between_the_parts_of_a_batch(browser, url, page, archive, flower, tmp_path, slowly):

@@ -1,6 +1,7 @@
 """Fetching pictures from a loopback server that does what hosts do, and worse."""
 
 import _thread
+import asyncio
 import errno
 import gzip
 import io
@@ -573,3 +574,12 @@ def test_formats_that_are_programs_are_no_pictures(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(InputError, match="no picture"):
         picture_extension(tmp_path / "a.jpg")
+
+
+def test_pictures_come_inside_a_running_loop_too(host, tmp_path):
+    """A notebook has one."""
+
+    async def cell():
+        return one(host, tmp_path, "/ok/a.jpg")
+
+    assert asyncio.run(cell()) == f"images/{local_stem(host.url + '/ok/a.jpg')}.jpg"

@@ -10,7 +10,8 @@ import ssl
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpx
@@ -31,6 +32,7 @@ from musti_model.processing import MAX_BYTES, open_image
 from .data import bare_address
 from .unpacking import BadPacking, TooLarge, Unpacker
 
+Result = TypeVar("Result")
 PROJECT = "olfactory image-text matching (MUSTI research)"
 MAX_REDIRECTS = 5
 FOUND = (200, 203)  # 203: by way of a proxy that changed something
@@ -280,7 +282,17 @@ def _as_called(response: httpx.Response) -> str:
 
 def fetch(url: str, folder: Path, settings: FetchSettings, seconds: float) -> str:
     """``bring`` for whoever does not wait for anything else."""
-    return asyncio.run(bring(url, folder, settings, seconds, httpx.Cookies()))
+    return _finished(bring(url, folder, settings, seconds, httpx.Cookies()))
+
+
+def _finished(work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # none: the ordinary case, in which an interrupt cancels the work
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def _network_error(error: Exception, folder: Path) -> Exception:
@@ -402,5 +414,5 @@ def fetch_pictures(urls: Sequence[str], folder: Path, settings: FetchSettings) -
     """
     with tqdm(total=len(urls), desc="fetching", unit="picture", disable=not urls) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .*connect_tcp", RuntimeWarning)  # anyio's, of connections that an interrupt ends at once
-        return asyncio.run(_all(urls, folder, settings, bar))
+        return _finished(_all(urls, folder, settings, bar))
 
