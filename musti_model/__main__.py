@@ -5,7 +5,7 @@ import json
 import sys
 
 from . import InputError, MustiPipeline, WeightsError
-from .explain import SAVED_SIDE
+from .results import SAVED_SIDE
 
 
 def main(arguments: list[str] | None = None) -> int:

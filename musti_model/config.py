@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from .checks import Check, check_values, flag, maybe, number, one_of, one_or_several, several, text, whole
 from .folder import read_json
+from .older import renamed_config
 
 Gate = Literal["scalar", "linear", "word", "none"]
 MeetingKind = Literal["place", "content"]
@@ -219,7 +220,7 @@ class MustiConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MustiConfig":
         """From plain values. Raises ValueError for an unknown key or a value out of range."""
-        return cls(**_only_known(cls, values))
+        return cls(**_only_known(cls, renamed_config(values)))
 
     @classmethod
     def load(cls, folder: str | Path) -> "MustiConfig":

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .older import renamed
 from .storage import restored_header
 
 LARGEST = {"tokenizer.json": 64_000_000, "metrics.json": 200_000}  # bytes; the largest tokenizers in use have 35 MB
@@ -83,7 +84,7 @@ def check_tensors(file: Path, wanted: Mapping[str, Tensor]) -> None:
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}
-            found = restored_header({name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()})
+            found = renamed(restored_header({name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}), ((), "F32"))
     except SafetensorError as error:
         raise ValueError(f"{file.name} is no safetensors file, or it is cut off: {str(error)[:80]}") from error
     kinds = {True: ("F16", "BF16", "F32", "F64"), False: ("I64", "I32", "I16", "I8", "U8", "BOOL")}

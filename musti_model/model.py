@@ -19,6 +19,7 @@ from .config import MustiConfig
 from .folder import check_tensors, file_in
 from .fusion import Met, Opened, Words, make_fusion, place_weights
 from .image_tower import ImageTokens, ImageTower
+from .older import renamed_state
 from .storage import restored
 from .text_tower import TextTower
 
@@ -104,12 +105,13 @@ class MustiModel(
                 with torch.device("meta"):  # shapes alone: an absurd config takes no memory
                     wanted = cls(config).state_dict()
                 check_tensors(file_in(source, "model.safetensors"), wanted)
+            options = {"config": config} | options  # as it was checked, and by the names of today
         return super().from_pretrained(source, strict=strict, **options)
 
     @classmethod
     def _load_as_safetensor(cls, model: "MustiModel", model_file: str, map_location: str, strict: bool) -> "MustiModel":
         """How the mixin reads the file: weights may be stored in fewer bits (``storage``)."""
-        model.load_state_dict(restored(load_file(model_file, device=str(map_location))), strict=strict)
+        model.load_state_dict(renamed_state(restored(load_file(model_file, device=str(map_location)))), strict=strict)
         return model
 
     def _start_gently(self) -> None:

@@ -1,72 +1,62 @@
-"""The small table: its rows are what they say, and differ in what they say."""
+"""The small table: its rows are what they say, start alike, and are compared rightly."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from training.starter import table
-from training.starter.table import BATCH, EPOCHS, ROWS, STEPS, Row, Table, draw, settings_of, system_of, write
+from musti_model.config import preset
+from training.losses import FocalLoss
+from training.starter.table import OURS, ROWS, STEPS, Table, draw, write
+
+
+def made() -> Table:
+    return Table.__new__(Table)
 
 
 def test_every_row_differs_from_ours_in_its_own_way():
-    ours = system_of(ROWS["ours"])
-    for name, row in ROWS.items():
-        system = system_of(row)
-        if row.system == "starter" and name != "ours":
-            changed = [f for f in ("model", "loss") if getattr(system, f) != getattr(ours, f)]
-            assert len(changed) == 1, name
-    assert system_of(ROWS["published ResNet axes"]).model.branches[1].axes == "published"
-    assert system_of(ROWS["no gate"]).model.gate == "none" and system_of(ROWS["padding carried"]).model.padding == "carry"
-    assert system_of(ROWS["alpha .75"]).loss.alpha == 0.75 and system_of(ROWS["MMM2024, published alpha .3"]).loss.normalization == "published"
+    configs = {name: (preset("starter", **model), loss) for name, (model, loss) in ROWS.items()}
+    assert len({repr(c) for c in configs.values()}) == len(ROWS)
+    gates = {(c.gate, c.meeting) for c, _ in configs.values()}
+    assert gates == {("word", "content"), ("word", "place"), ("linear", "content"), ("scalar", "content"), ("scalar", "place"), ("none", "place")}
+    assert configs[OURS][0] == preset("starter") and all(FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | loss)) for _, loss in configs.values())
 
 
-def test_the_budget_is_the_same_for_all():
-    for row in ROWS.values():
-        settings = settings_of(row, system_of(row), 3)
-        assert (settings.epochs, settings.steps_per_epoch, settings.seed) == (EPOCHS, STEPS, 3) and BATCH == 16
-    own = settings_of(Row("mmm2024-a30", own_rates=True), system_of(ROWS["MMM2024, published alpha .3"]), 0)
-    assert (own.lr, own.optimizer, own.decay, own.clip) == (1e-3, "adam", "constant", 0)
+def test_the_budget_is_the_same_for_all_and_the_backbones_rest():
+    settings = made().settings(3)
+    assert (settings.epochs, settings.steps_per_epoch, settings.seed) == (1, STEPS, 3)
+    assert settings.lr_of["branches.vit.backbone"] == settings.lr_of["branches.cnn.backbone"] == 0
 
 
-def test_differences_and_summary_by_hand(tmp_path, monkeypatch):
+def test_a_run_is_known_by_all_that_it_is_made_of():
+    table = made()
+    table.shop, table.start = SimpleNamespace(record={"data": "x"}, objects=("a",)), {"prototypes": torch.zeros(2, 4)}
+    kinds = {table.kind(name, seed) for name in ROWS for seed in range(2)}
+    assert len(kinds) == 2 * len(ROWS)
+    table.done = [{"row": OURS, "seed": 1, "kind": table.kind(OURS, 1)}]
+    assert table.kept(OURS, 1) and not table.kept(OURS, 0)
+    table.start = {"prototypes": torch.ones(2, 4)}
+    assert not table.kept(OURS, 1)  # other weights to start from
+
+
+def test_differences_and_summary_by_hand(tmp_path):
     """A row whose answers are all right is better than one whose answers are all wrong, by exactly 1."""
     labels = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 1])
-    made = Table.__new__(Table)
-    made.labels = lambda split: labels
-    made.shop = type("Shop", (), {"pairs": {"test": [type("Pair", (), {"passage": i // 3})() for i in range(30)]}})
+    table = made()
+    table.labels = lambda split: labels
+    table.shop = SimpleNamespace(pairs={"test": [SimpleNamespace(passage=i // 3) for i in range(30)]})
     right, wrong = (np.packbits(a).tobytes().hex() for a in (labels, 1 - labels))
-    assert made.difference([{"answers": right}], [{"answers": wrong}]) == [pytest.approx(1.0)] * 2
-    row = {"f1_macro": 1.0, "f1_at_half": 1.0, "auc": 1.0, "collapsed": False, "stopped": ""}
-    results = [{**row, "row": "no gate", "seed": 0, "answers": right}, {**row, "row": "ours", "seed": 0, "f1_macro": 0.0, "answers": wrong}]
-    write(made, results, tmp_path)
+    assert table.difference([{"answers": right}], [{"answers": wrong}]) == [pytest.approx(1.0)] * 2
+    row = {"f1_macro": 1.0, "auc": 1.0, "collapsed": False, "stopped": ""}
+    results = [
+        {**row, "row": "no gate", "seed": 0, "answers": right, "lost": {}, "widest": None},
+        {**row, "row": OURS, "seed": 0, "f1_macro": 0.0, "answers": wrong, "lost": {"shut": 0.25, "open": -0.5}, "widest": 0.75},
+    ]
+    write(table, results, tmp_path)
     text = (tmp_path / "table.md").read_text()
-    assert "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 | 1.000 | +1.000 to +1.000 |" in text and text.count("\n") == 4
+    assert "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 |  |  |  | +1.000 to +1.000 |" in text and text.count("\n") == 4
+    assert f"| {OURS} | 1 | 0.000 | 0.000 to 0.000 | 1.000 | +0.250 | -0.500 | 75% |  |" in text
     assert json.loads((tmp_path / "table.json").read_text()) == results and (tmp_path / "table.png").stat().st_size > 3000
     draw([("a", [0.1, 0.2])], tmp_path / "again.png")
-    assert table.TEXT_LENGTH <= 256
-
-
-def test_backbones_that_learn_too_see_the_pictures_and_get_gradients():
-    from types import SimpleNamespace
-
-    from training.starter.match import PixelObjective
-
-    from tests.conftest import tiny_model
-    from training.losses import FocalLoss
-
-    pixels = np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), dtype=np.uint8)
-    model = tiny_model().train()
-    objective = PixelObjective(SimpleNamespace(pixels=pixels), FocalLoss(), naming=0.0)
-    encoded = objective.encoded(model, SimpleNamespace(pictures=torch.tensor([4, 1])))
-    again = objective.encoded(model, SimpleNamespace(pictures=torch.tensor([4, 1])))
-    assert encoded["vit"].tokens.shape == (2, 17, 32) and torch.equal(encoded["vit"].tokens, again["vit"].tokens)
-    encoded["vit"].tokens.sum().backward()
-    assert model.branches["vit"].backbone.patch_embed.proj.weight.grad.abs().max() > 0
-
-
-def test_only_the_last_row_trains_the_backbones():
-    names = [n for n, r in ROWS.items() if r.backbones]
-    assert names == ["published optimiser, 1e-3 on everything"]
-    assert settings_of(ROWS[names[0]], system_of(ROWS[names[0]]), 0).lr_of == {}

@@ -18,8 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from musti_model.errors import InputError
 from musti_model.model import MustiModel
+from musti_model.older import renamed_state
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.storage import restored
 from musti_model.text_tower import ARCHITECTURES
 from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
@@ -250,7 +252,7 @@ def _pretrained(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
 def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase, str]:
     """Takes every tensor of the same name and shape; says how many."""
     weights = find_weights(STARTER if start == "starter" else start)
-    given, own = load_file(weights.folder / "model.safetensors"), model.state_dict()
+    given, own = renamed_state(restored(load_file(weights.folder / "model.safetensors"))), model.state_dict()
     taken = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(taken, strict=False)
     new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})

@@ -19,9 +19,11 @@ from musti_model.processing import MustiProcessor
 from musti_model.storage import compressed, restored
 
 from ..metrics import best_threshold, expected_calibration_error, fit_temperature, scores, sigmoid
+from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
 from .measures import gate_in_quarter, grids, nothing_said_yes, right_and_wrong
 from .pairs import Pair
+from .pictures import STORED_SIZE
 from .reading import reading_scores
 from .scoring import MODES, encode_pictures, pair_scores, score_pairs
 from .stages import PAGES, Workshop, picture_top1
@@ -63,6 +65,7 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
     """Threshold and temperature from the dev pairs (set in the model's config); scores on dev and test, by language and source; what the gate is
     held to."""
     metrics: dict[str, Any] = {}
+    sides = {}
     for split in ("dev", "test"):
         pictures, passages, pairs = shop.pictures[split], shop.passages[split], shop.pairs[split]
         encoded = encode_pictures(model, pictures.pixels)
@@ -78,12 +81,15 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
         row["sources"] = by_source(labels, probabilities, threshold, pairs)
         if model.fusion.gated:
             row["gate_auc"] = right_and_wrong(model, shop.tokenizer, encoded, pictures, passages, pairs)
-            if model.config.meeting == "content":
-                row["gate_in_quarter"] = gate_in_quarter(model, shop.tokenizer, passages, grids(pictures, passages, 300))
-        pages = torch.from_numpy(text_pages([p.text for p in passages], PAGES, 168, seed=11))
+            made = grids(pictures, passages, 300) if model.config.meeting == "content" else []
+            if made:
+                row["gate_in_quarter"] = gate_in_quarter(model, shop.tokenizer, passages, made)
+        pages = torch.from_numpy(text_pages([p.text for p in passages], PAGES, STORED_SIZE, seed=11))
         row["nothing_yes"] = nothing_said_yes(model, shop.tokenizer, passages, pages, 600)
         row["picture_top1"] = picture_top1(model, pictures)
         metrics[split] = row
+        sides[split] = Sided(pairs, passages, naming_probabilities(model, encoded))
+    metrics["baselines"] = baselines(shop.objects, sides["dev"], sides["test"])
     metrics |= unseen(model, shop, encoded)
     metrics["reading"] = reading_scores(model, shop.tokenizer, shop.passages["test"])
     return metrics

@@ -15,7 +15,7 @@ from ..metrics import sigmoid
 from .augment import box_places, nothing
 from .pairs import Pair
 from .passages import Passage
-from .pictures import Pictures
+from .pictures import STORED_SIZE, Pictures
 from .scoring import encode_pictures, score_pairs, word_openings
 
 QUARTERS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]])
@@ -45,12 +45,15 @@ def right_and_wrong(
 
 
 def grids(pictures: Pictures, passages: Sequence[Passage], count: int, seed: int = 0) -> list[tuple[np.ndarray, int, int]]:
-    """Four held-out pictures in one, of which the passage names one: (uint8 [S, S, 3], row of passages, quarter 0..3)."""
+    """Up to ``count`` times four held-out pictures in one, of which the passage names one: (uint8 [S, S, 3], row of passages, quarter 0..3). Fewer, or none,
+    where there are too few objects."""
     rng, result = np.random.default_rng(seed), []
     by_object = {o: np.flatnonzero(pictures.labels == k) for k, o in enumerate(pictures.objects)}
     naming = [i for i, p in enumerate(passages) if p.named]
     half = pictures.pixels.shape[1] // 2
-    while len(result) < count:
+    for _ in range(20 * count if naming else 0):
+        if len(result) == count:
+            break
         at = naming[int(rng.integers(len(naming)))]
         named = sorted(o for o in passages[at].named if len(by_object[o]))
         others = [o for o in pictures.objects if o not in passages[at].touched and len(by_object[o])]
@@ -92,7 +95,7 @@ def _share(places: Tensor, grid: tuple[int, int], quarter: int) -> float:
 def nothing_said_yes(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[Passage], pages: Tensor, count: int, seed: int = 0) -> float:
     """Share of pictures of nothing (blank, noise, patterns, pages of text) answered YES with held-out passages that name something."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = (nothing(count, 168, generator, pages) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = (nothing(count, STORED_SIZE, generator, pages) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     rng = np.random.default_rng(seed)
     naming = [i for i, p in enumerate(passages) if p.named]
     pairs = [Pair(i, int(rng.choice(naming)), 0, "") for i in range(count)]

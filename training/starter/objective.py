@@ -44,11 +44,14 @@ class Objective:
         return loss, dict(zip(parts, values, strict=True))
 
     def encoded(self, model: MustiModel, shown: Shown) -> dict[str, ImageTokens]:
-        """Image tokens of the batch's pictures, by the branches' own means and deviations."""
+        """Image tokens of the batch's pictures, by the branches' own sizes, means and deviations."""
         result = {}
         for name, branch in model.branches.items():
             mean, std = (torch.tensor(v, device=shown.pixels.device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
-            result[name] = model.encode_image(name, ((shown.pixels - mean) / std).contiguous(memory_format=torch.channels_last))
+            side, pixels = branch.config.image_size, shown.pixels
+            if side != pixels.shape[-1]:
+                pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+            result[name] = model.encode_image(name, ((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
         return result
 
     def _words(self, model: MustiModel, words: Words, texts: Texts) -> Tensor:
