@@ -65,6 +65,7 @@ def test_occlusion_of_a_long_passage(tokenizer, picture, gate, monkeypatch):
     count = len(question.pieces)
     assert 25 < count < occlusion.SINGLY
     full = stacked(OCCLUSION.run(question))
+    monkeypatch.setattr(perturb, "SPARING", 0)
     for name, value in (("SINGLY", 10), ("CHOSEN", 8), ("TOGETHER", 3)):
         monkeypatch.setattr(occlusion, name, value)
     seen = {}
@@ -114,6 +115,16 @@ def test_an_estimate_is_exact_where_hiding_shuts_the_gate(word_pipe, picture, mo
     monkeypatch.setattr(model.fusion, "meet", lambda *given: dataclasses.replace(meet(*given), opening=torch.zeros_like(meet(*given).opening)))
     expected = model.match_words(question.encoded, question.read).votes
     assert torch.allclose(hiding.estimated(question, torch.ones(1, 8, 8, dtype=torch.bool)), expected, atol=2e-4) and not torch.allclose(expected, shut, atol=1e-3)
+
+
+def test_only_a_model_of_some_size_is_spared(word_pipe, picture, monkeypatch):
+    """As many maskings as there are, or few; a short passage is read again for each of them all the same."""
+    question, asked = word_pipe.ask(picture, PASSAGE), []
+    monkeypatch.setattr(hiding, "votes_of_pictures", lambda q, kept: asked.append(len(kept)) or torch.zeros(len(kept), 2))
+    hiding.run(question)
+    monkeypatch.setattr(perturb, "SPARING", 0)
+    hiding.run(question)
+    assert asked == [hiding.MASKINGS, hiding.FEW] and hiding.FEW < hiding.MASKINGS
 
 
 def test_words_in_groups(monkeypatch):

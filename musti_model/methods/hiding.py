@@ -9,10 +9,10 @@ from ..image_tower import ImageTokens
 from ..question import Question
 from .contract import Method
 from .gate_effect import follow
-from .perturb import CELLS, CHUNK, blanked, votes_of_pictures
+from .perturb import CELLS, CHUNK, blanked, sparing, votes_of_pictures
 
-MASKINGS = 32
-LONG = 20  # words from which a passage is not read again for every masking, but its answer estimated
+MASKINGS, FEW = 192, 32  # FEW where alterations are to be ``sparing``
+LONG = 20  # words from which a passage is then not read again for every masking, but its answer estimated
 CHECKED = 4  # maskings that are answered in full all the same, to fit the estimate
 RIDGE, SMOOTH = 5.0, 15.0  # of the linear model of votes, chosen by deletion and grid pointing on test pairs of the starter
 
@@ -21,12 +21,12 @@ def run(question: Question, maskings: int | None = None, seed: int = 0) -> dict[
     """What showing a cell adds to the vote, by a linear model fitted to the votes for a picture of which random cells are hidden (LIME, Ribeiro et al. 2016,
     eq. 1, with every masking of the same weight and cells in place of segments). Half of the maskings are the other half's complements. Few maskings
     leave many linear models that fit; of these the one whose cells are small and like their neighbours is taken (``RIDGE``, ``SMOOTH``).
-    maskings: MASKINGS where it is None. Of a long passage the votes are ``estimated``. -> {branch: [CELLS, CELLS]}, logit units; the maps of the branches add up to that of their sum.
+    maskings: MASKINGS, or where the model is large FEW, where it is None; of a long passage the votes are then ``estimated``. -> {branch: [CELLS, CELLS]}, logit units; the maps of the branches add up to that of their sum.
     """
-    rng, count = np.random.default_rng(seed), CELLS * CELLS
-    half = [rng.permutation(count) < rng.integers(1, count) for _ in range((maskings or MASKINGS) // 2)]
+    rng, count, few = np.random.default_rng(seed), CELLS * CELLS, sparing(question)
+    half = [rng.permutation(count) < rng.integers(1, count) for _ in range((maskings or (FEW if few else MASKINGS)) // 2)]
     kept = torch.from_numpy(np.stack([mask for shown in half for mask in (shown, ~shown)]))
-    ask = votes_of_pictures if len(question.pieces) <= LONG else estimated
+    ask = estimated if few and len(question.pieces) > LONG else votes_of_pictures
     votes = ask(question, kept.view(-1, CELLS, CELLS)).double().cpu()
     cells = kept.double() - 0.5
     votes = votes - votes.mean(0)  # the constant; every cell is shown in half of the maskings

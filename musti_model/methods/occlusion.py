@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..question import Question
 from .contract import Method, by_branch
-from .perturb import votes_of_texts
+from .perturb import sparing, votes_of_texts
 
 SINGLY = 40  # words up to which each is struck out by itself
 CHOSEN = 12  # of a longer passage, those that are struck out one by one
@@ -16,13 +16,13 @@ def run(question: Question) -> dict[str, Tensor]:
     """The mean of what a word's absence takes from the vote and what its presence adds to a passage without words. The second half keeps a name that
     stands twice from hiding itself. -> {branch: [words]}, logit units.
 
-    Of a passage with more than SINGLY words, the CHOSEN that count most (``by_weight``) are struck out one by one, the others TOGETHER, those of like weight;
+    Where alterations are to be ``sparing``, of a passage with more than SINGLY words the CHOSEN that count most (``by_weight``) are struck out one by one, the others TOGETHER, those of like weight;
     what their absence takes is measured, but not whose it is, and shared out evenly among them. What each adds alone is always measured.
     """
     everything, rest, count = list(range(question.length)), question.rest, len(question.pieces)
     alone = votes_of_texts(question, [rest, *(sorted({*rest, *pieces}) for pieces in question.pieces)])
     present = alone[1:] - alone[:1]
-    groups = [[w] for w in range(count)] if count <= SINGLY else groups_of(by_weight(question, present))
+    groups = groups_of(by_weight(question, present)) if count > SINGLY and sparing(question) else [[w] for w in range(count)]
     struck = [{p for w in group for p in question.pieces[w]} for group in groups]
     votes = votes_of_texts(question, [everything, *([p for p in everything if p not in gone] for gone in struck)])
     absent = torch.zeros_like(present)

@@ -9,7 +9,13 @@ from ..fusion import Words
 from ..question import Question
 
 CHUNK = 32  # altered inputs run at once
+SPARING = 15_000_000  # parameters from which a CPU has no time for every alteration: fewer are made, and some answers estimated
 CELLS = 8  # rows and columns of the picture that are blanked out
+
+
+def sparing(question: Question) -> bool:
+    """Whether alterations are to be few: a model of some size on a CPU."""
+    return question.mask.device.type == "cpu" and sum(p.numel() for p in question.model.parameters()) > SPARING
 
 
 def cut(question: Question, kept: list[list[int]]) -> Words:
