@@ -10,7 +10,7 @@ import ssl
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -286,13 +286,25 @@ def fetch(url: str, folder: Path, settings: FetchSettings, seconds: float) -> st
 
 
 def _finished(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's."""
+    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's. An interrupt cancels the work."""
     try:
         asyncio.get_running_loop()
-    except RuntimeError:  # none: the ordinary case, in which an interrupt cancels the work
+    except RuntimeError:
         return asyncio.run(work)
+    cancel: list[Callable[[], object]] = []
+
+    async def held() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        try:
+            return pool.submit(asyncio.run, held()).result()
+        except KeyboardInterrupt:
+            for stop in cancel:
+                stop()
+            raise
 
 
 def _network_error(error: Exception, folder: Path) -> Exception:
