@@ -11,8 +11,8 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -300,10 +300,14 @@ def _finished(work: Coroutine[Any, Any, Result]) -> Result:
 
     with ThreadPoolExecutor(1) as pool:
         try:
-            return pool.submit(asyncio.run, held()).result()
+            done = pool.submit(asyncio.run, held())
+            while not wait([done], timeout=0.1).done:  # in between, an interrupt is noticed
+                pass
+            return done.result()
         except KeyboardInterrupt:
-            for stop in cancel:
-                stop()
+            with suppress(RuntimeError):  # it was done just then
+                for stop in cancel:
+                    stop()
             raise
 
 
