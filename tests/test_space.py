@@ -88,6 +88,8 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_p
     """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text, results are pickled."""
     import gradio as gr
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # a page that begins again takes another folder; the one that runs keeps its own
+
     def lend(duration):
         def mark(function):
             def borrowed(*arguments):

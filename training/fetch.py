@@ -10,9 +10,9 @@ import ssl
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -286,13 +286,29 @@ def fetch(url: str, folder: Path, settings: FetchSettings, seconds: float) -> st
 
 
 def _finished(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's."""
+    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's. An interrupt cancels the work."""
     try:
         asyncio.get_running_loop()
-    except RuntimeError:  # none: the ordinary case, in which an interrupt cancels the work
+    except RuntimeError:
         return asyncio.run(work)
+    cancel: list[Callable[[], object]] = []
+
+    async def held() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        try:
+            done = pool.submit(asyncio.run, held())
+            while not wait([done], timeout=0.1).done:  # in between, an interrupt is noticed
+                pass
+            return done.result()
+        except KeyboardInterrupt:
+            with suppress(RuntimeError):  # it was done just then
+                for stop in cancel:
+                    stop()
+            raise
 
 
 def _network_error(error: Exception, folder: Path) -> Exception:
