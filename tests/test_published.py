@@ -267,7 +267,7 @@ def test_unused_parts_keep_neutral_values(model, tmp_path, words):
     convert(checkpoint_of(model, "Baseline_ViT_Resnet_hard_voting", words[1]), tmp_path, words)
     ours = MustiPipeline.from_pretrained(tmp_path / "out", device="cpu").model
     assert torch.equal(ours.voting.weight, torch.full((1, 2), 0.5)) and not hasattr(ours.fusion, "scalars")
-    assert (ours.scale.item(), ours.bias.item(), ours.none_logit.item(), ours.nothing_logit.item()) == (10, 0, 8, 8)
+    assert (ours.scale.item(), ours.bias.item(), ours.none_logit.item(), ours.nothing_logit.item()) == (10, 0, 5, 5)
     assert torch.equal(ours.fusion.norm.weight, model.layernorm_768.weight)  # the ResNet's projection uses it
 
 

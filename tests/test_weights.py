@@ -112,7 +112,7 @@ def linked(file, target):
 
 
 def claiming(shape, dtype="F32"):
-    header = json.dumps({"gate.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, 4 * shape[0]]}}).encode()
+    header = json.dumps({"fusion.scalars.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, 4 * shape[0]]}}).encode()
     return struct.pack("<Q", len(header)) + header + b"\0" * 100
 
 
@@ -192,7 +192,7 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "a wide text": (text(hidden_size=100_000), "hidden_size of text"),
     "a rather wide text": (text(hidden_size=8192), "of another shape: "),
     "a tall text": (text(num_hidden_layers=10_000), "num_hidden_layers of text"),
-    "a rather tall text": (text(num_hidden_layers=128), "2016 missing: text_encoder.layer.2."),
+    "a rather tall text": (text(num_hidden_layers=128), "2016 missing: text.encoder.layer.2."),
     "a large vocabulary": (text(vocab_size=10**9), "vocab_size of text"),
     "a rather large vocabulary": (text(vocab_size=10**6), "word_embeddings.weight [300, 32] for [1000000, 32]"),
     "a wide ViT": (args(embed_dim=100_000), "embed_dim of backbone_args"),
@@ -212,11 +212,11 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "tensors from elsewhere": (linked(TENSORS, __file__), "leads out of the folder"),
     "a config from elsewhere": (linked("config.json", __file__), "leads out of the folder"),
     "a tokenizer from elsewhere": (linked("tokenizer.json", __file__), "leads out of the folder"),
-    "a tensor too few": (tensors(lambda v: {k: x for k, x in v.items() if k != "gate.weight"}), "1 missing: gate.weight"),
+    "a tensor too few": (tensors(lambda v: {k: x for k, x in v.items() if k != "fusion.scalars.weight"}), "1 missing: fusion.scalars.weight"),
     "a tensor too many": (tensors(lambda v: v.update({"evil\x1b[2J": torch.zeros(1)})), "1 unexpected: evil [2J"),
     "a tensor of another shape": (tensors(lambda v: v.update(scale=torch.zeros(1))), "1 of another shape: scale [1] for []"),
-    "whole numbers": (tensors(lambda v: v.update({"gate.weight": v["gate.weight"].int()})), "of another kind: gate.weight I32"),
-    "a quarter of a number": (tensors(lambda v: v.update({"gate.weight": v["gate.weight"].to(torch.float8_e4m3fn)})), "of another kind: gate.weight F8"),
+    "whole numbers": (tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].int()})), "of another kind: fusion.scalars.weight I32"),
+    "a quarter of a number": (tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].to(torch.float8_e4m3fn)})), "of another kind: fusion.scalars.weight F8"),
     "a weight that is no number": (tensors(lambda v: v.update(none_logit=torch.tensor(float("inf")))), "not finite: none_logit"),
     "statistics that cannot be": (tensors(lambda v: v.update({k: -x for k, x in v.items() if "running_var" in k})), "no number for a first pair"),
 }  # fmt: skip
