@@ -264,12 +264,27 @@ _STARTER_CNN = ImageBranchConfig(
     "cnn", "tf_efficientnet_lite0", {"output_stride": 16}, image_size=168, mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502)
 )
 
+# Small enough to be trained on two CPU cores; the embedded weights are of this size.
+_COMPACT_VIT = ImageBranchConfig(
+    "vit", "vit_base_patch16_224", {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 6, "num_heads": 4}, image_size=96, project=True
+)
+_COMPACT_RESNET = ImageBranchConfig("resnet", "resnet18", {"channels": [32, 64, 128, 192], "output_stride": 16}, image_size=96)
+_COMPACT_TEXT = {
+    "vocab_size": 8000,
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "max_position_embeddings": 256,
+    "attention_probs_dropout_prob": 0.0,
+}
+
 
 def preset(name: str, **changes: Any) -> MustiConfig:
     """A named configuration, with changes.
 
     Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with a gate for each word), "published" (ViT-B/16 + ResNet-50, as the authors' code),
-    "published-all" (+ Swin-T), "starter" (compact, embedded in this repository).
+    "published-all" (+ Swin-T), "compact" (the size of the weights embedded in this repository), "starter" (pretrained towers that travel well, with a gate for each word).
 
     Raises: ValueError for an unknown name or change.
     """
@@ -278,6 +293,7 @@ def preset(name: str, **changes: Any) -> MustiConfig:
         "musti-word": {"branches": (_VIT, _RESNET34), "text": BERT_MULTILINGUAL, "gate": "word", "meeting": "content"},
         "published": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET), **_PUBLISHED},
         "published-all": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET, _PUBLISHED_SWIN), **_PUBLISHED},
+        "compact": {"branches": (_COMPACT_VIT, _COMPACT_RESNET), "text": _COMPACT_TEXT, "text_length": 256},
         "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content",
                     "naming_scale": 16.0},
     }

@@ -161,7 +161,7 @@ def test_configs_refuse_what_they_do_not_know():
             MustiModel(tiny_config(**changes))
     with pytest.raises(ValueError, match="No preset"):
         preset("huge")
-    for name in ("musti-base", "musti-word", "published", "published-all", "starter"):
+    for name in ("musti-base", "musti-word", "published", "published-all", "compact", "starter"):
         assert MustiConfig.from_dict(preset(name).to_dict()) == preset(name)
 
 

@@ -146,13 +146,13 @@ def _detector(name: str, table: dict[str, Any], size: str) -> DetectorConfig:
     config = DetectorConfig(name=name, **table)
     if size == "base":
         return config
-    small = preset("starter")
+    small = preset("compact")
     return replace(config, text=small.text, text_length=small.text_length)
 
 
 def at_starter_size(config: MustiConfig) -> MustiConfig:
-    """The same architecture with the starter's backbones, text encoder and text grid."""
-    small = preset("starter")
+    """The same architecture with the backbones, text encoder and text grid of the embedded starter."""
+    small = preset("compact")
     vit, resnet = small.branches
     branches = []
     for b in config.branches:
