@@ -20,7 +20,7 @@ LONGEST = 200  # characters of a word that is spelled otherwise for the tokenize
 MARKS = 8  # combining marks in a row that are kept: more than any script stacks on a letter
 
 _LETTER = r"[\p{L}\p{N}\p{M}\p{Co}]"  # with the marks on it; fonts of old prints have letters in the private use area
-_APOSTROPHES, _HYPHENS = "'’‘‛′ʹ`´＇᾽᾿", "-‐‑⸗=¬﹣－"
+_APOSTROPHES, _HYPHENS = "'’‘‛′ʹ`´＇᾽᾿", "-‐‑⸗⹀=¬﹣－"
 _JOIN = rf"[{_APOSTROPHES}\{_HYPHENS}]"
 # A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
 WORD = regex.compile(rf"{_LETTER}++(?:{_JOIN}{_LETTER}++)*+|\S\p{{M}}*+")
@@ -36,7 +36,7 @@ _LINE_END = regex.compile(r"(?:\r?\n|\r)\f|\r\n|[\v\f\r\x85\u2028\u2029]")  # of
 # nothing else (¬, in transcriptions ∣, the soft hyphen) are believed where the line break is lost, too.
 _SOFT_END = regex.compile(r"(?<=[\p{L}\p{M}])-?\xad(?=[^\S\n]*+\n)")
 _BROKEN = regex.compile(
-    rf"(?<=[\p{{L}}\p{{M}}])(?:[\{_HYPHENS}][^\S\n]*+\n[^\S\n]*+|[¬∣\xad]\s*+)(?=\p{{L}})(?![\p{{Lu}}\p{{Lt}}]|(?:und|oder)\b)"
+    rf"(?<=[\p{{L}}\p{{M}}])(?:[\{_HYPHENS}][^\S\n]*+\n[^\S\n]*+|[¬∣\xad]\s*+)(?=\p{{L}})(?![\p{{Lu}}\p{{Lt}}]|(?:und|oder|sowie|bzw|u(?=\.))\b)"
 )
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "ſt", 0xFB06: "st", 0xAD: ""}
 
@@ -153,7 +153,7 @@ def _plain(letter: str) -> str:
 @functools.lru_cache(4096)
 def _plainest(letter: str) -> str:
     """A letter without marks, or what its name says it stands for; itself where there is no plainer form, nothing for one of a private font."""
-    bare = _EUROPEAN_MARK.sub("", unicodedata.normalize("NFKD", letter)) if letter.isalpha() else letter
+    bare = _EUROPEAN_MARK.sub("", unicodedata.normalize("NFKD", letter)) if letter.isalnum() else letter  # also ², of a footnote
     if bare != letter:
         return "".join(map(_plainest, bare)) if len(bare) < PHRASE else letter
     small = letter.lower()

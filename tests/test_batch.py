@@ -181,7 +181,7 @@ def test_on_the_page(page, archive, tmp_path):
     with page.expect_download() as download:
         links.first.click()
     download.value.save_as(tmp_path / "back.csv")
-    assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith("id,image,text,language,answer")
+    assert (tmp_path / "back.csv").read_text(encoding="utf-8-sig").startswith('"id","image","text","language","answer"')
 
 
 def test_others_are_answered_between_the_parts_of_a_batch(browser, url, page, archive, flower, tmp_path, slowly):
