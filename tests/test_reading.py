@@ -79,11 +79,16 @@ def test_a_sign_does_not_hide_the_word_beside_it(processor):
     assert signed.input_ids[0, 1 : len(plain.words[0][0].pieces) + 1].tolist() == plain.input_ids[0, 1:-1].tolist()
 
 
+def test_a_footnote_is_no_part_of_its_word(processor):
+    words = [w.text for w in processor.passages(["Rose¹² candle³, m²."]).words[0]]
+    assert words == ["Rose", "¹", "²", "candle", "³", ",", "m", "²", "."]
+
+
 @pytest.mark.parametrize(
     ("old", "plain"),
     [
         (f"Die ſcho{SMALL_E}ne Ro\u0364ſe", "Die schöne Röse"), ("ro\u0303ſe gu\u0366t roſm\u0303e", "rose gut rosme"), ("rōſe Rōse", "rose Rose"), ("ꝛoſe", "rose"),
-        ("ꞇea", "tea"), ("Ｒｏｓｅ", "Rose"), ("𝔯𝔬𝔰𝔢", "rose"), ("roſᵉ", "rose"), ("l′e l´e lʼe", "l'e l'e l'e"), ("a⸗b a‑b", "a-b a-b"), ("\ue000roſe", "rose"), ("þe", "the"), ("rose² ⅷ", "rose2 viii"),
+        ("ꞇea", "tea"), ("Ｒｏｓｅ", "Rose"), ("𝔯𝔬𝔰𝔢", "rose"), ("roſᵉ", "rose"), ("l′e l´e lʼe", "l'e l'e l'e"), ("a⸗b a‑b", "a-b a-b"), ("\ue000roſe", "rose"), ("þe", "the"), ("roſe² ⅷ", "rose 2 viii"),
     ],
 )  # fmt: skip
 def test_old_letters_are_read_as_plain_ones(processor, old, plain):
