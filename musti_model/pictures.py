@@ -304,15 +304,17 @@ def _in_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> 
 
 
 def _by_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    """Raises ValueError for a profile that is not of such pictures, or turns their white dark."""
+    """Raises ValueError for a profile that is not of such pictures, or turns their white dark or their black bright."""
     space, of = profile.profile.xcolor_space.strip(), profile.profile.device_class.strip()
     if space == "GRAY" and image.mode == "RGB" and ImageChops.difference(image.getchannel("R"), image.getchannel("B")).getbbox() is None:
         image = image.getchannel("G")  # grey with alpha, of 16 bits, opens as RGB
     if space != {"L": "GRAY"}.get(image.mode, image.mode) or of not in ("scnr", "mntr", "prtr", "spac"):
         raise ValueError("A profile of something else.")
     change = ImageCms.ImageCmsTransform(profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), image.mode, "RGB")
-    if min(change.apply(Image.new(image.mode, (1, 1), 0 if image.mode == "CMYK" else "white")).getpixel((0, 0))) < 128:
-        raise ValueError("A profile without a white.")
+    inks = image.mode == "CMYK"  # which may be pale, all of them together
+    black, white = (change.apply(Image.new(image.mode, (1, 1), colour)).getpixel((0, 0)) for colour in ("black", 0 if inks else "white"))
+    if min(white) < 128 or (max(black) > 128 and not inks):
+        raise ValueError("A profile without a white, or without a black.")
     return change.apply(image)
 
 

@@ -295,7 +295,8 @@ def test_profiles_of_other_modes():
 
 def test_profiles_that_are_none_or_of_something_else_change_nothing():
     dark = profile(2.2, [(0, 0, 0)] * 3)
-    for icc in (b"x", b"x" * 500, ADOBE[:200], GREY, INK, dark, bytes(9_000_000)):
+    bright = profile(0.0, [(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)])
+    for icc in (b"x", b"x" * 500, ADOBE[:200], GREY, INK, dark, bright, bytes(9_000_000)):
         assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "TIFF", icc_profile=icc)) == [(200, 60, 60)], len(icc)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "PNG", icc_profile=srgb))[0] == pytest.approx((200, 60, 60), abs=1)
