@@ -1,6 +1,5 @@
 """Tiny random models and tokenizers that the tests make; nothing is fetched."""
 
-import asyncio
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -14,18 +13,6 @@ from training.starter.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 pytest_plugins = ["tests.browser"]
-
-
-@pytest.fixture(autouse=True)
-def _no_browsers_loop(request):
-    """The browser, once started, leaves its event loop running in this thread; tests without it may start their own."""
-    loop = asyncio._get_running_loop()
-    if loop is None or "browser" in request.fixturenames:
-        yield
-        return
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(loop)
 
 
 TEXTS = [
