@@ -21,7 +21,8 @@ _KNOWN_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 @dataclass(frozen=True)
 class Plain:
     """A file's bytes, less what is not its picture. info: what was kept of the rest, named as in ``PIL.Image.Image.info`` ("exif", "xmp",
-    "icc_profile", "transparency", "gamma", "orientation"). scans: how often a JPEG goes through its pixels."""
+    "icc_profile", "transparency", "gamma", "orientation"), and "white is zero", of a TIFF; "frame", the only part of a GIF that has pixels; "opaque", of a PSD.
+    scans: how often a JPEG goes through its pixels."""
 
     data: bytes
     info: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +86,8 @@ _PIXEL_TAGS = {
 
 
 def _plain_tiff(data: bytes) -> Plain:
-    """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder."""
+    """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder; so is whether white is zero, which
+    decoders know of some kinds of numbers only."""
     out, info, seen, end = bytearray(data), {}, set(), 0
     big = data[2:3] == b"+"
     for position, tag, kind, count, value, order in _directory(data):
@@ -94,6 +96,9 @@ def _plain_tiff(data: bytes) -> Plain:
             seen.add(tag)
             if count > MAX_STEPS and tag != 347:
                 raise ValueError("More pieces than a picture has.")
+            if tag == 262 and kind == 3 and value[:2] == b"\0\0":
+                out[position + (12 if big else 8) : position + (14 if big else 10)] = struct.pack(order + "H", 1)
+                info["white is zero"] = True
             continue
         if tag == 274:
             info.setdefault("orientation", _turn(kind, value, order))
@@ -121,7 +126,7 @@ def _plain_jpeg(data: bytes) -> Plain:
             break
         marker = data[at + 1]
         if marker == 0xDA:
-            return Plain(b"".join([*out, data[at:]]), info, scans=data.count(b"\xff\xda", at))
+            return Plain(b"".join([*out, data[at:]]), info, scans=_scans(data, at))
         if marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # filling, or without a length
             at += 1 if marker == 0xFF else 2
             continue
@@ -134,6 +139,28 @@ def _plain_jpeg(data: bytes) -> Plain:
             out.append(segment)
         at += 2 + length
     raise ValueError("A JPEG without pixels.")
+
+
+# What has a length, or ends the picture: not a byte of the pixels that happens to be ff, nor a restart.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+
+
+def _scans(data: bytes, at: int) -> int:
+    """How many scans a JPEG has from ``at`` on, where the first begins, to its end: telephones put films behind it, in which any bytes stand."""
+    count = 0
+    while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
+        count += found[0] == b"\xff\xda"
+        at = found.end() + (int.from_bytes(data[found.end() : found.end() + 2]) if len(data) > found.end() + 1 else 0)
+    return count
+
+
+def _plain_psd(data: bytes) -> Plain:
+    """Whether the channel after the colours tells what is transparent: only where the number of layers is negative; else somebody saved a selection in it."""
+    at = 26
+    for _ in range(2):  # palette, resources
+        at += 4 + struct.unpack_from(">I", data, at)[0]
+    layers = struct.unpack_from(">h", data, at + 8)[0] if struct.unpack_from(">I", data, at)[0] >= 6 else 0
+    return Plain(data, {"opaque": True} if layers >= 0 else {})
 
 
 def _plain_gif(data: bytes) -> Plain:
@@ -150,7 +177,11 @@ def _plain_gif(data: bytes) -> Plain:
         at += 1
         if data[start + 1] == 0xF9:  # what is transparent
             out.append(data[start:at])
-    return Plain(b"".join([*out, data[at:]]))
+    wide, high = struct.unpack_from("<2H", data, 6)
+    left, top, width, height = struct.unpack_from("<4H", data, at + 1)
+    frame = (left, top, left + width, top + height)
+    inside = frame != (0, 0, wide, high) and frame[2] <= wide and frame[3] <= high
+    return Plain(b"".join([*out, data[at:]]), {"frame": frame} if inside else {})
 
 
 def _plain_png(data: bytes) -> Plain:
@@ -231,5 +262,5 @@ def _unpacked(data: bytes, most: int) -> bytes:
 
 _KINDS: dict[bytes, Callable[[bytes], Plain]] = {
     b"\x89PNG\r\n\x1a\n": _plain_png, b"\xff\xd8\xff": _plain_jpeg, b"GIF8": _plain_gif,
-    b"II": _plain_tiff, b"MM": _plain_tiff,
+    b"II": _plain_tiff, b"MM": _plain_tiff, b"8BPS": _plain_psd,
 }  # fmt: skip

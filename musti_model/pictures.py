@@ -136,6 +136,10 @@ def _as_seen(image: Image.Image, largest: int | None, scans: int = 1) -> Image.I
         white = Image.new("RGB", seen.size, "white")
         white.paste(seen, mask=alpha)
         seen = white
+    if "frame" in image.info:  # a GIF's first frame may leave some of the picture empty
+        white = Image.new("RGB", seen.size, "white")
+        white.paste(seen.crop(image.info["frame"]), image.info["frame"][:2])
+        seen = white
     if largest and max(seen.size) > largest:
         seen.thumbnail((largest, largest), Image.Resampling.BICUBIC)
     seen = seen.transpose(turn) if turn is not None else seen
@@ -166,7 +170,9 @@ _NATIVE = {"I;16S": "I;16NS", "I;16BS": "I;16NS", "I;32S": "I;32NS", "I;32BS": "
 
 
 def _set_straight(image: Image.Image) -> None:
-    """Before a TIFF is decoded: where Pillow takes its numbers for others without a word."""
+    """Before a TIFF or a PSD is decoded: where Pillow takes its numbers for others without a word."""
+    if image.format == "PSD" and image.mode == "1":  # one is black there
+        image.tile = [(name, box, offset, "1;I") for name, box, offset, _ in image.tile]
     if image.format != "TIFF" or not image.tile:
         return
     planes, luminance = _tag(image, 284, 1) == 2, _tag(image, 262, 1) == 6 and image.mode == "RGB"
@@ -200,9 +206,12 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def _repaired(image: Image.Image) -> Image.Image:
-    """Modes whose numbers Pillow's ``convert`` takes for others: more than 8 bits a value, and a TIFF's palette of 8 bits a value."""
+    """Modes whose numbers Pillow's ``convert`` takes for others: more than 8 bits a value, a TIFF's palette of 8 bits a value, its grey where white is zero."""
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bit(image)
+    if image.info.get("white is zero") and image.mode in ("1", "L", "LA"):
+        grey = ImageChops.invert(image.convert("L"))
+        return Image.merge("LA", (grey, image.getchannel("A"))) if image.mode == "LA" else grey
     tags = getattr(image, "tag_v2", {})
     if image.mode == "P" and 0 < max(tags.get(320, (0,))) < 256:  # a palette has 16 bits a value, by the book
         image = image.copy()
@@ -259,7 +268,10 @@ def _ends(image: Image.Image) -> tuple[float, float]:
         scale = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 32767.0 if _tag(image, 339, 1) == 2 else 65535.0)
         tops = [top for top in scale if high <= top]
         ends = (0.0, tops[0]) if tops and low > -0.1 * max(high, 0.0) - 1e-9 else (float(low), float(max(high, low + 1)))
-    return ends[::-1] if _tag(image, 262, 1) == 0 else ends
+    return ends[::-1] if image.info.get("white is zero") or _tag(image, 262, 1) == 0 else ends
+
+
+_MAY_BE_UNSET = ("BMP", "DIB", "ICO", "TGA", "DDS", "SGI", "TIFF")  # where programs leave a fourth value of zeros, and mean a picture that can be seen
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -269,7 +281,9 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
     elif image.mode in ("P", "PA", "1", "L", "RGB") and (image.mode == "PA" or "transparency" in image.info):
         image = image.convert("RGBA")
     if image.mode in ("LA", "RGBA"):
-        return image.convert(image.mode[:-1]), image.getchannel("A")
+        alpha = image.getchannel("A")
+        unset = image.info.get("opaque") or (image.format in _MAY_BE_UNSET and not alpha.getextrema()[1])
+        return image.convert(image.mode[:-1]), None if unset else alpha
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
         return image, None
     return image.convert("L" if image.mode == "1" else "RGB"), None
@@ -290,15 +304,17 @@ def _in_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> 
 
 
 def _by_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    """Raises ValueError for a profile that is not of such pictures, or turns their white dark."""
+    """Raises ValueError for a profile that is not of such pictures, or turns their white dark or their black bright."""
     space, of = profile.profile.xcolor_space.strip(), profile.profile.device_class.strip()
     if space == "GRAY" and image.mode == "RGB" and ImageChops.difference(image.getchannel("R"), image.getchannel("B")).getbbox() is None:
         image = image.getchannel("G")  # grey with alpha, of 16 bits, opens as RGB
     if space != {"L": "GRAY"}.get(image.mode, image.mode) or of not in ("scnr", "mntr", "prtr", "spac"):
         raise ValueError("A profile of something else.")
     change = ImageCms.ImageCmsTransform(profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), image.mode, "RGB")
-    if min(change.apply(Image.new(image.mode, (1, 1), 0 if image.mode == "CMYK" else "white")).getpixel((0, 0))) < 128:
-        raise ValueError("A profile without a white.")
+    inks = image.mode == "CMYK"  # which may be pale, all of them together
+    black, white = (change.apply(Image.new(image.mode, (1, 1), colour)).getpixel((0, 0)) for colour in ("black", 0 if inks else "white"))
+    if min(white) < 128 or (max(black) > 128 and not inks):
+        raise ValueError("A profile without a white, or without a black.")
     return change.apply(image)
 
 

@@ -19,13 +19,14 @@ READ_CHARACTERS = 20_000  # of its beginning that are looked at: more than any t
 LONGEST = 200  # characters of a word that is spelled otherwise for the tokenizer, which knows none nearly as long
 MARKS = 8  # combining marks in a row that are kept: more than any script stacks on a letter
 
-_LETTER = r"[\p{L}\p{N}\p{M}\p{Co}]"  # with the marks on it; fonts of old prints have letters in the private use area
-_APOSTROPHES, _HYPHENS = "'’‘‛′ʹ`´＇᾽᾿", "-‐‑⸗=¬﹣－"
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"  # of footnotes: signs beside a word
+_LETTER = rf"[\p{{L}}\p{{N}}\p{{M}}\p{{Co}}--[{_RAISED}]]"  # with the marks on it; fonts of old prints have letters in the private use area
+_APOSTROPHES, _HYPHENS = "'’‘‛′ʹ`´＇᾽᾿", "-‐‑⸗⹀=¬﹣－"
 _JOIN = rf"[{_APOSTROPHES}\{_HYPHENS}]"
 # A word is a run of letters or digits with inner apostrophes and hyphens, or one other visible character.
-WORD = regex.compile(rf"{_LETTER}++(?:{_JOIN}{_LETTER}++)*+|\S\p{{M}}*+")
-_WITHIN = regex.compile(rf"(?:{_LETTER}|{_JOIN})*+")
-_COUNTED = regex.compile(r"[\p{L}\p{N}]")  # what makes a word one that is counted
+WORD = regex.compile(rf"{_LETTER}++(?:{_JOIN}{_LETTER}++)*+|\S\p{{M}}*+", regex.V1)
+_WITHIN = regex.compile(rf"(?:{_LETTER}|{_JOIN})*+", regex.V1)
+_COUNTED = regex.compile(rf"[\p{{L}}\p{{N}}--[{_RAISED}]]", regex.V1)  # what makes a word one that is counted
 _UNSEEN = r"[\p{Cf}\p{DI}--\xad]"  # joiners, zero-width spaces, marks of direction; not yet the soft hyphen
 _INVISIBLE = regex.compile(_UNSEEN + "+", regex.V1)
 _CONTROL = regex.compile(r"[\p{Cc}\p{Cs}--[\n\v\f\r\x85]]+", regex.V1)
@@ -36,7 +37,7 @@ _LINE_END = regex.compile(r"(?:\r?\n|\r)\f|\r\n|[\v\f\r\x85\u2028\u2029]")  # of
 # nothing else (¬, in transcriptions ∣, the soft hyphen) are believed where the line break is lost, too.
 _SOFT_END = regex.compile(r"(?<=[\p{L}\p{M}])-?\xad(?=[^\S\n]*+\n)")
 _BROKEN = regex.compile(
-    rf"(?<=[\p{{L}}\p{{M}}])(?:[\{_HYPHENS}][^\S\n]*+\n[^\S\n]*+|[¬∣\xad]\s*+)(?=\p{{L}})(?![\p{{Lu}}\p{{Lt}}]|(?:und|oder)\b)"
+    rf"(?<=[\p{{L}}\p{{M}}])(?:[\{_HYPHENS}][^\S\n]*+\n[^\S\n]*+|[¬∣\xad]\s*+)(?=\p{{L}})(?![\p{{Lu}}\p{{Lt}}]|(?:und|oder|sowie|bzw|u(?=\.))\b)"
 )
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "ſt", 0xFB06: "st", 0xAD: ""}
 
@@ -136,6 +137,8 @@ def spoken(word: str, alphabet: Collection[str]) -> str:
     for which there is no ready-made letter are left out, for no tokenizer of these languages knows them. Letters that are not in the ``alphabet`` give
     way to the plainest form of theirs that is: ō to o, ꝛ to r.
     """
+    if word in _RAISED:
+        return unicodedata.normalize("NFKC", word)
     if word.isascii() or len(word) > LONGEST or not is_counted(word):
         return word
     plain = _EUROPEAN_MARK.sub("", unicodedata.normalize("NFC", _SMALL_E.sub("\u0308", word)))
@@ -153,7 +156,7 @@ def _plain(letter: str) -> str:
 @functools.lru_cache(4096)
 def _plainest(letter: str) -> str:
     """A letter without marks, or what its name says it stands for; itself where there is no plainer form, nothing for one of a private font."""
-    bare = _EUROPEAN_MARK.sub("", unicodedata.normalize("NFKD", letter)) if letter.isalpha() else letter
+    bare = _EUROPEAN_MARK.sub("", unicodedata.normalize("NFKD", letter)) if letter.isalnum() else letter
     if bare != letter:
         return "".join(map(_plainest, bare)) if len(bare) < PHRASE else letter
     small = letter.lower()
@@ -180,7 +183,7 @@ def handed(passage: str, spans: list[tuple[int, int]], alphabet: Collection[str]
 
 def _is_sticky(word: str) -> bool:
     kind = unicodedata.category(word[0])[0]
-    return kind not in "LNM" and (kind != "P" or len(word) > 1)  # a sign with marks on it is one, too
+    return word[0] in _RAISED or kind not in "LNM" and (kind != "P" or len(word) > 1)  # a sign with marks on it is one, too
 
 
 def pieces_of(places: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> Iterator[tuple[int, ...]]:

@@ -262,7 +262,7 @@ def _agree(addresses: set[str]) -> bool:
     paths, questions = [], set()
     for address in addresses:
         path, _, question = _without_scheme(address.partition("#")[0]).partition("?")
-        paths.append(tuple(map(folded, parts_of(unquote(path)))))
+        paths.append(tuple(map(folded, parts_of(unquote(path.removeprefix("www."))))))
         questions.add(question)
     longest = max(paths, key=len)
     return len(questions - {""}) <= 1 and all(longest[-len(path) :] == path for path in paths)

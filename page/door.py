@@ -20,6 +20,7 @@ from musti_model.processing import MAX_BYTES
 from .calls import MOST_PICTURES
 from .inputs import checked
 from .language import NO_ROOM, accepted_by, chosen, language_set, later, no_room, refusal, say
+from .visit import MOST_MEGABYTES
 
 LOG = logging.getLogger(__name__)
 LARGEST_CALL = 64_000_000  # bytes: a picture of the largest size as a data address, and passages
@@ -175,7 +176,9 @@ class _Visit:
         self.told = True
         if status == 503 and "accept-language" in self.headers:
             status = 429
-        told = say(TOO_LARGE, most=self.most / 1e6) if status == 413 else say(_SENTENCES.get(status, BROKEN if status >= 500 else MISSHAPEN))
+        whole = self.came > self.most or int(self.headers.get("content-length") or 0) > self.most
+        most = MOST_MEGABYTES if self.upload and not whole else self.most / 1e6  # Gradio counts the bytes of each file
+        told = say(TOO_LARGE, most=most) if status == 413 else say(_SENTENCES.get(status, BROKEN if status >= 500 else MISSHAPEN))
         response = PlainTextResponse(told, status) if self.upload else JSONResponse({"detail": told, "error": told}, status)
         await response(self.scope, self._receive, self._send)
 

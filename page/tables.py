@@ -63,7 +63,8 @@ def _marked(found: re.Match[str]) -> str:
 
 def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
     header, skipped, delimiter = _header(file)
-    reader = csv.reader(chain([header], file), delimiter=delimiter, skipinitialspace=True, strict=True)
+    last = [""]  # line that was read
+    reader = csv.reader(_noted(chain([header], file), last), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         names = [_name(cell) for cell in next(reader)]
     except csv.Error as error:
@@ -84,16 +85,25 @@ def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
             continue  # spreadsheets write empty rows at the end
         count += 1
         record: dict[str, Any] = {name: cell for name, cell in zip(names, cells, strict=False) if name}
-        nameless = [cell for name, cell in zip_longest(names[: len(cells)], cells, fillvalue="") if not name and cell.strip()]
+        # A text that is cut at its commas spills to the right; before it, programs number the rows under no name.
+        nameless = [cell for name, cell in list(zip_longest(names[: len(cells)], cells, fillvalue=""))[names.index("text") :] if not name and cell.strip()]
         if nameless:
             record["cells without a name"] = nameless
             problem = Sentence("its row has more cells than there are names in the first line; put its text in quotation marks")
         language = record.get("language", "")
-        if not problem and len(language.split()) > LANGUAGE_WORDS and language_tag(language) not in LANGUAGES:
+        spilt = f"{delimiter} {language}" in last[0] and f"{delimiter} {record.get('image')}" not in last[0]  # as after a comma in a sentence, not in a table
+        if not problem and language and language_tag(language) not in LANGUAGES and (spilt or len(language.split()) > LANGUAGE_WORDS):
             problem = Sentence("its language is {language!r}; if that belongs to the text, put the text in quotation marks", language=language[:40])
         if "id" not in names:
             record["id"] = count
         yield Flawed(record, problem) if problem else record
+
+
+def _noted(lines: Iterable[str], last: list[str]) -> Iterator[str]:
+    """The same lines, the latest of which stands in ``last``."""
+    for line in lines:
+        last[:] = [line]
+        yield line
 
 
 def _header(file: TextIO) -> tuple[str, int, str]:

@@ -122,6 +122,7 @@ def test_names_of_other_code_pages(zipped, page):
         ("default.jpg", [MUSEUM + "a/default.jpg", MUSEUM + "b/default.jpg"], [False, False]),
         ("a/rose.jpg", [MUSEUM + "a/rose.jpg", MUSEUM + "b/rose.jpg"], [True, False]),
         ("rose.jpg", [MUSEUM + "a/rose.jpg", "http://museum.example/a/rose.jpg?w=9", "rose.jpg"], [True, True, True]),
+        ("rose.jpg", ["http://museum.example/rose.jpg", "https://www.museum.example/rose.jpg"], [True, True]),
         ("rose.php", [MUSEUM + "rose.php?id=1", MUSEUM + "rose.php?id=2"], [False, False]),
         ("101.jpg", [MUSEUM + "a/rose.jpg", MUSEUM + "b/101.jpg"], [True, True]),
         ("100.jpg", [MUSEUM + "a/rose.jpg", MUSEUM + "b/100.jpg"], [False, False]),  # by id and by name

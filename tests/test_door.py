@@ -13,12 +13,13 @@ import pytest
 from gradio.data_classes import FileData, ImageData, ListFiles
 from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.testclient import TestClient
 
 import app
 from musti_model import InputError
 from musti_model.processing import MAX_BYTES, open_image
 from page.calls import MOST_PICTURES
-from page.door import LARGEST_CALL, Page
+from page.door import LARGEST_CALL, Door, Page
 from page.inputs import SafeFile, SafeImage
 from page.language import translations
 from page.uploads import upload_of
@@ -206,6 +207,15 @@ def test_what_is_too_large_is_not_read(machine):
     with socket.create_connection((machine.http.base_url.host, machine.http.base_url.port)) as connection:
         connection.sendall(head.encode())
         assert b" 413 " in connection.recv(1000)
+
+
+def test_the_limit_that_is_told_is_the_one_that_was_passed():
+    async def strict(scope, receive, send):
+        await send({"type": "http.response.start", "status": 413, "headers": []})
+
+    # Gradio itself counts the bytes of each file, the door those of the whole message.
+    assert "200 MB" in TestClient(Door(strict)).post("/gradio_api/upload", content=b"x").text
+    assert "630 MB" in TestClient(Door(strict)).post("/gradio_api/upload", headers={"Content-Length": str(10**12)}).text
 
 
 def test_too_many_files_are_refused_before_any_is_touched(machine, monkeypatch):

@@ -295,7 +295,8 @@ def test_profiles_of_other_modes():
 
 def test_profiles_that_are_none_or_of_something_else_change_nothing():
     dark = profile(2.2, [(0, 0, 0)] * 3)
-    for icc in (b"x", b"x" * 500, ADOBE[:200], GREY, INK, dark, bytes(9_000_000)):
+    bright = profile(0.0, [(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)])
+    for icc in (b"x", b"x" * 500, ADOBE[:200], GREY, INK, dark, bright, bytes(9_000_000)):
         assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "TIFF", icc_profile=icc)) == [(200, 60, 60)], len(icc)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "PNG", icc_profile=srgb))[0] == pytest.approx((200, 60, 60), abs=1)
@@ -448,3 +449,58 @@ def test_icons_and_other_files_under_a_wrong_name(tmp_path):
     layers = struct.pack(">HIIHH", 3, 1, 1, 8, 3) + bytes(8)
     psd = b"8BPS\0\1" + bytes(6) + layers + bytes(4) + b"\0\0" + bytes(RED)
     assert row(psd) == [RED] and open_image(Image.open(io.BytesIO(psd))).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("packed", [False, True])
+def test_white_is_zero_whatever_the_order_of_bytes(order, packed):
+    numbers = struct.pack(order + "3H", 0, 0x4000, 0xFFFF)
+    assert [p[0] for p in row(tiff(numbers, (3, 1), 16, 0, order, packed=packed))] == [255, 191, 0]
+    with_alpha = tiff(bytes([0, 255, 64, 255, 255, 255]), (3, 1), 8, 0, order, samples=2, packed=packed, more=[(338, 3, [2])])
+    assert [p[0] for p in row(with_alpha)] == [255, 191, 0]
+
+
+def test_a_fourth_value_of_zeros_hides_no_picture():
+    red = bytes([0, 0, 255, 0])  # blue, green, red, and what would be alpha
+    header = struct.pack("<IiiHHIIiiII4I", 124, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(124, b"\0")
+    assert row(b"BM" + struct.pack("<IHHI", 142, 0, 0, 138) + header + red) == [RED]
+    assert row(saved(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "TGA")) == [RED]
+    assert row(saved(Image.new("RGBA", (2, 1), (255, 0, 0, 128)), "TGA")) == [(255, 127, 127)] * 2
+    assert row(saved(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "PNG")) == [WHITE]
+
+
+def psd(mode: int, channels: list[bytes], depth: int = 8, layers: int = 0) -> bytes:
+    """Eight by one."""
+    section = struct.pack(">IIhH", 8, 4, layers, 0) if layers else bytes(4)
+    return b"8BPS" + struct.pack(">H6sHIIHH", 1, bytes(6), len(channels), 1, 8, depth, mode) + bytes(8) + section + bytes(2) + b"".join(channels)
+
+
+def test_a_saved_selection_of_a_psd_hides_nothing():
+    red = [b"\xff" * 8, bytes(8), bytes(8)]
+    assert set(row(psd(3, [*red, bytes(8)]))) == {RED}
+    assert set(row(psd(3, [*red, bytes(8)], layers=1))) == {RED}
+    assert set(row(psd(3, [*red, bytes(8)], layers=-1))) == {WHITE}
+
+
+def test_one_is_black_in_a_psd_of_one_bit():
+    assert row(psd(0, [b"\xf0"], depth=1)) == [BLACK] * 4 + [WHITE] * 4
+
+
+def test_what_a_gifs_first_frame_leaves_empty_is_white():
+    grey = Image.new("P", (2, 1), 1)
+    grey.putpalette([0, 0, 0, 255, 0, 0] + [0] * 762)
+    file = bytearray(saved(grey, "GIF"))
+    at = file.index(b"\x2c\0\0\0\0\2\0\1\0")
+    struct.pack_into("<2H", file, 6, 4, 1)
+    struct.pack_into("<2H", file, at + 1, 1, 0)
+    assert row(bytes(file)) == [WHITE, RED, RED, WHITE]
+
+
+def test_what_lies_behind_a_jpeg_is_not_counted_as_its_scans():
+    jpeg = saved(Image.new("RGB", (4000, 3000), "red"), "JPEG")
+    assert opened(jpeg + b"\xff\xda" * 1000, largest=64).size == (64, 48)  # a telephone's film
+    header, pixels = jpeg[: jpeg.index(b"\xff\xda")], jpeg[jpeg.index(b"\xff\xda") : -2]
+    with pytest.raises(InputError):
+        opened(header + pixels * 200 + b"\xff\xd9")
+    with pytest.raises(InputError):
+        opened(header + (pixels + b"\xff\x01\xff\xff") * 200 + b"\xff\xd9")

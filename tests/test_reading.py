@@ -79,11 +79,16 @@ def test_a_sign_does_not_hide_the_word_beside_it(processor):
     assert signed.input_ids[0, 1 : len(plain.words[0][0].pieces) + 1].tolist() == plain.input_ids[0, 1:-1].tolist()
 
 
+def test_a_footnote_is_no_part_of_its_word(processor):
+    words = [w.text for w in processor.passages(["Rose¹² candle³, m²."]).words[0]]
+    assert words == ["Rose", "¹", "²", "candle", "³", ",", "m", "²", "."]
+
+
 @pytest.mark.parametrize(
     ("old", "plain"),
     [
         (f"Die ſcho{SMALL_E}ne Ro\u0364ſe", "Die schöne Röse"), ("ro\u0303ſe gu\u0366t roſm\u0303e", "rose gut rosme"), ("rōſe Rōse", "rose Rose"), ("ꝛoſe", "rose"),
-        ("ꞇea", "tea"), ("Ｒｏｓｅ", "Rose"), ("𝔯𝔬𝔰𝔢", "rose"), ("roſᵉ", "rose"), ("l′e l´e lʼe", "l'e l'e l'e"), ("a⸗b a‑b", "a-b a-b"), ("\ue000roſe", "rose"), ("þe", "the"),
+        ("ꞇea", "tea"), ("Ｒｏｓｅ", "Rose"), ("𝔯𝔬𝔰𝔢", "rose"), ("roſᵉ", "rose"), ("l′e l´e lʼe", "l'e l'e l'e"), ("a⸗b a‑b", "a-b a-b"), ("\ue000roſe", "rose"), ("þe", "the"), ("roſe² ⅷ", "rose 2 viii"),
     ],
 )  # fmt: skip
 def test_old_letters_are_read_as_plain_ones(processor, old, plain):
@@ -103,11 +108,12 @@ def test_letters_that_the_tokenizer_knows_stay():
 @pytest.mark.parametrize(
     ("text", "read"),
     [
-        *((f"can{hyphen}\ndle", "candle") for hyphen in "-‐‑⸗=¬﹣－\xad∣"),
+        *((f"can{hyphen}\ndle", "candle") for hyphen in "-‐‑⸗⹀=¬﹣－\xad∣"),
         *((f"can-{end}dle", "candle") for end in ("\r", "\r\n", "\f", "\n\f", "\x85", "\u2028", "\u2029", " \n", "\t\n\t", "\xa0\n ", "\u200b\n")),
         (f"Ro{SMALL_E}-\nſe", f"Ro{SMALL_E}ſe"), ("ро-\nза", "роза"), ("Blu\u0308-\nte", "Blüte"), ("orga¬ niques plea∣sant", "organiques pleasant"),
         *((f"Rosen{hyphen}\n{capital}l", f"Rosen{hyphen}\n{capital}l") for hyphen in "-¬⸗=" for capital in "OÖÉŠÈÔРΔ"),
         ("Saint\xad\nMalo", "Saint-\nMalo"), ("Rosen-\nA\u0308pfel", "Rosen-\nÄpfel"), ("Rosen-\nund Veilchen", "Rosen-\nund Veilchen"), ("Rosen-\nunden", "Rosenunden"),
+        *((f"Rosen-\n{word} Veilchen", f"Rosen-\n{word} Veilchen") for word in ("sowie", "bzw.", "u.")), ("Rosen-\nu", "Rosenu"),
         ("1650-\nund 20-\njährig", "1650-\nund 20-\njährig"), ("can-\n12\ndle", "can-\n12\ndle"), ("a--\nb", "a--\nb"), ("can-\n\ndle", "can-\n\ndle"),
         ("a\ud800b\0c", "a b c"), ("a\vb\rc\u2029d", "a\nb\nc\nd"), ("\ufeff\u202erose\u202c \u2066a\u2069", "rose a"), ("&amp; a", "&amp; a"), ("e\xad\u0301", "é"),
     ],

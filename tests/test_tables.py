@@ -51,6 +51,7 @@ def test_headers_of_spreadsheets(read, text, expected):
     ("row", "words"),
     [
         ("1,a.jpg,The herring stank, but the rose smelled sweet", "its language is 'but the rose smelled sweet'"),
+        ("1,a.jpg,The rose, sweet", "its language is 'sweet'"),
         ("1,a.jpg,The herring stank, but the rose smelled sweet,en", "more cells"),
         ('1,a.jpg,"Rose" she said,en', "quotation marks in lines 2 to 2"),
         ('1,a.jpg,"The \\"rose\\"",en', "quotation marks"),
@@ -64,7 +65,14 @@ def test_a_row_that_is_no_record_is_named_and_stops_nothing(read, row, words):
     assert words in first and second == "2: A dog"
 
 
+@pytest.mark.parametrize("row", ["1,a.jpg,The rose,latin", "1, a.jpg, The rose, latin", '1,a.jpg,"The rose, sweet",old high german'])
+def test_other_languages_are_no_rest_of_a_text(read, row):
+    assert read(f"id,image,text,language\n{row}\n")[0].startswith("1: The rose")
+
+
 def test_cells_under_no_name(read):
+    assert read(",id,image,text\n0,7,a.jpg,A rose\n") == ["7: A rose"]  # as programs number rows
+    assert "more cells" in read("text,,image\nThe rose, sweet,a.jpg\n")[0]
     assert "more cells" in read("id,image,text,\n1,a.jpg,The herring stank, but the rose\n")[0]
 
 

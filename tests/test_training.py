@@ -448,6 +448,12 @@ def test_vocabularies_in_other_languages(tmp_path, form):
     assert "es" not in rows or [m.object for m in vocabulary.find("Un incensario.", "es")] == ["7"]
 
 
+@pytest.mark.parametrize(("name", "plural"), [("roos", "rozen"), ("druif", "druiven"), ("kaas", "kazen"), ("neus", "neuzen"), ("peer", "peren"), ("vis", "vissen")])
+def test_dutch_plurals(tmp_path, name, plural):
+    (tmp_path / "nl.csv").write_text(f"ID,LABEL\n1,{name}\n")
+    assert [m.object for m in Vocabulary(tmp_path).find(f"Een {name}, twee {plural}.", "nl")] == ["1", "1"]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -165,5 +165,6 @@ def _inflected(form: str, language: str) -> dict[str, str]:
     elif language == "de":
         plurals = [form + "e", form + "n", form + "en", form + "s"]
     elif language == "nl":
-        plurals = [form + "en", form + form[-1] + "en", form + "s", re.sub(r"(aa|ee|oo|uu)(\w)$", lambda m: m[1][0] + m[2], form) + "en"]
+        short = re.sub(r"(aa|ee|oo|uu)(\w)$", lambda m: m[1][0] + m[2], form)  # peer, peren; roos, rozen; druif, druiven
+        plurals = [form + "en", form + form[-1] + "en", form + "s", short + "en", short[:-1] + {"s": "z", "f": "v"}.get(short[-1:], short[-1:]) + "en"]
     return {"sg": form} | {f"pl{n}": plural for n, plural in enumerate(plurals)}
