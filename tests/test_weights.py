@@ -170,6 +170,7 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "a passage that grows": (replaced("xx", {"String": "e"}), "over 64 characters"),
     "a passage that grows everywhere": (replaced("x", {"Regex": "|"}), "over 64 characters"),
     "a pattern without an end": (split_by("(x+x+)+y"), "pattern that repeats"),
+    "another, behind a plain one": (split_by(" {2,}|(x|xx)+y"), "pattern that repeats"),
     "a tokenizer nested deeply": (written("tokenizer.json", '{"model":' + "[" * 5000 + "]" * 5000 + "}"), "tokenizer.json cannot be read"),
     "a tokenizer of nothing": (written("tokenizer.json", "{}"), "tokenizer.json"),
     "a huge tokenizer": (written("tokenizer.json", b" " * 64_000_001), "larger than 64 MB"),
@@ -221,6 +222,7 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "statistics that cannot be": (tensors(lambda v: v.update({k: -x for k, x in v.items() if "running_var" in k})), "no number for a first pair"),
 }  # fmt: skip
 LOADED = {  # what is unusual and harmless
+    "spaces that become one": replaced(" ", {"Regex": " {2,}"}),
     "code that nobody asked for": written("tokenization_evil.py", "raise SystemExit"),
     "a pickle beside": written("pytorch_model.bin", pickle.dumps(Evil())),
     "files that transformers would read": lambda folder: [
