@@ -101,7 +101,8 @@ def _parts(values: Any) -> Iterator[dict[str, Any]]:
 def _growth(part: dict[str, Any]) -> float:
     """How many characters one rule may make of one, at most."""
     added = len(str(part.get("content") or part.get("prepend") or part.get("replacement") or ""))
-    replaced = part["pattern"].get("String") if isinstance(part.get("pattern"), dict) else None
+    pattern = part["pattern"] if isinstance(part.get("pattern"), dict) else {}
+    replaced = "x" if RUN.fullmatch(pattern.get("Regex", "")) else pattern.get("String")  # of a run at least one
     return max(1.0, added / len(replaced)) if replaced else 1.0 + added  # a pattern may match between any two characters
 
 
