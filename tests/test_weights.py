@@ -131,6 +131,12 @@ def replaced(content, pattern):
     return words(normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": pattern, "content": content}] * 8})
 
 
+def spaces_joined(folder):
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["normalizer"]["normalizers"] += [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}] * 8
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+
+
 def split_by(pattern):
     return words(pre_tokenizer={"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False})
 
@@ -222,7 +228,7 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "statistics that cannot be": (tensors(lambda v: v.update({k: -x for k, x in v.items() if "running_var" in k})), "no number for a first pair"),
 }  # fmt: skip
 LOADED = {  # what is unusual and harmless
-    "spaces that become one": replaced(" ", {"Regex": " {2,}"}),
+    "spaces that become one": spaces_joined,
     "code that nobody asked for": written("tokenization_evil.py", "raise SystemExit"),
     "a pickle beside": written("pytorch_model.bin", pickle.dumps(Evil())),
     "files that transformers would read": lambda folder: [
