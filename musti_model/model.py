@@ -112,7 +112,7 @@ class MustiModel(
     def _load_as_safetensor(cls, model: "MustiModel", model_file: str, map_location: str, strict: bool) -> "MustiModel":
         """How the mixin reads the file: weights may be stored in fewer bits (``storage``)."""
         model.load_state_dict(renamed_state(restored(load_file(model_file, device=str(map_location)))), strict=strict)
-        return model
+        return model.eval()
 
     def _start_gently(self) -> None:
         """Image vector = half whole-picture token and half mean, equal votes."""

@@ -326,7 +326,7 @@ def test_a_backbone_at_its_own_size_has_a_grid_of_its_own(backbone, args, size, 
     model = tiny_model(branches=(ImageBranchConfig("one", backbone, args, image_size=size),))
     inside = model(*inputs(sizes={"one": size}), return_internals=True).internals
     assert inside.grid["one"] == grid == model.branches["one"].grid
-    assert inside.place_weights["one"].shape[-1] == 1 + grid[0] * grid[1]
+    assert inside.met["one"].weights.shape[-1] == 1 + grid[0] * grid[1]
 
 
 def test_a_picture_of_another_size_is_not_given_a_wrong_grid():

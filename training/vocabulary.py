@@ -53,10 +53,10 @@ class Vocabulary:
             why = f" ({self.notices[0].rstrip('.')})" if self.notices else ""
             raise InputError(f"{folder} holds no vocabulary; it should hold files such as olfactory-objects-en.csv{why}.")
 
-    def find(self, text: str, language: str) -> list[Mention]:
-        """Names in a text; of an unknown language, those of any language. Doubtful ones are left out."""
+    def find(self, text: str, language: str, doubtful: bool = False) -> list[Mention]:
+        """Names in a text; of an unknown language, those of any language. Doubtful ones are left out unless they are asked for."""
         chosen = [self.languages[language]] if language in self.languages else list(self.languages.values())
-        return [m for lexicon in chosen for m in lexicon.find(text) if m.sure]
+        return [m for lexicon in chosen for m in lexicon.find(text) if m.sure or doubtful]
 
     def objects_of(self, label: str, language: str) -> set[str]:
         """The objects that a label can mean, in its language first, else in any; empty when it is not in the vocabulary."""
