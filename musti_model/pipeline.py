@@ -22,6 +22,7 @@ from .image_tower import ImageTokens
 from .methods import BEST, QUICK
 from .methods.gate_effect import gate_effects
 from .methods.looks import look
+from .methods.perturb import sparing
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .question import Picture, Question
@@ -149,6 +150,11 @@ class MustiPipeline:
                     encoded = self._encode(open_image(i) for i in part)
                 answers += self._answer(encoded, read)
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
+
+    @property
+    def spared(self) -> bool:
+        """Whether of these many passes only the more telling ones are made."""
+        return sparing(self.model)
 
     @property
     def many_passes(self) -> bool:

@@ -21,6 +21,8 @@ from .link import FULL_ADDRESS, query_of, reopened
 from .take_away import zipped
 from .views import (
     QUICK,
+    SPARED,
+    THOROUGH,
     WHOLE,
     attention_html,
     branch_name,
@@ -143,11 +145,7 @@ class PairTab:
         alt = "The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values"
         self.evidence_map, self.evidence_legend = shown_map("Regions for and against", "evidence-map", alt), gr.HTML()
         self.faithful = gr.HTML(elem_id="faithful")
-        thorough = (
-            "Each word is struck out (in a long passage those that hardly count a few at a time) and read alone. Parts of the picture are hidden at random, and parts are looked at "
-            "alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
-        )
-        gr.Markdown(thorough if self.pipe.many_passes else QUICK)
+        gr.Markdown(QUICK if not self.pipe.many_passes else SPARED if self.pipe.spared else THOROUGH)
         if self.pipe.many_passes:
             Told(lambda: score_html(self.scores, f"{self.pipe.name} ({self.pipe.revision})"), elem_id="score")
 

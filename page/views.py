@@ -20,6 +20,14 @@ BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM", "gate": later("gate: image share of each patch")}
 OPENED = later("gate: how much of each patch is let in, all words together")
 WHOLE = "whole model"
+THOROUGH = later(
+    "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The numbers are what that does "
+    "to the logit. They tell what this model's answer hangs on, not whether the model is right."
+)
+SPARED = later(
+    "Each word is struck out (in a long passage those that hardly count a few at a time) and read alone. Parts of the picture are hidden at random, and parts are looked at "
+    "alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
+)
 QUICK = later(
     "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
     "faithful, and their numbers are shares of the vote."

@@ -23,7 +23,7 @@ def run(question: Question, maskings: int | None = None, seed: int = 0) -> dict[
     leave many linear models that fit; of these the one whose cells are small and like their neighbours is taken (``RIDGE``, ``SMOOTH``).
     maskings: MASKINGS, or where the model is large FEW, where it is None; of a long passage the votes are then ``estimated``. -> {branch: [CELLS, CELLS]}, logit units; the maps of the branches add up to that of their sum.
     """
-    rng, count, few = np.random.default_rng(seed), CELLS * CELLS, sparing(question)
+    rng, count, few = np.random.default_rng(seed), CELLS * CELLS, sparing(question.model)
     half = [rng.permutation(count) < rng.integers(1, count) for _ in range((maskings or (FEW if few else MASKINGS)) // 2)]
     kept = torch.from_numpy(np.stack([mask for shown in half for mask in (shown, ~shown)]))
     ask = estimated if few and len(question.pieces) > LONG else votes_of_pictures

@@ -22,7 +22,7 @@ def run(question: Question) -> dict[str, Tensor]:
     everything, rest, count = list(range(question.length)), question.rest, len(question.pieces)
     alone = votes_of_texts(question, [rest, *(sorted({*rest, *pieces}) for pieces in question.pieces)])
     present = alone[1:] - alone[:1]
-    groups = groups_of(by_weight(question, present)) if count > SINGLY and sparing(question) else [[w] for w in range(count)]
+    groups = groups_of(by_weight(question, present)) if count > SINGLY and sparing(question.model) else [[w] for w in range(count)]
     struck = [{p for w in group for p in question.pieces[w]} for group in groups]
     votes = votes_of_texts(question, [everything, *([p for p in everything if p not in gone] for gone in struck)])
     absent = torch.zeros_like(present)

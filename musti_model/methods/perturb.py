@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fusion import Words
+from ..model import MustiModel
 from ..question import Question
 
 CHUNK = 32  # altered inputs run at once
@@ -13,9 +14,9 @@ SPARING = 15_000_000  # parameters from which a CPU has no time for every altera
 CELLS = 8  # rows and columns of the picture that are blanked out
 
 
-def sparing(question: Question) -> bool:
+def sparing(model: MustiModel) -> bool:
     """Whether alterations are to be few: a model of some size on a CPU."""
-    return question.mask.device.type == "cpu" and sum(p.numel() for p in question.model.parameters()) > SPARING
+    return next(model.parameters()).device.type == "cpu" and sum(p.numel() for p in model.parameters()) > SPARING
 
 
 def cut(question: Question, kept: list[list[int]]) -> Words:
