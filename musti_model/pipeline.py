@@ -32,7 +32,7 @@ from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
 SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
-LARGE = 50_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
+LARGE = 100_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 
 
