@@ -15,7 +15,7 @@ import torch
 from ..memory import keep_freed_memory
 from .finish import finish
 from .pictures import load_pictures
-from .stages import Workshop, match_stage, names_stage
+from .stages import Workshop, match_stage, names_stage, settle_gpu
 from .towers import name_objects, starter_model
 
 
@@ -31,8 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it prepares a kernel for each length of passage, for seconds
+    settle_gpu()
     started = time.time()
 
     def told(what: str) -> None:

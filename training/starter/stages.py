@@ -34,6 +34,13 @@ RATES = {
 }  # fmt: skip
 
 
+def settle_gpu() -> None:
+    """How a GPU is to compute: matrix products of float32 by its fast units, and attention by no library that prepares a kernel, for seconds, for each length
+    of passage."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class Workshop:
     """What the stages share: pictures, passages, pairs, tokenizer, the album on the device."""
 
