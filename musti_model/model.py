@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -99,7 +99,11 @@ class MustiModel(
             ValueError for a config.json that has an unknown key, which the mixin would drop, or a value out of range, and for a damaged
             model.safetensors; FileNotFoundError where one of them is missing.
         """
-        if Path(source).is_dir():
+        if not Path(source).is_dir():
+            asked = {k: options[k] for k in ("revision", "token", "cache_dir", "local_files_only", "force_download") if k in options}
+            folder = Path(hf_hub_download(str(source), "config.json", **asked)).parent
+            options = {"config": MustiConfig.load(folder)} | options
+        else:
             config = MustiConfig.load(source)
             if strict:
                 with torch.device("meta"):  # shapes alone: an absurd config takes no memory

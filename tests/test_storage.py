@@ -1,14 +1,17 @@
 """Weights in few bits: what is stored is what is read, and what does not fit is refused."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from musti_model.folder import check_tensors
+from musti_model.model import MustiModel
 from musti_model.older import renamed_config, renamed_state
 from musti_model.storage import compressed, restored
 
-from .conftest import tiny_model
+from .conftest import tiny_config, tiny_model
 
 
 def test_eight_bits_by_hand():
@@ -69,3 +72,14 @@ def test_names_of_the_first_version():
     assert renamed_config({"fusion": "tsf", "voting": "mean"}) == {"voting": "mean", "gate": "scalar", "meeting": "place"}
     assert renamed_config({"fusion": "none"})["gate"] == "none" and renamed_config({"gate": "word"}) == {"gate": "word"}
     assert renamed_config({"fusion": "sum"}) == {"fusion": "sum"}  # never was one: told as unknown
+
+
+def test_a_hub_id_of_the_first_version_has_the_gate_it_had(tmp_path, monkeypatch):
+    """The mixin drops keys that it does not know, and a model without a gate would come back with one."""
+    old = {k: v for k, v in tiny_config().to_dict().items() if k not in ("gate", "meeting", "naming_scale")} | {"fusion": "none"}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    asked = []
+    monkeypatch.setattr("musti_model.model.hf_hub_download", lambda *given, **more: asked.append((given, more)) or str(tmp_path / "config.json"))
+    monkeypatch.setattr("huggingface_hub.PyTorchModelHubMixin.from_pretrained", classmethod(lambda cls, source, **options: options))
+    assert MustiModel.from_pretrained("user/old", revision="v1")["config"].gate == "none"
+    assert asked == [(("user/old", "config.json"), {"revision": "v1"})]
