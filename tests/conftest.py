@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, MustiPipeline, MustiProcessor
-from training.starter.tokenizer import train_tokenizer
+from tests.wordpieces import train_tokenizer
 
 torch.set_num_threads(1)
 pytest_plugins = ["tests.browser"]

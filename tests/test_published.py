@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, SwinC
 
 from musti_model import MustiPipeline, WeightsError, preset, published
 from tests.conftest import TEXTS
-from training.starter.tokenizer import train_tokenizer
+from tests.wordpieces import train_tokenizer
 
 SIDE, GRID, WIDTH = 64, 17, 128  # pixels; 1 + 4 x 4 patches, also the text's length; features
 ALL = ("vit", "resnet", "swin")

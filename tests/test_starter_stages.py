@@ -15,6 +15,7 @@ from musti_model import MustiPipeline
 from musti_model.fusion import Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
+from tests.wordpieces import train_tokenizer
 from training.losses import FocalLoss
 from training.starter import stages
 from training.starter.augment import Collages
@@ -25,7 +26,6 @@ from training.starter.measures import grids
 from training.starter.objective import Objective
 from training.starter.passages import Passage, load_passages
 from training.starter.pictures import STORED_SIZE, Pictures, load_pictures
-from training.starter.tokenizer import train_tokenizer
 
 from .conftest import tiny_config
 

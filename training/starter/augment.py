@@ -136,20 +136,6 @@ def plain_view(pixels: Tensor, size: int) -> Tensor:
 # -- several pictures in one --
 
 
-def mosaics(x: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Pictures of four pictures each: [B, 3, S, S] and [B] -> [B, 3, S, S] and the labels of the quarters in raster order [B, 4]."""
-    rows = torch.stack([torch.randperm(len(x), generator=generator, device=x.device) for _ in range(4)])
-    small = F.interpolate(x, scale_factor=0.5, mode="area")
-    top, bottom = (torch.cat([small[rows[i]], small[rows[i + 1]]], dim=3) for i in (0, 2))
-    return torch.cat([top, bottom], dim=2), labels[rows].T
-
-
-def quarters(labels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Labels of the quarters [B, 4] -> of each place of a grid, in raster order [B, places]; a middle row or column goes to the later one."""
-    rows, columns = ((torch.arange(n, device=labels.device) >= n // 2).long() for n in grid)
-    return labels[:, (2 * rows[:, None] + columns).flatten()]
-
-
 @dataclass(frozen=True)
 class Collages:
     """Pictures made of one to four pictures.

@@ -97,14 +97,10 @@ class Workshop:
 @torch.inference_mode()
 def picture_top1(model: MustiModel, pictures: Pictures) -> dict[str, float]:
     """Share of the pictures whose object gets the highest logit, by branch and for both together."""
-    named = {n: model.name_picture(_floats(t))[:, :-1].log_softmax(-1) for n, t in encode_pictures(model, pictures.pixels).items()}
+    named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encode_pictures(model, pictures.pixels).items()}
     labels = torch.from_numpy(pictures.labels).to(next(iter(named.values())).device)
     named["both"] = sum(named.values())
     return {n: float((z.argmax(1) == labels).float().mean()) for n, z in named.items()}
-
-
-def _floats(image: Any) -> Any:
-    return image.float()
 
 
 def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:

@@ -1,7 +1,6 @@
-"""The starter's WordPiece tokenizer for five languages."""
+"""A small WordPiece tokenizer, made of a few texts."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -42,8 +41,3 @@ def train_tokenizer(texts: Iterable[str], forms: Iterable[str], vocabulary: int,
         mask_token="[MASK]",
         model_input_names=["input_ids", "attention_mask"],
     )
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer saved in ``folder``."""
-    return PreTrainedTokenizerFast.from_pretrained(folder)
