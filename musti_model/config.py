@@ -254,6 +254,8 @@ E5_SMALL = {
     "intermediate_size": 1536,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+    "hidden_dropout_prob": 0.0,  # training changes passages and pictures instead; and dropout inside attention takes the slow path on a CPU
+    "attention_probs_dropout_prob": 0.0,
     "pad_token_id": 1,
 }
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

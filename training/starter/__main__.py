@@ -16,7 +16,7 @@ from ..memory import keep_freed_memory
 from .finish import finish
 from .pictures import load_pictures
 from .stages import Workshop, match_stage, names_stage, settle_gpu
-from .towers import name_objects, starter_model
+from .towers import name_objects, place_objects, starter_model
 
 
 def main() -> None:
@@ -43,6 +43,8 @@ def main() -> None:
     model, tokenizer = starter_model(options.data, pictures["train"].objects)
     model.to(device)
     name_objects(model, tokenizer)
+    if not (options.work / "names" / "checkpoint.pt").exists():  # a run that goes on has its own weights
+        place_objects(model, pictures["train"])
     shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
     names_stage(model, shop, options.work / "names", options.names_epochs, options.steps)

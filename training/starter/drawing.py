@@ -16,8 +16,8 @@ from .passages import Passage, PassageMill
 from .pictures import Pictures
 
 IGNORE = -100
-TOKENS = 9000  # about as many wordpieces a batch, so that long passages come in small batches
-ROUND = 32  # wordpieces: a GPU's libraries prepare a kernel for each new shape, for longer than it then runs
+# Wordpieces to which a batch's length is rounded up: on a GPU, whose libraries prepare a kernel for each new shape, for longer than it then runs; on a CPU.
+ROUND, ROUND_CPU = 32, 8
 LENGTHS = (15, 30, 45, 60, 90, 120, 160, 250)  # most words of a batch's passages; like lengths together: little padding
 LENGTH_SHARES = (0.14, 0.2, 0.18, 0.16, 0.14, 0.1, 0.06, 0.02)
 
@@ -57,14 +57,16 @@ class TextBatches(Dataset):
     """Batch number ``step`` of an epoch, the same each time: a resumed run sees what an unbroken one would.
 
     drills: share of the batches that are a few words each, dense with names, instead of passages as people wrote them.
+    tokens: about as many wordpieces a batch, so that long passages come in small batches; most: passages a batch.
     """
 
     def __init__(
         self, mill: PassageMill, tokenizer: PreTrainedTokenizerFast, objects: tuple[str, ...], steps: int, seed: tuple[int, int],
-        drills: float = 0.0, tokens: int = TOKENS, padding: str = "longest",
+        drills: float = 0.0, tokens: int = 4000, most: int = 160, padding: str = "longest",
     ) -> None:  # fmt: skip
         self.mill, self.tokenizer, self.objects, self.steps, self.seed = mill, tokenizer, objects, steps, seed
-        self.drills, self.tokens, self.padding = drills, tokens, padding
+        self.drills, self.tokens, self.most, self.padding = drills, tokens, most, padding
+        self.round = ROUND if torch.cuda.is_available() else ROUND_CPU
 
     def __len__(self) -> int:
         return self.steps
@@ -73,12 +75,12 @@ class TextBatches(Dataset):
         rng = np.random.default_rng((*self.seed, step))
         drill = rng.random() < self.drills
         high = int(rng.choice([6, 12]) if drill else rng.choice(LENGTHS, p=LENGTH_SHARES))
-        count = max(16, min(160, int(self.tokens / (1.5 * high))))
+        count = max(4, min(self.most, int(self.tokens / (1.5 * high))))
         draw = self.mill.drill if drill else self.mill.draw
         drawn = [draw(rng, max(3, high * 2 // 3), high) for _ in range(count)]
         passages = [p for p, _ in drawn]
         enc = self.tokenizer(
-            [p.text for p in passages], truncation=True, padding=self.padding, pad_to_multiple_of=ROUND, return_offsets_mapping=True, return_tensors="pt"
+            [p.text for p in passages], truncation=True, padding=self.padding, pad_to_multiple_of=self.round, return_offsets_mapping=True, return_tensors="pt"
         )
         index = {o: k for k, o in enumerate(self.objects)}
         named, touched = (torch.zeros(count, len(index), dtype=torch.bool) for _ in range(2))
@@ -156,7 +158,7 @@ class Album:
         return Shown(torch.cat([views, mixed.pixels, empty]), presence[:, :-1], len(views), mixed)
 
 
-def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator, no_per_yes: int = 2) -> tuple[Tensor, Tensor]:
+def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pairs of a batch: each passage with its picture and with a collage that shows what it names (YES), with pictures and a collage that show nothing it
     may name, and some with a picture of nothing (NO).
 
@@ -179,8 +181,8 @@ def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator, no_per_ye
         pairs.append(torch.stack([rows, best.indices[rows, columns] + part.start], 1))
         labels.append(torch.full((len(rows),), label, device=device))
 
-    add(fits, "collage", 1, 1.0, 0.6)
-    add(~clashes, "single", no_per_yes, 0.0)
-    add(~clashes, "collage", 1, 0.0, 0.6)
-    add(~clashes, "nothing", 1, 0.0, 0.25)
+    add(fits, "collage", 1, 1.0, 0.4)
+    add(~clashes, "single", 1, 0.0)
+    add(~clashes, "collage", 1, 0.0, 0.5)
+    add(~clashes, "nothing", 1, 0.0, 0.12)
     return torch.cat(pairs), torch.cat(labels)

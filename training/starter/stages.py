@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from .towers import TEXT
 from .typeset import text_pages
 
 PAGES = 384
-# Learning rates. Word embeddings stay as they are: a word that training never saw keeps its place among those that it did.
+# Learning rates. Word embeddings stay as they are: a word that training never saw keeps its place among those that it did. Of the image backbones the
+# last stages learn: what lies below is of use for any picture, and two cores can afford no more.
 RATES = {
-    "text.embeddings": 0.0, "text.encoder": 6e-5, "branches.vit.backbone": 1e-4, "branches.cnn.backbone": 4e-4, "fusion.alpha": 2e-2,
-    "fusion.beta": 2e-2, "fusion.space.tau": 2e-2, "fusion.norm": 1e-4, "none_logit": 1e-2, "nothing_logit": 1e-2, "scale": 1e-2, "bias": 1e-2,
-    "fusion.scalars": 1e-2,
+    "text.embeddings": 0.0, "text.encoder": 1e-4,
+    "branches.vit.backbone": 0.0, **{f"branches.vit.backbone.{part}": 1e-4 for part in ("blocks.4", "blocks.5", "blocks.6", "norm")},
+    "branches.cnn.backbone": 0.0, **{f"branches.cnn.backbone.{part}": 2e-4 for part in ("blocks.5", "blocks.6", "conv_head", "bn2")},
+    "fusion.pass_on": 1e-3, "fusion.alpha": 2e-2, "fusion.beta": 2e-2, "fusion.space.tau": 2e-2, "fusion.norm": 1e-4, "fusion.scalars": 1e-2,
+    "none_logit": 1e-2, "nothing_logit": 1e-2, "scale": 1e-2, "bias": 1e-2,
 }  # fmt: skip
 
 
@@ -70,54 +74,65 @@ class Workshop:
         parts = [[list(p.names), [t.text for t in self.passages[s]], [str(q) for q in self.pairs.get(s, ())]] for s, p in self.pictures.items()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def epochs(self, steps: int, seed: int, drills: Callable[[int], float]) -> Batches:
-        """Batches for ``training.loop.train``. drills: epoch -> share of its batches that are short texts, dense with names."""
+    def epochs(self, steps: int, seed: int, drills: Callable[[int], float], tokens: int, most: int) -> Batches:
+        """Batches for ``training.loop.train``. drills: epoch -> share of its batches that are short texts, dense with names; tokens, most: of a batch."""
 
         def make(epoch: int, first: int) -> Iterator[Texts]:
-            data = TextBatches(self.mill, self.tokenizer, self.objects, steps, (seed, epoch), drills(epoch), padding=self.padding)
+            data = TextBatches(self.mill, self.tokenizer, self.objects, steps, (seed, epoch), drills(epoch), tokens, most, self.padding)
             return text_batches(data, first, self.workers)
 
         return make
 
     def dev(self, model: MustiModel) -> dict[str, Any]:
-        """Scores on every third dev pair: quick, for choosing the best epoch."""
-        pairs = self.pairs["dev"][::3]
-        encoded = encode_pictures(model, self.pictures["dev"].pixels)
+        """Scores on a sixth of the dev pairs (by passage): quick, for choosing the best epoch."""
+        pairs = [p for p in self.pairs["dev"] if p.passage % 6 == 0]
+        shown = sorted({p.picture for p in pairs})
+        encoded = encode_pictures(model, self.pictures["dev"].pixels[shown])
+        pairs = [replace(p, picture=shown.index(p.picture)) for p in pairs]
         scored = score_pairs(model, self.tokenizer, encoded, self.passages["dev"], pairs, modes=MODES if model.fusion.gated else ("learned",))
         result = pair_scores(model, scored, self.passages["dev"], pairs)
         return {k: result[k] for k in ("score", "auc", "threshold", "collapsed", "lost", "widest")}
 
     def dev_names(self, model: MustiModel) -> dict[str, Any]:
         """How well names are read and pictures named; the score is the mean of both."""
-        reads = reading_scores(model, self.tokenizer, self.passages["dev"][::3])
-        top1 = picture_top1(model, self.pictures["dev"])
+        reads = reading_scores(model, self.tokenizer, self.passages["dev"][::6])
+        top1 = picture_top1(model, self.pictures["dev"], every=4)
         return {"score": (reads["average_precision"] + top1["both"]) / 2, "top1": top1, **{k: reads[k] for k in ("recall", "average_precision")}}
 
 
 @torch.inference_mode()
-def picture_top1(model: MustiModel, pictures: Pictures) -> dict[str, float]:
-    """Share of the pictures whose object gets the highest logit, by branch and for both together."""
-    named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encode_pictures(model, pictures.pixels).items()}
-    labels = torch.from_numpy(pictures.labels).to(next(iter(named.values())).device)
+def picture_top1(model: MustiModel, pictures: Pictures, every: int = 1) -> dict[str, float]:
+    """Share of the pictures (or each ``every``-th) whose object gets the highest logit, by branch and for both together."""
+    named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encode_pictures(model, pictures.pixels[::every]).items()}
+    labels = torch.from_numpy(pictures.labels[::every]).to(next(iter(named.values())).device)
     named["both"] = sum(named.values())
     return {n: float((z.argmax(1) == labels).float().mean()) for n, z in named.items()}
 
 
 def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """Words and pictures learn the object prototypes; no pairs yet."""
-    device = next(model.parameters()).device
-    settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=1e-3, lr_of=RATES, batch_norm="frozen", layer_decay=0.9)
-    strong = {"strength": 0.8, "collage_share": 0.4, "count": 160}
-    record = shop.record | {"objective": strong}
-    objective = Objective(shop.album(device, **strong))
-    train(model, shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25), objective, shop.dev_names, settings, folder, record)
+    strong, batch = {"strength": 0.8, "collage_share": 0.4, "count": 48}, {"tokens": 2400, "most": 96}
+    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **batch)
+    _stage(model, shop, folder, data, Objective(shop.album(_device(model), **strong)), shop.dev_names, epochs, steps, {**strong, **batch})
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
-    device = next(model.parameters()).device
-    settings = TrainSettings(epochs=epochs, steps_per_epoch=steps, lr=6e-4, lr_of=RATES, batch_norm="frozen", layer_decay=0.9)
-    mild, focal = {"strength": 0.5, "collage_share": 0.5, "count": 128}, {"gamma": 2.0, "alpha": 0.5}
-    record = shop.record | {"objective": {**mild, "focal": focal}}
-    objective = Objective(shop.album(device, **mild), FocalLoss(**focal))
-    train(model, shop.epochs(steps, 2, lambda _epoch: 0.1), objective, shop.dev, settings, folder, record)
+    mild, batch, focal = {"strength": 0.5, "collage_share": 0.5, "count": 26}, {"tokens": 720, "most": 18}, {"gamma": 2.0, "alpha": 0.5}
+    data = shop.epochs(steps, 2, lambda _epoch: 0.1, **batch)
+    objective = Objective(shop.album(_device(model), **mild), FocalLoss(**focal))
+    _stage(model, shop, folder, data, objective, shop.dev, epochs, steps, {**mild, **batch, "focal": focal})
+
+
+def _device(model: MustiModel) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _stage(
+    model: MustiModel, shop: Workshop, folder: Path, batches: Batches, objective: Objective, evaluate: Callable, epochs: int, steps: int,
+    made: dict[str, Any],
+) -> None:  # fmt: skip
+    settings = TrainSettings(
+        epochs=epochs, steps_per_epoch=steps, lr=3e-4, lr_of=RATES, batch_norm="frozen", layer_decay=0.95, warmup=0.08, checkpoint_steps=25,
+    )  # fmt: skip
+    train(model, batches, objective, evaluate, settings, folder, shop.record | {"objective": made})

@@ -92,7 +92,7 @@ class Table:
         model.to(self.device)
 
         def batches(epoch: int, first: int):
-            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, TOKENS, self.shop.padding)
+            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, TOKENS, padding=self.shop.padding)
             return text_batches(data, first, self.shop.workers)
 
         objective = Objective(self.album, FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | ROWS[name][1])))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -12,7 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from musti_model.config import preset
 from musti_model.model import MustiModel
 
+from .augment import plain_view
 from .lexicon import LANGUAGES, Lexicon
+from .pictures import Pictures
 
 TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "vit_small_patch14_dinov2.safetensors"
 
@@ -64,13 +67,15 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
     states = model.text.embed(ids["input_ids"])[ids["attention_mask"].bool()]
     model.fusion.norm.weight.data.fill_(states.std(-1, correction=0).mean())
     model.fusion.norm.bias.data.fill_(states.mean())
+    if hasattr(model.fusion, "pass_on"):  # what is let in is as large as the word that it is added to
+        model.fusion.pass_on.weight.mul_(states.std(-1, correction=0).mean())
 
 
 @torch.inference_mode()
-def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256) -> Tensor:
-    """Each name read alone, mean of its wordpieces' states, before the common space. -> [names, H]."""
+def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256) -> tuple[Tensor, Tensor]:
+    """Each name read alone: the mean of its wordpieces' states before the common space, and the first position's state. -> [names, H] each."""
     device = next(model.parameters()).device
-    result = []
+    result, first = [], []
     for start in range(0, len(names), batch):
         ids = tokenizer(names[start : start + batch], padding=True, return_tensors="pt").to(device)
         mask = ids["attention_mask"].clone()
@@ -80,13 +85,14 @@ def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: li
         text = model.text.embed(ids["input_ids"])
         states = model.text.encode(model.fusion.fuse(text, None), ids["attention_mask"])
         result.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
-    return torch.cat(result).float().cpu()
+        first.append(states[:, 0])
+    return torch.cat(result).float().cpu(), torch.cat(first).float().cpu()
 
 
 def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Prototypes: mean state of an object's names, each language counting alike, less what all names have in common; words are named from the first step."""
     rows = [(o, tag, form) for tag in LANGUAGES for o, form in _plain_names(tag, model.config.objects)]
-    states = name_states(model, tokenizer, [form for *_, form in rows])
+    states, first = name_states(model, tokenizer, [form for *_, form in rows])
     centred = F.normalize(states - states.mean(0), dim=-1)
     means = []
     for name in model.config.objects:
@@ -96,6 +102,45 @@ def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
         model.prototypes.copy_(F.normalize(torch.stack(means), dim=-1))
         if getattr(model.fusion, "space", None) is not None:
             model.fusion.space.word.bias.copy_(-states.mean(0))
+        # The pooled text starts in the same space: tanh of half a unit is nearly linear.
+        size = 0.5 / first.std(0).mean()
+        model.text.pooler.dense.weight.copy_(size * torch.eye(model.text.hidden))
+        model.text.pooler.dense.bias.copy_(-size * first.mean(0))
+
+
+@torch.inference_mode()
+def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, strength: float = 0.3, batch: int = 64) -> None:
+    """Places start where a ridge regression leads them: of a branch's features (mean over the places) on the prototype of what the picture shows.
+
+    Args:
+        most: pictures an object. strength: of the penalty, in variances of the features.
+    """
+    rng, device = np.random.default_rng(0), next(model.parameters()).device
+    rows = np.concatenate([rng.permutation(np.flatnonzero(pictures.labels == k))[:most] for k in range(len(pictures.objects))])
+    targets = F.normalize(model.prototypes.float(), dim=-1)[torch.from_numpy(pictures.labels[rows]).to(device)]
+    means: dict[str, list[Tensor]] = {n: [] for n in model.branches}
+    for start in range(0, len(rows), batch):
+        part = torch.from_numpy(np.array(pictures.pixels[rows[start : start + batch]])).to(device)
+        for name, branch in model.branches.items():
+            mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
+            x = ((plain_view(part, branch.config.image_size) - mean) / std).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16):
+                features = branch.features(x)
+            places = features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
+            means[name].append(places.float())
+    for name, branch in model.branches.items():
+        weight, bias = _ridge(torch.cat(means[name]), targets, strength)
+        branch.projection[0].weight.copy_(weight)
+        branch.projection[0].bias.copy_(bias)
+
+
+def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """weight [H, C] and bias [H] of the linear map from x [N, C] to y [N, H] that a ridge regression on standardised features finds."""
+    centre, spread = x.mean(0), x.std(0) + 1e-6
+    z = ((x - centre) / spread).double()
+    inverse = z.T @ z + strength * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    weight = torch.linalg.solve(inverse, z.T @ (y - y.mean(0)).double()).T.float() / spread
+    return weight, y.mean(0) - weight @ centre
 
 
 def _plain_names(language: str, objects: tuple[str, ...]) -> list[tuple[str, str]]:
