@@ -19,7 +19,7 @@ from tests.wordpieces import train_tokenizer
 from training.losses import FocalLoss
 from training.starter import stages
 from training.starter.augment import Collages
-from training.starter.drawing import IGNORE, ROUND, Album, Shown, TextBatches, Texts, draw_pairs, piece_labels
+from training.starter.drawing import IGNORE, ROUND_CPU, Album, Shown, TextBatches, Texts, draw_pairs, piece_labels
 from training.starter.finish import finish
 from training.starter.lexicon import LANGUAGES, Lexicon, Mention
 from training.starter.measures import grids
@@ -69,7 +69,9 @@ def small(monkeypatch):
     monkeypatch.setattr("training.starter.finish.PAGES", 4)
     monkeypatch.setattr("training.starter.drawing.LENGTHS", (12,))
     monkeypatch.setattr("training.starter.drawing.LENGTH_SHARES", (1.0,))
-    monkeypatch.setattr("training.starter.drawing.TOKENS", 300)
+    monkeypatch.setattr("training.starter.finish.EXPLAINED", 2)
+    monkeypatch.setattr(stages, "NAMES", stages.NAMES | {"count": 8, "most": 12})
+    monkeypatch.setattr(stages, "MATCH", stages.MATCH | {"count": 8, "most": 8})
 
 
 def workshop(data, work, **changes):
@@ -93,7 +95,7 @@ def test_from_raw_material_to_weights(data, tmp_path, small):
     assert {"words", "pictures", "prototypes", "places", "pairs", "gate", "pooled", "lost", "widest"} <= row.keys() and np.isfinite(row["loss"])
     assert all(torch.equal(v, frozen[k]) for k, v in model.branches["resnet"].backbone.state_dict().items())
     assert torch.equal(model.text.embeddings.word_embeddings.weight, words)
-    metrics = finish(model, shop, work, out)
+    metrics = finish(model, shop, data, work, out)
     pipe = MustiPipeline.from_pretrained(out, precision="float32")
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), pipe.model.state_dict().values(), strict=True))
     assert pipe.objects == tuple(sorted(OBJECTS)) and 0 < pipe(Image.new("RGB", (60, 40), "blue"), "The fish stank.").probability < 1
@@ -108,7 +110,7 @@ def test_a_batch_is_the_same_each_time_and_of_few_lengths(data, tmp_path, small)
     batches = TextBatches(shop.mill, shop.tokenizer, shop.objects, 4, (1, 0), drills=0.5)
     a, b, other = batches[2], batches[2], batches[3]
     assert torch.equal(a.input_ids, b.input_ids) and a.seed == b.seed != other.seed
-    assert a.input_ids.shape[1] % ROUND == 0 and bool((a.named <= a.touched).all())
+    assert a.input_ids.shape[1] % ROUND_CPU == 0 and bool((a.named <= a.touched).all())
     assert all(a.named[i, k] for i, k in enumerate(a.shown.tolist()))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..memory import keep_freed_memory
 from .finish import finish
+from .measure import summary
 from .pictures import load_pictures
 from .stages import Workshop, match_stage, names_stage, settle_gpu
 from .towers import name_objects, place_objects, starter_model
@@ -51,9 +52,8 @@ def main() -> None:
     told("names are learned")
     match_stage(model, shop, options.work / "match", options.match_epochs, options.steps)
     told("pairs are learned")
-    metrics = finish(model, shop, options.work, options.out)
-    shown = {s: {k: metrics[s][k] for k in ("f1_macro", "auc", "ece", "lost", "widest", "gate_auc", "gate_in_quarter", "nothing_yes", "picture_top1")} for s in ("dev", "test")}
-    print(json.dumps(shown, indent=1))
+    metrics = finish(model, shop, options.data, options.work, options.out)
+    print(json.dumps(summary(metrics), indent=1))
     told("done")
 
 

@@ -22,7 +22,8 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
     return rows + [_row(f"baseline: {name}", s) for name, s in metrics["baselines"].items()]
 
 
-def _gate(test: dict[str, Any]) -> list[str]:
+def _gate(metrics: dict[str, Any]) -> list[str]:
+    test, explained, photographs = metrics["test"], metrics.get("explained"), metrics.get("photographs")
     lost, quarter = test["lost"], test.get("gate_in_quarter")
     rows = {
         "F1-macro lost when the gate is shut": f"{lost['shut']:.3f}" if "shut" in lost else "",
@@ -30,8 +31,13 @@ def _gate(test: dict[str, Any]) -> list[str]:
         "the word at which the gate opens most names the shared object": f"{test['widest']:.1%}",
         "gate higher at the named word with the right picture than with a wrong one (AUC)": f"{test['gate_auc']:.3f}" if "gate_auc" in test else "",
         "the gate's own map, share in the right quarter of a grid (chance .25)": f"{quarter['both']:.3f}" if quarter else "",
+        "evidence: share in the right quarter of a grid (chance .25)": f"{explained['in_quarter']:.3f} ({explained['grids']} grids)" if explained else "",
+        "evidence: the top word names the shared object": f"{explained['top_word']:.1%} of {explained['pairs']} pairs" if explained else "",
         "pictures of nothing answered YES": f"{test['nothing_yes']:.1%}",
     }
+    if photographs:
+        for key, name in (("first", "own sentence first, of eight"), ("verdicts", "answers right (always NO: 87.5%)")):
+            rows[f"three historical photographs: {name}"] = ", ".join(f"{tag} {row[key]:.0%}" for tag, row in photographs.items())
     return [f"| {name} | {value} |" for name, value in rows.items() if value]
 
 
@@ -72,11 +78,11 @@ Expected calibration error on test {test["ece"]:.3f} ({test["ece_before"]:.3f} b
 Of the names in test passages {metrics["reading"]["recall"]:.0%} are read right ({reading}). The picture side names test pictures right, of {len(config.objects)} objects: {branches}.
 The picture classifier with a perfect word list uses the very list that labelled the pairs; it shows what the picture side alone limits.
 
-## The gate, on test pairs
+## The gate and the explanations, on test pairs
 
 | measure | value |
 | --- | --- |
-{lines(_gate(test))}
+{lines(_gate(metrics))}
 
 ## Data
 
@@ -95,7 +101,7 @@ EfficientNet-Lite0 (Apache-2.0), DINOv2 ViT-S/14 (Apache-2.0, its first {config.
 
 ## Made with
 
-`python -m training.starter --data DIR --out assets/starter`; recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes
+`python -m training.starter --data DIR --out assets/starter` (measured again by `python -m training.starter.measure --data DIR`); recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes
 ({metrics["device"]}); torch {metrics["versions"]["torch"]}, Python {metrics["versions"]["python"]}. Logs and curves lie in this folder.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from musti_model import MustiPipeline
+from musti_model.config import MustiConfig
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
@@ -21,6 +23,7 @@ from musti_model.storage import compressed, restored
 from ..metrics import best_threshold, expected_calibration_error, fit_temperature, scores, sigmoid
 from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
+from .evidence import evidence_scores, photograph_scores
 from .measures import gate_in_quarter, grids, nothing_said_yes, right_and_wrong
 from .pairs import Pair
 from .pictures import STORED_SIZE
@@ -30,6 +33,7 @@ from .stages import PAGES, Workshop, picture_top1
 from .typeset import text_pages
 from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 
+EXPLAINED = 100  # pairs, and grids, whose explanation is made
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
     "A small model trained on proxy pairs (photographs and paintings of {count} objects with passages that name them); not the published MUSTI model."
@@ -61,9 +65,9 @@ def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, p
     return {str(s): scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}
 
 
-def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
-    """Threshold and temperature from the dev pairs (set in the model's config); scores on dev and test, by language and source; what the gate is
-    held to."""
+def measured(model: MustiModel, shop: Workshop, calibrate: bool = True) -> dict[str, Any]:
+    """Scores on dev and test, by language and source; what the gate is held to. calibrate: threshold and temperature are chosen on the dev pairs, and set
+    in the model's config."""
     metrics: dict[str, Any] = {}
     sides = {}
     for split in ("dev", "test"):
@@ -71,10 +75,11 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
         encoded = encode_pictures(model, pictures.pixels)
         scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=MODES if model.fusion.gated else MODES[:1])
         labels = np.array([p.label for p in pairs])
-        if split == "dev":
+        if split == "dev" and calibrate:
             temperature = fit_temperature(scored.logits["learned"], labels)
             threshold = best_threshold(labels, sigmoid(scored.logits["learned"] / temperature))
             set_config(model, threshold=threshold, temperature=temperature)
+        threshold, temperature = model.config.threshold, model.config.temperature
         probabilities = sigmoid(scored.logits["learned"] / temperature)
         row = pair_scores(model, scored, passages, pairs, threshold) | {"ece": expected_calibration_error(labels, probabilities)}
         row |= {"ece_before": expected_calibration_error(labels, sigmoid(scored.logits["learned"]))}
@@ -116,7 +121,15 @@ def set_config(model: MustiModel, **changes: Any) -> None:
     model._hub_mixin_config = model.config.to_dict()
 
 
-def finish(model: MustiModel, shop: Workshop, work: Path, out: Path) -> dict[str, Any]:
+def explained(folder: Path, shop: Workshop, data: Path) -> dict[str, Any]:
+    """What a user of the weights in ``folder`` is shown: evidence, and historical photographs where ``data`` has them."""
+    pipe = MustiPipeline.from_pretrained(folder)
+    result: dict[str, Any] = {"explained": evidence_scores(pipe, shop.pictures["test"], shop.passages["test"], shop.pairs["test"], EXPLAINED)}
+    examples = data / "examples"
+    return result | ({"photographs": photograph_scores(pipe, examples)} if examples.is_dir() else {})
+
+
+def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path) -> dict[str, Any]:
     """Everything saved in ``out``; returns the metrics."""
     few_bits(model)
     calibrate_reading(model, shop)
@@ -133,13 +146,19 @@ def finish(model: MustiModel, shop: Workshop, work: Path, out: Path) -> dict[str
     (out / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
     MustiProcessor(model.config, shop.tokenizer).save_pretrained(out)
     metrics["weights"] = "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    metrics |= explained(out, shop, data)
     for stage in ("names", "match"):
         for kind in ("log.jsonl", "curves.png"):
             stem, _, end = kind.partition(".")
             shutil.copy(work / stage / kind, out / f"{stem}-{stage}.{end}")
-    write_card(out, model.config, metrics)
+    write_metrics(out, model.config, metrics)
     return metrics
+
+
+def write_metrics(out: Path, config: MustiConfig, metrics: dict[str, Any]) -> None:
+    """metrics.json and the card."""
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_card(out, config, metrics)
 
 
 def recorded_seconds(work: Path) -> float:

@@ -27,6 +27,9 @@ from .towers import TEXT
 from .typeset import text_pages
 
 PAGES = 384
+# Batches of the stages: texts (see TextBatches) and pictures (see Album).
+NAMES = {"tokens": 2400, "most": 96, "strength": 0.8, "collage_share": 0.4, "count": 48}
+MATCH = {"tokens": 720, "most": 18, "strength": 0.5, "collage_share": 0.5, "count": 26}
 # Learning rates. Word embeddings stay as they are: a word that training never saw keeps its place among those that it did. Of the image backbones the
 # last stages learn: what lies below is of use for any picture, and two cores can afford no more.
 RATES = {
@@ -111,17 +114,23 @@ def picture_top1(model: MustiModel, pictures: Pictures, every: int = 1) -> dict[
 
 def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """Words and pictures learn the object prototypes; no pairs yet."""
-    strong, batch = {"strength": 0.8, "collage_share": 0.4, "count": 48}, {"tokens": 2400, "most": 96}
-    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **batch)
-    _stage(model, shop, folder, data, Objective(shop.album(_device(model), **strong)), shop.dev_names, epochs, steps, {**strong, **batch})
+    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **_texts(NAMES))
+    _stage(model, folder, data, Objective(shop.album(_device(model), **_shown(NAMES))), shop.dev_names, epochs, steps, shop.record | {"objective": NAMES})
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
-    mild, batch, focal = {"strength": 0.5, "collage_share": 0.5, "count": 26}, {"tokens": 720, "most": 18}, {"gamma": 2.0, "alpha": 0.5}
-    data = shop.epochs(steps, 2, lambda _epoch: 0.1, **batch)
-    objective = Objective(shop.album(_device(model), **mild), FocalLoss(**focal))
-    _stage(model, shop, folder, data, objective, shop.dev, epochs, steps, {**mild, **batch, "focal": focal})
+    data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **_texts(MATCH)), {"gamma": 2.0, "alpha": 0.5}
+    objective = Objective(shop.album(_device(model), **_shown(MATCH)), FocalLoss(**focal))
+    _stage(model, folder, data, objective, shop.dev, epochs, steps, shop.record | {"objective": MATCH | {"focal": focal}})
+
+
+def _texts(batch: dict[str, Any]) -> dict[str, Any]:
+    return {k: batch[k] for k in ("tokens", "most")}
+
+
+def _shown(batch: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in batch.items() if k not in ("tokens", "most")}
 
 
 def _device(model: MustiModel) -> torch.device:
@@ -129,10 +138,10 @@ def _device(model: MustiModel) -> torch.device:
 
 
 def _stage(
-    model: MustiModel, shop: Workshop, folder: Path, batches: Batches, objective: Objective, evaluate: Callable, epochs: int, steps: int,
-    made: dict[str, Any],
+    model: MustiModel, folder: Path, batches: Batches, objective: Objective, evaluate: Callable[[MustiModel], dict[str, Any]], epochs: int, steps: int,
+    record: dict[str, Any],
 ) -> None:  # fmt: skip
     settings = TrainSettings(
         epochs=epochs, steps_per_epoch=steps, lr=3e-4, lr_of=RATES, batch_norm="frozen", layer_decay=0.95, warmup=0.08, checkpoint_steps=25,
     )  # fmt: skip
-    train(model, batches, objective, evaluate, settings, folder, shop.record | {"objective": made})
+    train(model, batches, objective, evaluate, settings, folder, record)
