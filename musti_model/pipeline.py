@@ -26,7 +26,7 @@ from .methods.perturb import sparing
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .question import Picture, Question
-from .results import Explanation, Faithfulness, Prediction
+from .results import Explanation, Faithfulness, Prediction, Shut
 from .version import VERSION
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
@@ -170,7 +170,8 @@ class MustiPipeline:
             looked = look(question)
         with self._inference():
             prediction = self._predictions(looked.output, question.encoded, self._named(question.passages, question.read))[0]
-        result = explained(looked, prediction, self._settings())
+            shut = self._shut(question)
+        result = replace(explained(looked, prediction, self._settings()), shut=shut)
         if evidence:
             with torch.inference_mode(False), self._autocast():
                 found = evidence_of(question, BEST if self.many_passes else QUICK)
@@ -210,6 +211,13 @@ class MustiPipeline:
 
     def _question(self, image: Picture | Question, passage: str | None) -> Question:
         return image if isinstance(image, Question) else self.ask(image, passage)
+
+    def _shut(self, question: Question) -> Shut | None:
+        """The answer with the gate shut."""
+        if not self.model.fusion.gated:
+            return None
+        output = self.model.match_words(question.encoded, question.read, gate="shut")
+        return Shut(self._probability(float(output.logits[0])), dict(zip(self.model.branches, output.votes[0].tolist(), strict=True)))
 
     def _missing(self, question: Question, prediction: Prediction) -> list[tuple[str, float]]:
         """Why NO: what the passage would have had to name, at the front, because a long passage's end is not read."""

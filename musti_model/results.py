@@ -142,6 +142,14 @@ class Faithfulness:
     chance: float
 
 
+@dataclass(frozen=True)
+class Shut:
+    """The answer with the gate shut, the passage read without the picture. probability: 0..1, of YES; votes: {branch: its term in the logit}."""
+
+    probability: float
+    votes: dict[str, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """What the model did with one pair. Attention and gate tell where the model looked and mixed, not why it decided; evidence and the gate's effect
@@ -152,7 +160,7 @@ class Explanation:
     shares of attention, "gradcam:<branch>" >= 0, "gate:<branch>": of the scalar gate 0..1, the share of each place; of a gate with a value for each
     word the sum over the words of opening times meeting); heads: {ViT branch: [heads, rows, columns]} last-layer class-token attention;
     word_attention: {branch: aligned with words}; settings: what made it; evidence, gate_effect {branch: GateEffect}: None and empty when they were not
-    asked for; asked: fingerprint of the picture and the passage (``Question.fingerprint``).
+    asked for; asked: fingerprint of the picture and the passage (``Question.fingerprint``); shut: the answer with the gate shut, None without a gate.
     """
 
     prediction: Prediction
@@ -170,6 +178,7 @@ class Explanation:
     gate_effect: dict[str, GateEffect] = field(default_factory=dict)
     gate: str = "none"
     asked: str = ""
+    shut: Shut | None = None
 
     def fit(self, side: int) -> "Explanation":
         """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was uploaded."""
@@ -195,6 +204,7 @@ class Explanation:
             "gate": self.gate,
             "gate_weights": None if self.gate_weights is None else vars(self.gate_weights),
             "gates": {n: g.to_json() for n, g in self.gates.items()},
+            "shut": None if self.shut is None else vars(self.shut),
             "word_attention": self.word_attention,
             "evidence": self.evidence and self.evidence.to_json(),
             "gate_effect": {n: e.to_json() for n, e in self.gate_effect.items()},

@@ -12,6 +12,7 @@ from musti_model import Alteration, Explanation, Sentence
 from musti_model.fusion import Opened
 from musti_model.results import Faithfulness
 
+from . import gate_board as gated
 from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls
@@ -122,6 +123,7 @@ class PairTab:
 
     def _answer(self) -> None:
         self.verdict = gr.HTML(Sentence("The answer appears here."), elem_id="verdict")
+        self.gate_board = gr.HTML(gated.EMPTY, html_template=gated.TEMPLATE, js_on_load=gated.SCRIPT, elem_id="gate-board")
         with gr.Tabs() as self.tabs:
             for name, title, build in (
                 ("why", "Why", self._why), ("what-if", "What if", self._what_if), ("vote", "Vote", self._vote), ("gate", "TSF gate", self._gate),
@@ -209,7 +211,7 @@ class PairTab:
         self.looked_at = [self.part, self.branch, self.kind, self.view, self.word_branch]
         self.judged = [self.faithful, self.faithful_gate, self.faithful_map, self.faithful_words]
         self.reset = [self.bundle, *self.switches, self.altered]
-        self.views_shown = [*self.why, *self.through, self.links, *self.overlaid, self.words]
+        self.views_shown = [self.gate_board, *self.why, *self.through, self.links, *self.overlaid, self.words]
         self.explained = [*self.reset, *self.views_shown, self.measured, *self.judged]
         self.shown = [self.state, self.verdict, self.votes, *self.explained]
         self._wire_questions()
@@ -304,7 +306,7 @@ class PairTab:
             return (gr.skip(),) * len(self.views_shown)
         part, branch, kind, view, head, word_branch, opacity, stretch = chosen
         return (
-            *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch), linked.links_value(e, branch),
+            gated.gate_board_value(e), *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch), linked.links_value(e, branch),
             *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
         )  # fmt: skip
 
@@ -336,7 +338,7 @@ class PairTab:
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
         empty = framed(None, "")
-        return None, *self.put_back(None), words, *empty, words, *empty, linked.NOTHING, *empty, words, None, *[""] * len(self.judged)
+        return None, *self.put_back(None), gated.EMPTY, words, *empty, words, *empty, linked.NOTHING, *empty, words, None, *[""] * len(self.judged)
 
     # Alterations, links, zips ---------------------------------------------------------------------------------------------------
 

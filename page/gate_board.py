@@ -1,0 +1,102 @@
+"""The gate board: which words the picture opened the gate for, and where in the picture each of them looked. What it shows comes in one answer; looking around
+happens in the browser (``static/gate_board.js``)."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musti_model import Explanation
+from musti_model.results import Gate
+
+from .board import data_url, literal
+from .language import language, later, say
+from .views import branch_name
+
+SCRIPT = (Path(__file__).parent / "static" / "gate_board.js").read_text(encoding="utf-8")
+TEMPLATE = '{{#if value.told}}<p>{{value.told}}</p>{{/if}}<div class="gate-board" data-board="{{value.board}}"></div>'
+EMPTY = {"told": "", "board": ""}
+CLOSED = 0.1  # widest opening under which the gate is said to have stayed shut
+
+BY_WORD = later(
+    "The fuller a word's colour, the further the gate opened there, and the more of what the word met in the picture is read with it. It shows what was let in, not that "
+    "this decided the answer; that is what the gate's switch tells."
+)
+BY_ORDER = later(
+    "These weights have the published gate, with the same three numbers for every word: a word's colour is the picture's share in what is read there. Here words meet places "
+    "by reading order, so a coloured place is no finding of a thing."
+)
+
+
+def gate_board_value(explanation: Explanation | None) -> dict[str, str]:
+    """What the component shows of an explanation: a sentence, if there is one to be said, and the board as JSON."""
+    if explanation is None:
+        return EMPTY
+    if not explanation.gates:
+        return {"told": literal(say("These weights have no gate: the picture does not touch the text before the cosine.")), "board": ""}
+    told = say("The gate stayed nearly shut at every word: the picture shows nothing that this passage names.") if _closed(explanation) else ""
+    return {"told": literal(told), "board": literal(json.dumps(_board(explanation), ensure_ascii=False))}
+
+
+def _closed(explanation: Explanation) -> bool:
+    widest = max((max(g.words, default=0.0) for g in explanation.gates.values()), default=0.0)
+    return explanation.gate_weights is None and widest < CLOSED
+
+
+def _board(explanation: Explanation) -> dict[str, Any]:
+    image, shut = explanation.image, explanation.shut
+    prediction = explanation.prediction
+    answers = {
+        "learned": {"probability": prediction.probability, "votes": prediction.votes},
+        "shut": {"probability": shut.probability, "votes": shut.votes},
+    }
+    for answer in answers.values():
+        answer["answer"] = say("YES") if answer["probability"] >= prediction.threshold else say("NO")
+    return {
+        "language": language(), "picture": data_url(image), "ratio": image.width / image.height, "segments": segments(explanation), "words": explanation.words,
+        "branches": [_branch(name, gate) for name, gate in explanation.gates.items()], "answers": answers, "texts": _texts(explanation),
+        "places": any(g.meeting is not None for g in explanation.gates.values()),
+    }  # fmt: skip
+
+
+def segments(explanation: Explanation) -> list[tuple[str, int]]:
+    """The whole passage in pieces: (text, number of the word that it is, -1 for what stands between words)."""
+    pieces, end = [], 0
+    for at, (start, stop) in enumerate(explanation.word_spans):
+        if start > end:
+            pieces.append((explanation.passage[end:start], -1))
+        pieces.append((explanation.passage[start:stop], at))
+        end = stop
+    return [*pieces, (explanation.passage[end:], -1)] if end < len(explanation.passage) else pieces
+
+
+def _branch(name: str, gate: Gate) -> dict[str, Any]:
+    """Openings with three digits; meetings in 256 steps of the largest."""
+    result: dict[str, Any] = {"name": name, "label": branch_name(name), "opening": [round(v, 3) for v in gate.words]}
+    if gate.meeting is None:
+        return result | {"rows": 1, "columns": 1, "meeting": None, "largest": 0.0}
+    largest = max(float(gate.meeting.max(initial=0.0)), 1e-9)
+    steps = np.round(gate.meeting / largest * 255).astype(np.uint8)
+    rows, columns = gate.meeting.shape[1:]
+    return result | {"rows": rows, "columns": columns, "meeting": base64.b64encode(steps.tobytes()).decode(), "largest": largest}
+
+
+def _texts(explanation: Explanation) -> dict[str, str]:
+    by_word = explanation.gate_weights is None
+    return {
+        "whole": say("Point at a word or at a place in the picture; a click keeps it."),
+        "shut": say("With the gate shut the passage is read without the picture."),
+        "word": say("“{word}”: the gate opens by {opening} ({branches}).") if by_word else say("“{word}”: the picture's share is {opening} ({branches})."),
+        "looked": say("It looked most at row {row}, column {column}."),
+        "closed": say("That is nearly shut, so where the word looked hardly counts.") if by_word else "",
+        "place": say("Row {row}, column {column}: what was let in of it went to {words}."),
+        "nobody": say("Row {row}, column {column}: hardly anything of it was let in."),
+        "learned": say("as learned"), "off": say("shut"), "gate": say("Gate"), "branch": say("Branch"), "both": say("all"),
+        "answer": say("answer"), "probability": say("probability of YES"), "vote": say("vote of {branch}"),
+        "picture": say("The picture; the arrow keys move over its places"), "passage": say("The passage; the arrow keys move among its words"),
+        "scale": say("how far the gate opened:") if by_word else say("the picture's share:"),
+        "placeScale": say("what was let in of a place (1: eight times an even look of a wide open word):"),
+        "note": say(BY_WORD if by_word else BY_ORDER),
+    }  # fmt: skip
