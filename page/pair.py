@@ -13,7 +13,6 @@ from musti_model.fusion import Opened
 from musti_model.results import Faithfulness
 
 from . import gate_board as gated
-from . import links as linked
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls
 from .inputs import SafeImage
@@ -31,7 +30,6 @@ from .views import (
     effect_html,
     evidence_figure,
     evidence_html,
-    gate_html,
     judged_parts,
     map_figure,
     object_name,
@@ -49,7 +47,7 @@ WORKING = later("The explanations follow …")
 FAILED = later("The explanations could not be made.")
 WAITING = later("Press “Compare” for the answer.")
 NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
-SETTINGS = ("part", "branch", "kind", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
+SETTINGS = ("part", "branch", "view", "head", "words", "opacity", "stretch")  # what a link keeps, in the order of ``chosen``
 DRAWING = SILENT | {"trigger_mode": "always_last"}
 
 
@@ -126,7 +124,7 @@ class PairTab:
         self.gate_board = gr.HTML(gated.EMPTY, html_template=gated.TEMPLATE, js_on_load=gated.SCRIPT, elem_id="gate-board")
         with gr.Tabs() as self.tabs:
             for name, title, build in (
-                ("why", "Why", self._why), ("what-if", "What if", self._what_if), ("vote", "Vote", self._vote), ("gate", "TSF gate", self._gate),
+                ("why", "Why", self._why), ("what-if", "What if", self._what_if), ("vote", "Vote", self._vote), ("gate", "Gate effect", self._gate),
                 ("overlays", "Overlays", self._overlays), ("words", "Words", self._words),
             ):  # fmt: skip
                 with gr.Tab(title, id=name):
@@ -173,16 +171,10 @@ class PairTab:
 
     def _gate(self) -> None:
         self.branch = gr.Radio(self.branches, value=self.names[0], label="Image branch", elem_id="branch")
-        share = later("How far the gate opens") if self.by_word else later("Image share")
-        kinds = [(share, "share"), ("Effect on the answer", "effect")]
-        self.kind = gr.Radio(kinds, value="share", label="Show", elem_id="kind", visible=self.gated)
         self.gate = gr.HTML(elem_id="gate")
-        alt = "The picture with what is chosen under Show laid over each patch; the legend below gives the values"
+        alt = "The picture with what each patch changed in the answer through the gate; the legend below gives the values"
         self.gate_map, self.gate_legend = shown_map("Patches through the gate", "gate-map", alt), gr.HTML()
         self.faithful_gate = gr.HTML(elem_id="faithful-gate")
-        with gr.Accordion("Which patch met which word", open=False):
-            gr.Markdown(linked.LOOKED_FOR if self.by_word else linked.CHANGED)
-            self.links = gr.HTML(linked.NOTHING, html_template=linked.TEMPLATE, js_on_load=linked.SCRIPT, elem_id="links")
 
     def _overlays(self) -> None:
         self.view = gr.Dropdown(self.views, value=self.views[0][1] if self.views else None, label="Overlay", elem_id="view")
@@ -203,15 +195,15 @@ class PairTab:
     # Events ---------------------------------------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
-        self.chosen = [self.part, self.branch, self.kind, self.view, self.head, self.word_branch, self.opacity, self.stretch]
+        self.chosen = [self.part, self.branch, self.view, self.head, self.word_branch, self.opacity, self.stretch]
         self.switches = [self.board, self.gate_state, self.voting]
         self.why = [self.evidence, self.evidence_map, self.evidence_legend]
         self.through = [self.gate, self.gate_map, self.gate_legend]
         self.overlaid = [self.attention_map, self.attention_legend]
-        self.looked_at = [self.part, self.branch, self.kind, self.view, self.word_branch]
+        self.looked_at = [self.part, self.branch, self.view, self.word_branch]
         self.judged = [self.faithful, self.faithful_gate, self.faithful_map, self.faithful_words]
         self.reset = [self.bundle, *self.switches, self.altered]
-        self.views_shown = [self.gate_board, *self.why, *self.through, self.links, *self.overlaid, self.words]
+        self.views_shown = [self.gate_board, *self.why, *self.through, *self.overlaid, self.words]
         self.explained = [*self.reset, *self.views_shown, self.measured, *self.judged]
         self.shown = [self.state, self.verdict, self.votes, *self.explained]
         self._wire_questions()
@@ -255,9 +247,7 @@ class PairTab:
     def _wire_views(self) -> None:
         redrawn = [self.opacity.change, self.stretch.change]
         gr.on([self.part.change, self.opacity.change], self.show_evidence, [self.state, self.part, self.opacity], self.why, **DRAWING)
-        given = [self.state, self.branch, self.kind, self.opacity, self.stretch]
-        gr.on([self.branch.change, self.kind.change, *redrawn], self.show_gate, given, self.through, **DRAWING)
-        self.branch.change(linked.links_value, [self.state, self.branch], self.links, **DRAWING)
+        gr.on([self.branch.change, self.opacity.change], self.show_effect, [self.state, self.branch, self.opacity], self.through, **DRAWING)
         given = [self.state, self.view, self.head, self.opacity, self.stretch]
         gr.on([self.view.change, self.head.change, *redrawn], self.show_map, given, self.overlaid, **DRAWING)
         self.view.change(self.show_head, self.view, self.head, **DRAWING)
@@ -304,9 +294,9 @@ class PairTab:
         """Every view of an explanation as the controls stand now."""
         if e is None:
             return (gr.skip(),) * len(self.views_shown)
-        part, branch, kind, view, head, word_branch, opacity, stretch = chosen
+        part, branch, view, head, word_branch, opacity, stretch = chosen
         return (
-            gated.gate_board_value(e), *self.show_evidence(e, part, opacity), *self.show_gate(e, branch, kind, opacity, stretch), linked.links_value(e, branch),
+            gated.gate_board_value(e), *self.show_evidence(e, part, opacity), *self.show_effect(e, branch, opacity),
             *self.show_map(e, view, head, opacity, stretch), self.show_attention(e, word_branch, stretch),
         )  # fmt: skip
 
@@ -338,7 +328,7 @@ class PairTab:
     def blank(self, words: str) -> tuple:
         """What stands in the place of ``explained``."""
         empty = framed(None, "")
-        return None, *self.put_back(None), gated.EMPTY, words, *empty, words, *empty, linked.NOTHING, *empty, words, None, *[""] * len(self.judged)
+        return None, *self.put_back(None), gated.EMPTY, words, *empty, words, *empty, *empty, words, None, *[""] * len(self.judged)
 
     # Alterations, links, zips ---------------------------------------------------------------------------------------------------
 
@@ -374,7 +364,7 @@ class PairTab:
     def reopen(self, request: gr.Request) -> list:
         """A mark, example and settings of the address, if it names an example; the mark's change asks for the answer."""
         choices = {
-            "part": [WHOLE, *self.names], "branch": self.names, "kind": ["share", "effect"], "view": [v for _, v in self.views],
+            "part": [WHOLE, *self.names], "branch": self.names, "view": [v for _, v in self.views],
             "head": list(range(1, self.most_heads + 1)), "words": self.names, "opacity": [n / 20 for n in range(21)], "stretch": [False, True],
         }  # fmt: skip
         example, named = reopened(dict(request.query_params), self.examples, choices)
@@ -390,13 +380,11 @@ class PairTab:
             return paragraph(NOTHING), *framed(None, "")
         return evidence_html(explanation, part), *framed(*evidence_figure(explanation, part, opacity))
 
-    def show_gate(self, explanation: Explanation | None, branch: str, kind: str, opacity: float, stretch: bool) -> tuple:
+    def show_effect(self, explanation: Explanation | None, branch: str, opacity: float) -> tuple:
         """The coloured passage, the map, its legend."""
         if explanation is None:
             return paragraph(NOTHING), *framed(None, "")
-        if kind == "effect" and branch in explanation.gate_effect:
-            return effect_html(explanation, branch), *framed(*effect_figure(explanation, branch, opacity))
-        return gate_html(explanation, branch, stretch), *framed(*map_figure(explanation, f"gate:{branch}", 0, opacity, stretch))
+        return effect_html(explanation, branch), *framed(*effect_figure(explanation, branch, opacity))
 
     def show_map(self, explanation: Explanation | None, view: str | None, head: int, opacity: float, stretch: bool) -> tuple:
         """An attention map or Grad-CAM, and its legend."""

@@ -16,9 +16,8 @@ from musti_model.results import Evidence, Faithfulness
 
 from .language import later, say
 
-BRANCH_NAMES = {"vit": "ViT", "resnet": "ResNet", "swin": "Swin"}
-VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM", "gate": later("gate: image share of each patch")}
-OPENED = later("gate: how much of each patch is let in, all words together")
+BRANCH_NAMES = {"vit": "ViT", "cnn": "CNN", "resnet": "ResNet", "swin": "Swin"}
+VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM"}
 WHOLE = "whole model"
 THOROUGH = later(
     "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The numbers are what that does "
@@ -57,20 +56,36 @@ def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:
 
 
 def verdict_html(prediction: Prediction) -> str:
-    """The answer in words, the probability against the threshold, the notices."""
+    """The answer in a person's words; under it the probability against the threshold, what was seen and read, the notices."""
     yes, p, t = prediction.label == "YES", prediction.probability, prediction.threshold
-    title = say("YES: the same smell") if yes else say("NO: not the same smell")
-    if abs(p - t) < CLOSE:
-        title = say("Rather YES, but only just") if yes else say("Rather NO, but only just")
-    if prediction.unsure:
-        title = say("The model cannot tell")
     above = say("Probability of YES <strong>{p:.3f}</strong>, above the threshold {t:.3f}.", p=p, t=t)
     below = say("Probability of YES <strong>{p:.3f}</strong>, below the threshold {t:.3f}.", p=p, t=t)
+    compares = say("The model compares the things that picture and passage show and name, not whether the passage says that they smell.")
     notices = "".join(f'<div class="notice">{escape(say(n))}</div>' for n in prediction.notices)
     return (
-        f'<div class="verdict"><h2>{title}</h2><p>{above if yes else below}</p>{meter_html(p, t, say("threshold"))}'
+        f'<div class="verdict"><h2>{headline(prediction)}</h2><p class="small">{above if yes else below} {compares}</p>{meter_html(p, t, say("threshold"))}'
         f"{naming_html(prediction)}{notices}</div>"
     )
+
+
+def headline(prediction: Prediction) -> str:
+    """The answer in one line, with its reason where the weights can name things."""
+    yes, seen, read = prediction.label == "YES", [n for n, _ in prediction.objects_in_picture], {n for n, _ in prediction.objects_in_passage}
+    shared = [n for n in seen if n in read]
+    if prediction.unsure:
+        told = say("Cannot tell: I read none of the things I know in the passage.") if not read else say("Cannot tell: I do not recognise the picture.")
+    elif yes and shared:
+        told = say("YES: both point to {thing}.", thing=_things(shared[:1]))
+    elif not yes and seen and read and seen[0] not in read:
+        told = say("NO: the picture shows {seen}; the passage speaks of {read}.", seen=_things(seen[:1]), read=_things(sorted(read)))
+    else:
+        told = say("YES: the same smell") if yes else say("NO: not the same smell")
+    return say("Only just: {answer}", answer=told) if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure else told
+
+
+def _things(names: list[str], most: int = 3) -> str:
+    """Objects in a list, not too long."""
+    return escape(", ".join(say("“{thing}”", thing=object_name(n)) for n in names[:most]) + (" …" if len(names) > most else ""))
 
 
 def meter_html(probability: float, threshold: float, mark: str = "") -> str:
@@ -116,44 +131,6 @@ def votes_html(prediction: Prediction, temperature: float) -> str:
     )
 
 
-def gate_html(explanation: Explanation, branch: str, stretch: bool) -> str:
-    """The gate's numbers and the coloured passage."""
-    if branch not in explanation.gates:
-        return f"<p>{say('These weights have no gate: the picture does not touch the text before the cosine.')}</p>"
-    g, values = explanation.gate_weights, explanation.gates[branch].words
-    if g is None:
-        return opening_html(explanation, values, stretch)
-    passed = say(
-        "w_image = {image:+.4f}, w_text = {text:+.4f}, bias = {bias:+.4f}: the gate passes on LayerNorm(w_image · I + w_text · T + bias + T).",
-        image=g.w_image, text=g.w_text, bias=g.bias,
-    )  # fmt: skip
-    reading = say(
-        "<em>How to read it:</em> the brighter a word, the larger the picture's part in what the text encoder gets at that place; it shows where "
-        "picture and text were mixed, not that the word decided the answer."
-    )
-    return f"<p>{passed} {reading}</p>" + coloured_words(explanation, values, say("image share"), stretch) + ("" if stretch else alike(values))
-
-
-def opening_html(explanation: Explanation, values: list[float], stretch: bool) -> str:
-    """The same for a gate that opens word by word."""
-    passed = say(
-        "At each word the gate opens by a number g from 0 (shut) to 1 (wide open) and passes on LayerNorm(T + g · W · m), where m is what the word met in "
-        "the picture."
-    )
-    reading = say(
-        "<em>How to read it:</em> the brighter a word, the further the gate opens at this word, and the more of what it met goes into the text before it "
-        "is read; that the word decided the answer is not said."
-    )
-    return f"<p>{passed} {reading}</p>" + coloured_words(explanation, values, say("how far the gate opens at this word"), stretch) + ("" if stretch else alike(values))
-
-
-def alike(values: list[float]) -> str:
-    """What to do when all colours look the same."""
-    if not values or min(values) < 0.7 * max(values):
-        return ""
-    return f"<p>{say('The values are nearly the same everywhere; “Stretch colours” below shows the small differences.')}</p>"
-
-
 def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
     """The passage coloured by the text encoder's attention."""
     return coloured_words(explanation, explanation.word_attention[branch], say("attention of the summary token"), stretch)
@@ -172,7 +149,7 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
         head = min(max(int(head), 1), len(explanation.heads[branch]))
         values, label = explanation.head_map(branch, head - 1), say("class-token attention of head {head}, last layer", head=head)
     elif view in explanation.maps:
-        values, label = explanation.maps[view], say(OPENED if kind == "gate" and explanation.gate_weights is None else VIEW_NAMES[kind])
+        values, label = explanation.maps[view], say(VIEW_NAMES[kind])
     else:
         told = say("There is no such map: these weights have no gate, or their image tokens have no place in the picture.")
         return None, f"<p>{told}</p>"
@@ -283,13 +260,12 @@ def faithfulness_html(answer: str, measured: list[tuple[str, str, Faithfulness]]
     return items and f'<div class="faithful"><p>{say("Measured for this pair:")}</p><ul>{items}</ul></div>'
 
 
-def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, branch: str, kind: str, view: str | None, word_branch: str) -> tuple[str, ...]:
-    """Beside each overlay, how faithful that very one is: evidence, gate, attention map, attention of words. part, branch, kind, view,
-    word_branch: what the page shows of each."""
+def judged_parts(answer: str, measured: dict[str, Faithfulness], part: str, branch: str, view: str | None, word_branch: str) -> tuple[str, ...]:
+    """Beside each overlay, how faithful that very one is: evidence, the gate's effect, attention map, attention of words. part, branch, view, word_branch: what the page shows of each."""
     of = "" if part == WHOLE else f":{part}"
     rows = (
         [(later("Words"), "words", f"words{of}"), (later("Regions"), "regions", f"regions{of}")],
-        [(later("This map"), "regions", f"{'effect' if kind == 'effect' else 'gate'}:{branch}")],
+        [(later("This map"), "regions", f"effect:{branch}")],
         [(later("This map"), "regions", view or "")],
         [(later("Words"), "words", f"attention:{word_branch}")],
     )
@@ -323,7 +299,7 @@ def effect_html(explanation: Explanation, branch: str) -> str:
     """What the gate changed, word by word."""
     effect = explanation.gate_effect.get(branch)
     if effect is None:
-        return ""
+        return f"<p>{say('These weights have no gate: the picture does not touch the text before the cosine.')}</p>"
     told = say(
         "With the gate as learned, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is with the gate shut. Word by word (and "
         "{rest:+.3f} at places that are no words); the parts miss the whole by {error:.2%}:",
