@@ -47,6 +47,7 @@ from page.batch import BatchTab
 from page.calls import calls_of
 from page.door import Door, Page
 from page.endpoints import endpoints
+from page.examples import EXAMPLES
 from page.language import Told, later, speak
 from page.many import ManyTab
 from page.pair import PairTab
@@ -61,18 +62,6 @@ LIVE = """() => {
   new MutationObserver(mark).observe(document.body, {childList: true, subtree: true});
   mark();
 }"""
-EXAMPLES = [
-    ["candle.jpg", "She blew out the candle, and the smell of the wick and the warm wax lingered in the dark chamber."],
-    ["candle.jpg", "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder."],
-    ["china.jpg", "La vieille maison sentait la cire et le bois humide ; toutes les maisons de la rue étaient fermées."],
-    ["lemons.jpg", "Si odora il limone e si spremono i limoni, e l'odore acuto rimane sulle mani."],
-    ["flower.jpg", "She pressed the nosegay to her face; the roses and the other flowers filled the whole chamber with their scent."],
-]
-
-
-EXAMPLE_FILES = [(ASSETS / "examples" / name, text) for name, text in EXAMPLES]
-
-
 def load_pipeline() -> tuple[MustiPipeline, str | None]:
     """The weights that are asked for; if they cannot be had, the embedded starter and the sentence that says so."""
     try:
@@ -96,7 +85,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         Told(lambda: weights_banner(pipe, problem))
         with gr.Tabs() as pages:
             with gr.Tab("One pair", id="pair"):
-                pair = PairTab(calls, EXAMPLE_FILES, scores, demo)
+                pair = PairTab(calls, [(e.path, e.passage) for e in EXAMPLES], scores, demo)
             with gr.Tab("Compare many"):
                 ManyTab(calls)
             with gr.Tab("Batch"):

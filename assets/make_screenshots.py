@@ -27,17 +27,17 @@ def open_tab(page: Page, name: str) -> None:
 
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
     """One visit at one width: every tab of one answer."""
-    picture, passage = app.EXAMPLES[0]
+    example = app.EXAMPLES[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(f"{url}?__theme={scheme}")
-        page.locator("#picture input[type=file]").set_input_files(str(ROOT / "assets" / "examples" / picture))
+        page.locator("#picture input[type=file]").set_input_files(str(example.path))
         page.locator("#picture img").first.wait_for()
-        page.get_by_label("Passage").fill(passage)
+        page.get_by_label("Passage").fill(example.passage)
         page.get_by_role("button", name="Compare", exact=True).click()
         page.locator("#faithful li").first.wait_for(timeout=120_000)
-        for tab, mark in (("Why", "#evidence-map img"), ("What if", "#board .strike"), ("Vote", "#votes table"), ("TSF gate", "#gate-map img"), ("Overlays", "#attention-map img"), ("Words", "#words .word")):
+        for tab, mark in (("Why", "#evidence-map img"), ("What if", "#board .strike"), ("Vote", "#votes table"), ("Gate effect", "#gate-map img"), ("Overlays", "#attention-map img"), ("Words", "#words .word")):
             open_tab(page, tab)
             page.locator(mark).first.wait_for()
             page.wait_for_timeout(600)

@@ -17,8 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
     options = parser.parse_args()
-    names = sorted({name for name, _ in app.EXAMPLES})
-    pairs = [(app.ASSETS / "examples" / name, text) for name in names for _, text in app.EXAMPLES]
+    names = sorted({e.picture for e in app.EXAMPLES})
+    pairs = [(app.ASSETS / "examples" / name, text) for name in names for text in [e.passage for e in app.EXAMPLES]]
     answers = []
     for autocast in (None, torch.bfloat16):
         pipe = MustiPipeline.from_pretrained(options.weights, precision="float32")

@@ -15,10 +15,12 @@ from .pair import PairTab
 GUIDE = (
     "**The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the threshold it is called close; when the "
     "model reads none of its objects in the passage, it says that it cannot tell.",
+    "**The board** under the answer shows the text selection feature (TSF) gate: how far the picture opened it at each word, and where in the picture each of these words "
+    "looked. Point at a word or at a place; a click keeps it. Its switch tells what the answer would be with the gate shut.",
     "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, "
     "parts of the picture are hidden at random, and parts are looked at enlarged. Below stands how faithful this very explanation is, against random ones.",
     "**What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.",
-    "**TSF gate** shows how much of the picture goes into the text before it is read, word by word and patch by patch, and what that changes in the answer.",
+    "**Gate effect** shows what the gate changed in the answer, word by word and patch by patch.",
     "**Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.",
     "**Vote** shows how the image branches add up.",
 )

@@ -15,6 +15,7 @@ from musti_model.results import Faithfulness
 from . import gate_board as gated
 from .board import EMPTY, SCRIPT, TEMPLATE, alteration_of, board_value, what_if_html
 from .calls import Calls
+from .examples import sources_html
 from .inputs import SafeImage
 from .language import Told, later, refusal, said_texts, say, sentence
 from .link import FULL_ADDRESS, query_of, reopened
@@ -115,6 +116,8 @@ class PairTab:
         self.gallery = gr.Examples(
             rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, **PRIVATE
         )
+        with gr.Accordion("Where the examples are from", open=False):
+            Told(sources_html)
         if self.pipe.objects:
             with gr.Accordion(Sentence("The {count} objects these weights know", count=len(self.pipe.objects)), open=False):
                 Told(lambda: escape(", ".join(map(object_name, self.pipe.objects))))

@@ -5,7 +5,7 @@ import pytest
 from tests.browser import ask
 
 PASSAGE = "She blew out the candle, and the room went dark."
-VIEWS = ("Why", "What if", "Vote", "TSF gate", "Overlays", "Words")
+VIEWS = ("Why", "What if", "Vote", "Gate effect", "Overlays", "Words")
 
 
 def serious(page) -> list[str]:
@@ -30,10 +30,6 @@ def test_one_pair(page, url, flower, scheme):
             page.locator("#board .strike", has_text="candle").click()
             page.locator("#altered table").wait_for()
             assert page.locator("#altered").get_attribute("aria-live") == "polite"
-        if name == "TSF gate":
-            page.get_by_label("Effect on the answer").check()
-            page.get_by_text("Which patch met which word").click()
-            page.locator("#links .strike").first.wait_for()
         assert serious(page) == [], name
 
 

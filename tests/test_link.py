@@ -7,24 +7,25 @@ import app
 from page.link import reopened
 from tests.browser import ask
 
+FILES = [(e.path, e.passage) for e in app.EXAMPLES]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
 
 def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower):
-    page.get_by_text("Si odora il limone").first.click()
+    page.get_by_text("Dans l'océan de ta chevelure").first.click()
     page.locator("#evidence .word").first.wait_for()
-    page.locator("#part").get_by_label("ResNet").check()
+    page.locator("#part").get_by_label("CNN").check()
     page.get_by_label("Stretch colours").check()
     page.locator("#make-link").click()
     field = page.locator("#link textarea, #link input")
     field.wait_for()
     page.wait_for_function("() => document.querySelector('#link textarea, #link input').value.startsWith('http')")
     address = field.input_value()
-    assert "example=4" in address and "part=resnet" in address
+    assert "example=4" in address and "part=cnn" in address
     tab = browser.new_page()
     tab.goto(address)
     tab.locator("#evidence .word").first.wait_for()
-    assert "limone" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label("ResNet").is_checked()
+    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label("CNN").is_checked()
     assert tab.get_by_label("Stretch colours").is_checked()
     tab.close()
 
@@ -32,8 +33,8 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower)
 def test_a_link_is_read_as_browsers_write_it():
     choices = {"opacity": [n / 20 for n in range(21)], "head": [1, 2, 3]}
     for text, value in (("1", 1.0), ("0", 0.0), ("0.55", 0.55), ("1.0", 1.0)):
-        assert reopened({"example": "1", "opacity": text}, app.EXAMPLE_FILES, choices)[1] == {"opacity": value}
-    assert reopened({"example": "1", "head": "7", "opacity": "nan"}, app.EXAMPLE_FILES, choices)[1] == {}
+        assert reopened({"example": "1", "opacity": text}, FILES, choices)[1] == {"opacity": value}
+    assert reopened({"example": "1", "head": "7", "opacity": "nan"}, FILES, choices)[1] == {}
 
 
 def test_an_upload_has_no_link(page, flower):
@@ -45,9 +46,9 @@ def test_an_upload_has_no_link(page, flower):
 
 @pytest.mark.parametrize("query", [{}, {"example": "0"}, {"example": "99"}, {"example": "00019"}, {"example": "²"}, {"example": "../x"}, {"part": "vit"}])
 def test_other_addresses_reopen_nothing(query):
-    assert reopened(query, app.EXAMPLE_FILES, {"part": ["vit"]}) == (None, {})
+    assert reopened(query, FILES, {"part": ["vit"]}) == (None, {})
 
 
 def test_a_link_may_only_set_what_can_be_set():
-    example, named = reopened({"example": "1", "part": "<script>", "head": "3", "stretch": "True", "x": "y"}, app.EXAMPLE_FILES, {"part": ["vit"], "head": [1, 2, 3], "stretch": [False, True]})
-    assert example == app.EXAMPLE_FILES[0] and named == {"head": 3, "stretch": True}
+    example, named = reopened({"example": "1", "part": "<script>", "head": "3", "stretch": "True", "x": "y"}, FILES, {"part": ["vit"], "head": [1, 2, 3], "stretch": [False, True]})
+    assert example == FILES[0] and named == {"head": 3, "stretch": True}

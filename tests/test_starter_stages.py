@@ -65,6 +65,7 @@ def small(monkeypatch):
     """Few words, few pages of text; no pretrained tower to ask for doubtful words."""
     monkeypatch.setattr(stages, "doubtful_words", lambda *_: SimpleNamespace(words={}))
     monkeypatch.setattr(stages, "RATES", RATES)
+    monkeypatch.setattr(stages, "MATCH_RATES", RATES)
     monkeypatch.setattr(stages, "PAGES", 4)
     monkeypatch.setattr("training.starter.finish.PAGES", 4)
     monkeypatch.setattr("training.starter.drawing.LENGTHS", (12,))

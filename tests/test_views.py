@@ -12,7 +12,7 @@ from page.about import measured_scores
 
 
 @pytest.mark.parametrize(
-    ("probability", "words"), [(0.49, "Rather NO, but only just"), (0.51, "Rather YES, but only just"), (0.9, "YES: the same smell")]
+    ("probability", "words"), [(0.49, "Only just: NO: not the same smell"), (0.51, "Only just: YES: the same smell"), (0.9, "<h2>YES: the same smell")]
 )
 def test_a_close_answer_is_called_close(probability, words):
     p = Prediction("YES" if probability >= 0.5 else "NO", probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1)
@@ -41,3 +41,23 @@ def test_a_word_that_weighs_twice_is_named_once():
 def test_a_word_read_often_is_listed_once():
     p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9)], [("flower", "rose")] * 40 + [("dog", "hound")])
     assert "rose → flower (×40), hound → dog." in views.verdict_html(p)
+
+
+@pytest.mark.parametrize(
+    ("label", "seen", "read", "unsure", "words"),
+    [
+        ("YES", ["candle", "fire"], ["candle", "horse"], False, "YES: both point to “candle”."),
+        ("YES", ["fire", "candle"], ["candle"], False, "YES: both point to “candle”."),
+        ("YES", ["fire"], ["candle"], False, "YES: the same smell"),
+        ("NO", ["horse", "dog"], ["wine", "bread"], False, "NO: the picture shows “horse”; the passage speaks of “bread”, “wine”."),
+        ("NO", ["horse"], ["horse", "wine"], False, "NO: not the same smell"),
+        ("NO", ["horse"], ["a", "b", "c", "d"], False, "NO: the picture shows “horse”; the passage speaks of “a”, “b”, “c” …."),
+        ("YES", ["horse"], ["horse"], True, "Cannot tell: I do not recognise the picture."),
+        ("NO", ["horse"], [], True, "Cannot tell: I read none of the things I know in the passage."),
+        ("NO", [], [], False, "NO: not the same smell"),
+    ],
+)  # fmt: skip
+def test_the_answer_in_one_line_names_what_was_seen_and_read(label, seen, read, unsure, words):
+    probability = 0.9 if label == "YES" else 0.1
+    p = Prediction(label, probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [(n, 0.5) for n in seen], [(n, n) for n in read], unsure)
+    assert views.headline(p) == words

@@ -1,0 +1,75 @@
+"""The examples of the page: historical sentences with photographs, each with the answer that is right."""
+
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from .language import later, say
+
+FOLDER = Path(__file__).parents[1] / "assets" / "examples"
+CREDITS = {
+    "march-pastoral.jpg": "Peter Henry Emerson, A March Pastoral, 1888. J. Paul Getty Museum, Open Content Program (CC0)",
+    "allium-oreophilum.jpg": "Karl Blossfeldt, Allium oreophilum, 1928. J. Paul Getty Museum, Open Content Program (CC0)",
+    "nagasaki-boats.jpg": "Felice Beato, Nagasaki, 1860s. J. Paul Getty Museum, Open Content Program (CC0)",
+    "china.jpg": "Peter Koe, CC BY 2.0",
+    "flower.jpg": "dany13, CC BY 2.0",
+}
+
+
+class Example(NamedTuple):
+    """A question with its right answer: "YES", "NO" or "cannot tell". picture: a file of FOLDER; source: whose words they are, where and when they
+    were first printed."""
+
+    picture: str
+    passage: str
+    source: str
+    answer: str
+
+    @property
+    def path(self) -> Path:
+        """The picture's file."""
+        return FOLDER / self.picture
+
+
+ROSE = "What's in a name? That which we call a rose by any other name would smell as sweet.", "William Shakespeare, Romeo and Juliet, 1597"
+FISH = (
+    "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and fish-like smell.",
+    "William Shakespeare, The Tempest, 1623",
+)
+EXAMPLES = (
+    Example(
+        "march-pastoral.jpg",
+        "The hungry sheep look up, and are not fed, but swoln with wind and the rank mist they draw, rot inwardly, and foul contagion spread.",
+        "John Milton, Lycidas, 1638", "YES",
+    ),
+    Example("allium-oreophilum.jpg", *ROSE, "YES"),
+    Example("march-pastoral.jpg", *ROSE, "NO"),
+    Example(
+        "nagasaki-boats.jpg",
+        "Dans l'océan de ta chevelure, j'entrevois un port fourmillant de chants mélancoliques, d'hommes vigoureux de toutes nations et de navires de "
+        "toutes formes découpant leurs architectures fines et compliquées sur un ciel immense où se prélasse l'éternelle chaleur.",
+        "Charles Baudelaire, Un hémisphère dans une chevelure, 1862", "YES",
+    ),
+    Example(
+        "china.jpg",
+        "Da nahm Maria ein Pfund Salbe von ungefälschter, köstlicher Narde und salbte die Füße Jesu und trocknete mit ihrem Haar seine Füße; das Haus aber "
+        "ward voll vom Geruch der Salbe.",
+        "Johannes 12, 3, Lutherbibel, 1912", "YES",
+    ),
+    Example("flower.jpg", *FISH, "NO"),
+    Example(
+        "flower.jpg", "Nel giallo de la rosa sempiterna, che si digrada e dilata e redole odor di lode al sol che sempre verna.",
+        "Dante Alighieri, Paradiso XXX, 1321", "YES",
+    ),
+    Example(
+        "nagasaki-boats.jpg", "Vanity of vanities, saith the Preacher, vanity of vanities; all is vanity.", "Ecclesiastes 1, 2, King James Version, 1611",
+        "cannot tell",
+    ),
+)  # fmt: skip
+
+
+def sources_html() -> str:
+    """Whose sentences and pictures these are, in the visitor's language."""
+    sentences = "".join(f"<li>{escape(source)}</li>" for source in dict.fromkeys(e.source for e in EXAMPLES))
+    pictures = "".join(f"<li>{escape(CREDITS[name])}</li>" for name in dict.fromkeys(e.picture for e in EXAMPLES))
+    return f"<p>{say(later('Sentences'))}</p><ul>{sentences}</ul><p>{say(later('Pictures'))}</p><ul>{pictures}</ul>"
