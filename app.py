@@ -48,7 +48,7 @@ from page.calls import calls_of
 from page.door import Door, Page
 from page.endpoints import endpoints
 from page.examples import EXAMPLES
-from page.language import Told, later, speak
+from page.language import Told, later, speak, switch_html
 from page.many import ManyTab
 from page.pair import PairTab
 from page.views import weights_banner
@@ -78,6 +78,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
     """The page for one pipeline. problem: why it is not the one asked for."""
     calls, scores = calls_of(pipe, on_gpu), measured_scores(ASSETS)
     with Page(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
+        Told(switch_html)
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."

@@ -19,7 +19,7 @@ from musti_model.processing import MAX_BYTES
 
 from .calls import MOST_PICTURES
 from .inputs import checked
-from .language import NO_ROOM, accepted_by, chosen, language_set, later, no_room, refusal, say
+from .language import NO_ROOM, accepted_by, language_set, later, no_room, refusal, say, wanted
 from .visit import MOST_MEGABYTES
 
 LOG = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Door:
         if scope["type"] != "http" or "/gradio_api/" not in scope["path"]:
             await self.app(scope, receive, send)
             return
-        with language_set(chosen(Headers(scope=scope).get("accept-language", ""))):
+        with language_set(wanted(Headers(scope=scope))):
             await _Visit(self.app, scope, receive, send).answer()
 
 

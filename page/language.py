@@ -5,11 +5,13 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from string import Formatter
 from typing import Any
+from urllib.parse import parse_qs
 
 import gradio as gr
 from gradio.context import LocalContext
@@ -18,6 +20,7 @@ from musti_model import InputError, Sentence, WeightsError
 
 FOLDER = Path(__file__).parent / "languages"
 FIXED: ContextVar[str] = ContextVar("language", default="")  # instead of the visitor's
+NAMES = {"en": "English", "de": "Deutsch", "fr": "Français", "it": "Italiano", "sl": "Slovenščina"}
 LONGEST_HEADER = 1000  # characters of Accept-Language that are read
 TEXTS = ("label", "info", "placeholder", "alt_text")  # properties of components that people read
 
@@ -55,9 +58,21 @@ def in_language(tag: str, function: Callable[[], Any]) -> Any:
 
 
 def accepted_by(request: Any) -> str:
-    """The language of ours that the sender of a request likes best; "en" where there is none."""
-    headers = getattr(request, "headers", None) or {}
-    return chosen(headers.get("accept-language", ""))
+    """The language of a request's page; "en" where there is none."""
+    return wanted(getattr(request, "headers", None) or {})
+
+
+def wanted(headers: Mapping[str, str]) -> str:
+    """The language that the address of the page asks for (``?lang=de``), else the one that the browser likes best."""
+    asked = parse_qs(headers.get("referer", "")[:LONGEST_HEADER].partition("?")[2]).get("lang", [""])[-1]
+    return asked if asked in NAMES else chosen(headers.get("accept-language", ""))
+
+
+def switch_html() -> str:
+    """Links to this page in each language; the current one is marked."""
+    here = language()
+    links = [f'<a href="?lang={tag}" lang="{tag}" hreflang="{tag}"{" aria-current=true" if tag == here else ""}>{name}</a>' for tag, name in NAMES.items()]
+    return f'<nav class="languages" aria-label="{say("Language of this page")}">{" ".join(links)}</nav>'
 
 
 def language() -> str:
@@ -85,7 +100,23 @@ def say(text: str, /, **values: Any) -> str:
     if isinstance(text, Sentence):
         text, values = text.template, text.values
     template = translations().get(language(), {}).get(text, text)
-    return template.format(**{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
+    return _FORMATTER.format(template, **{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
+
+
+class _Formatter(Formatter):
+    """As ``str.format``, with decimals as the visitor's language writes them."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = super().format_field(value, format_spec)
+        return text.replace(".", ",") if isinstance(value, float) and language() != "en" else text
+
+
+_FORMATTER = _Formatter()
+
+
+def number(value: float, form: str) -> str:
+    """A number as the visitor's language writes it. form: of ``format``."""
+    return _FORMATTER.format_field(float(value), form)
 
 
 def refusal(text: str, /, **values: Any) -> gr.Error:

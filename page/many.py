@@ -11,7 +11,7 @@ from musti_model import Explanation, InputError, Prediction, Sentence
 from .board import data_url, literal
 from .calls import MOST_PASSAGES, MOST_PICTURES, Calls
 from .inputs import SafeFile, SafeImage
-from .language import later, refusal, say, sentence
+from .language import later, number, refusal, say, sentence
 from .views import WHOLE, evidence_figure, evidence_html
 from .visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
@@ -51,7 +51,7 @@ def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[
     return [
         told
         | {
-            "rank": rank, "probability": f"{a.probability:.3f}", "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
+            "rank": rank, "probability": number(a.probability, ".3f"), "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
             "answer": say("cannot tell") if a.unsure else say(a.label), "about": literal(names[i]),
         }
         for rank, (i, a) in enumerate(answers, start=1)

@@ -14,7 +14,7 @@ from musti_model.frames import to_frame
 from musti_model.methods import BEST, method
 from musti_model.results import Evidence, Faithfulness
 
-from .language import later, say
+from .language import later, number, say
 
 BRANCH_NAMES = {"vit": "ViT", "cnn": "CNN", "resnet": "ResNet", "swin": "Swin"}
 VIEW_NAMES = {"rollout": later("attention rollout"), "gradcam": "Grad-CAM"}
@@ -118,15 +118,15 @@ def object_name(name: str) -> str:
 def votes_html(prediction: Prediction, temperature: float) -> str:
     """How the cosines became the logit."""
     rows = "".join(
-        f"<tr><td>{escape(branch_name(n))}</td><td>{s:+.3f}</td><td>{prediction.votes[n]:+.3f}</td></tr>"
+        f"<tr><td>{escape(branch_name(n))}</td><td>{number(s, "+.3f")}</td><td>{number(prediction.votes[n], "+.3f")}</td></tr>"
         for n, s in prediction.similarities.items()
     )
     heads = "".join(f"<th>{h}</th>" for h in (say("branch"), say("cosine text/image"), say("its vote")))
     told = say("Probability = sigmoid(logit / temperature {temperature:.2f}).", temperature=temperature)
     return (
         f'<div class="scroll"><table class="votes"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}<tr><td>{say('constant')}</td><td></td><td>{prediction.vote_bias:+.3f}</td></tr>"
-        f"<tr><td><strong>{say('logit (sum)')}</strong></td><td></td><td><strong>{prediction.logit:+.3f}</strong></td></tr></tbody></table></div>"
+        f"<tbody>{rows}<tr><td>{say('constant')}</td><td></td><td>{number(prediction.vote_bias, "+.3f")}</td></tr>"
+        f"<tr><td><strong>{say('logit (sum)')}</strong></td><td></td><td><strong>{number(prediction.logit, "+.3f")}</strong></td></tr></tbody></table></div>"
         f"<p>{told if temperature != 1 else say('Probability = sigmoid(logit).')}</p>"
     )
 
@@ -204,7 +204,7 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
         for i in rows:
             strongest_of.setdefault(words[i].lower(), i)
         rows = list(strongest_of.values())
-        named = [f"{escape(words[i])} ({values[i]:+.2f})" for i in rows[:many] if sign * values[i] >= least]
+        named = [f"{escape(words[i])} ({number(values[i], "+.2f")})" for i in rows[:many] if sign * values[i] >= least]
         sides.append(f"<strong>{title}</strong> {', '.join(named) or say('no word weighs much')}.")
     return f"<p>{' '.join(sides)}</p>"
 
