@@ -130,7 +130,7 @@ def what_if_html(prediction: Prediction, probability: float, alteration: Alterat
     answer = say("cannot tell") if prediction.unsure else say(prediction.label)
     altered = say("YES") if probability >= prediction.threshold else say("NO")
     rows = "".join(
-        f"<tr><td>{name}</td><td><strong>{number(p, ".3f")}</strong></td><td>{label}</td><td>{meter_html(p, prediction.threshold)}</td></tr>"
+        f"<tr><td>{name}</td><td><strong>{number(p, '.3f')}</strong></td><td>{label}</td><td>{meter_html(p, prediction.threshold)}</td></tr>"
         for name, p, label in ((say("as it is"), prediction.probability, answer), (say("altered"), probability, altered))
     )
     turned = (prediction.probability >= prediction.threshold) != (probability >= prediction.threshold)

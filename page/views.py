@@ -118,15 +118,15 @@ def object_name(name: str) -> str:
 def votes_html(prediction: Prediction, temperature: float) -> str:
     """How the cosines became the logit."""
     rows = "".join(
-        f"<tr><td>{escape(branch_name(n))}</td><td>{number(s, "+.3f")}</td><td>{number(prediction.votes[n], "+.3f")}</td></tr>"
+        f"<tr><td>{escape(branch_name(n))}</td><td>{number(s, '+.3f')}</td><td>{number(prediction.votes[n], '+.3f')}</td></tr>"
         for n, s in prediction.similarities.items()
     )
     heads = "".join(f"<th>{h}</th>" for h in (say("branch"), say("cosine text/image"), say("its vote")))
     told = say("Probability = sigmoid(logit / temperature {temperature:.2f}).", temperature=temperature)
     return (
         f'<div class="scroll"><table class="votes"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}<tr><td>{say('constant')}</td><td></td><td>{number(prediction.vote_bias, "+.3f")}</td></tr>"
-        f"<tr><td><strong>{say('logit (sum)')}</strong></td><td></td><td><strong>{number(prediction.logit, "+.3f")}</strong></td></tr></tbody></table></div>"
+        f"<tbody>{rows}<tr><td>{say('constant')}</td><td></td><td>{number(prediction.vote_bias, '+.3f')}</td></tr>"
+        f"<tr><td><strong>{say('logit (sum)')}</strong></td><td></td><td><strong>{number(prediction.logit, '+.3f')}</strong></td></tr></tbody></table></div>"
         f"<p>{told if temperature != 1 else say('Probability = sigmoid(logit).')}</p>"
     )
 
@@ -204,7 +204,7 @@ def strongest(words: list[str], values: list[float], many: int = 3, least: float
         for i in rows:
             strongest_of.setdefault(words[i].lower(), i)
         rows = list(strongest_of.values())
-        named = [f"{escape(words[i])} ({number(values[i], "+.2f")})" for i in rows[:many] if sign * values[i] >= least]
+        named = [f"{escape(words[i])} ({number(values[i], '+.2f')})" for i in rows[:many] if sign * values[i] >= least]
         sides.append(f"<strong>{title}</strong> {', '.join(named) or say('no word weighs much')}.")
     return f"<p>{' '.join(sides)}</p>"
 
@@ -213,7 +213,7 @@ def missing_html(prediction: Prediction, evidence: Evidence) -> str:
     """Why NO: what the passage would have had to name, by trying it."""
     if prediction.label == "YES" or prediction.unsure or not evidence.missing:
         return ""
-    tried = ", ".join(f"{escape(o.replace('_', ' '))} {p:.3f}" for o, p in evidence.missing)  # the very words that were put there
+    tried = ", ".join(f"{escape(o.replace('_', ' '))} {number(p, '.3f')}" for o, p in evidence.missing)  # the very words that were put there
     read = sorted({n for n, _ in prediction.objects_in_passage})
     seen = escape(object_name(prediction.objects_in_picture[0][0]))
     takes = say(
