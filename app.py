@@ -55,12 +55,15 @@ from page.views import weights_banner
 from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING
 
 ASSETS = Path(__file__).parent / "assets"
-# Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched.
+# Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched. Ctrl+Enter asks.
 LIVE = """() => {
   const told = "#verdict, #altered, #faithful, #faithful-gate, #faithful-map, #faithful-words, #many-told, #batch-told";
   const mark = () => document.querySelectorAll(told).forEach((e) => e.setAttribute("aria-live", "polite"));
   new MutationObserver(mark).observe(document.body, {childList: true, subtree: true});
   mark();
+  document.addEventListener("keydown", (e) => {
+    if (e.key === "Enter" && (e.ctrlKey || e.metaKey) && e.target.closest("#passage")) document.querySelector("#run").click();
+  });
 }"""
 def load_pipeline() -> tuple[MustiPipeline, str | None]:
     """The weights that are asked for; if they cannot be had, the embedded starter and the sentence that says so."""

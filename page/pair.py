@@ -110,7 +110,7 @@ class PairTab:
 
     def _ask(self) -> None:
         self.image = SafeImage(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture")
-        self.passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", placeholder="Paste a passage that speaks of a smell …")
+        self.passage = gr.Textbox(label="Passage", lines=5, max_lines=14, elem_id="passage", info="Ctrl+Enter compares.", placeholder="Paste a passage that speaks of a smell …")
         self.button = gr.Button("Compare", variant="primary", elem_id="run")
         rows = [[str(path), text] for path, text in self.examples]
         self.gallery = gr.Examples(
@@ -137,7 +137,7 @@ class PairTab:
             note = "From the smallest to the largest value: small differences look large."
             self.stretch = gr.Checkbox(False, label="Stretch colours", elem_id="stretch", info=note)
         with gr.Row():
-            self.make_link = gr.Button("Link to this view", size="sm", elem_id="make-link")
+            self.make_link = gr.Button("Link to this view (examples only: uploads are not kept)", size="sm", elem_id="make-link")
             self.pack = gr.Button("Take away (zip of maps and numbers)", size="sm", elem_id="pack")
             self.bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
         self.link = gr.Textbox(label="Link", interactive=False, buttons=["copy"], visible="hidden", elem_id="link")
