@@ -81,8 +81,8 @@ class Fusion(nn.Module):
     the picture each word got, 0..1. ``base``, ``through`` and ``opening`` are the terms that ``fuse`` adds up before its LayerNorm:
     ``norm(base(T) + g * through(m))``.
 
-    reads: whether ``meet`` needs the passage's states read without a picture; gated: whether there is a gate at all; by_word: whether it opens at each
-    word as far as fits that word (``Met.opening``).
+    space: where words and places are compared, None where they are not; reads: whether ``meet`` needs the passage's states read without a picture; gated:
+    whether there is a gate at all; by_word: whether it opens at each word as far as fits that word (``Met.opening``).
     """
 
     reads = False
@@ -93,6 +93,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.carry = config.padding == "carry"
         self.norm = nn.LayerNorm(hidden)  # shared with the published CNN projection
+        self.space: CommonSpace | None = None
 
     def meet(self, image: ImageTokens, words: Words) -> Met:
         """By reading order. image tokens [B or 1, N, H]."""
@@ -181,7 +182,8 @@ class Gated(Fusion):
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)
         self.by_content = config.meeting == "content"
-        self.space = CommonSpace(hidden) if self.by_content or config.gate == "word" else None
+        if self.by_content or config.gate == "word":
+            self.space = CommonSpace(hidden)
 
     @property
     def reads(self) -> bool:

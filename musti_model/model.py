@@ -272,7 +272,7 @@ class MustiModel(
         """Which objects a picture shows, by one branch: each object's prototype looks for its places as a word does; without a meeting by content, the image
         vector is compared. -> logits [B, objects + 1], last = nothing known."""
         known = self._known()
-        if getattr(self.fusion, "space", None) is None or image.grid is None:
+        if self.fusion.space is None or image.grid is None:
             return self._named(self.image_vector(image), self.nothing_logit)
         _, agreement = self.fusion.space.look(known[None], image.tokens)  # [B, objects]
         return self._with_none(self.config.naming_scale * agreement, self.nothing_logit)

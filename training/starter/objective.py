@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from musti_model.fusion import Words
+from musti_model.fusion import WordGate, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
@@ -73,10 +73,10 @@ class Objective:
             things = target < known
             whole = F.cross_entropy(model.name_vector(model.image_vector(image))[single][things], target[things])
             named.append(by_place + 0.5 * whole)
-            if getattr(model.fusion, "space", None) is not None:
+            if model.fusion.space is not None:
                 weights, agreement = model.fusion.space.look(model.prototypes[None], image.tokens)
                 placed.append(self._in_place(weights[..., 1:], image.grid, shown))
-                if hasattr(model.fusion, "open_at"):
+                if isinstance(model.fusion, WordGate):
                     opening = model.fusion.open_at(agreement).sigmoid()
                     opened.append(gate_loss(opening, torch.where(shown.presence, 1, OTHER), other=1.0))
         parts = {"pictures": named, "prototypes": opened, "places": placed}
@@ -102,7 +102,7 @@ class Objective:
         alone = model.scale * output.similarities + model.bias  # each branch is held to the answer by itself, or the better one would let the other starve
         focal = self.focal(output.logits, labels) + 0.5 * sum(self.focal(z, labels) for z in alone.T) / alone.shape[1]
         parts = {"pairs": 10 * focal}
-        if self.gate and hasattr(model.fusion, "pass_on"):
+        if self.gate and model.fusion.by_word:
             targets = self._gate_labels(texts.pieces[rows], shown.presence[columns])
             openings = [model.fusion.meet(image, asked).opening for image in chosen.values()]
             parts["gate"] = self.gate * sum(gate_loss(o, targets, other=1.5, none=1.0) for o in openings) / len(openings)

@@ -67,7 +67,7 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
     states = model.text.embed(ids["input_ids"])[ids["attention_mask"].bool()]
     model.fusion.norm.weight.data.fill_(states.std(-1, correction=0).mean())
     model.fusion.norm.bias.data.fill_(states.mean())
-    if hasattr(model.fusion, "pass_on"):  # what is let in is as large as the word that it is added to
+    if model.fusion.by_word:  # what is let in is as large as the word that it is added to
         model.fusion.pass_on.weight.mul_(states.std(-1, correction=0).mean())
 
 
@@ -100,7 +100,7 @@ def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
         means.append(torch.stack([part.mean(0) for part in by_language if len(part)]).mean(0))
     with torch.no_grad():
         model.prototypes.copy_(F.normalize(torch.stack(means), dim=-1))
-        if getattr(model.fusion, "space", None) is not None:
+        if model.fusion.space is not None:
             model.fusion.space.word.bias.copy_(-states.mean(0))
         # The pooled text starts in the same space: tanh of half a unit is nearly linear.
         size = 0.5 / first.std(0).mean()
