@@ -26,7 +26,8 @@ from .folder import file_in, read_json, read_text
 from .model import MustiModel
 from .processing import MustiProcessor
 
-STARTER = Path(__file__).parents[1] / "assets" / "starter"
+_INSTALLED, _CLONED = Path(__file__).parent / "starter", Path(__file__).parents[1] / "assets" / "starter"
+STARTER = _INSTALLED if _INSTALLED.is_dir() else _CLONED
 _HUB_ID = re.compile(r"^[\w.\-]+/[\w.\-]+(@[\w.\-/]+)?$")
 TRIED = "The roses smelled sweet."  # what newly loaded weights are asked
 FILES = ["*.json", "*.txt", "model.safetensors", "README.md"]  # the card is shown on the page
