@@ -16,7 +16,7 @@ from ..memory import keep_freed_memory
 from .finish import finish
 from .measure import summary
 from .pictures import load_pictures
-from .stages import Workshop, match_stage, names_stage, settle_gpu
+from .stages import Workshop, match_stage, names_stage, settle_arithmetic
 from .towers import name_objects, place_objects, starter_model
 
 
@@ -29,9 +29,9 @@ def main() -> None:
     parser.add_argument("--names", type=int, nargs=2, default=(4, 100), metavar=("EPOCHS", "STEPS"), help="epochs, and steps in each")
     parser.add_argument("--match", type=int, nargs=2, default=(4, 200), metavar=("EPOCHS", "STEPS"))
     options = parser.parse_args()
+    settle_arithmetic()
     keep_freed_memory()
     torch.manual_seed(0)
-    settle_gpu()
     started = time.time()
 
     def told(what: str) -> None:

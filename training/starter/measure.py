@@ -10,7 +10,7 @@ from musti_model import MustiPipeline
 from ..memory import keep_freed_memory
 from .finish import explained, measured, write_metrics
 from .pictures import load_pictures
-from .stages import Workshop, settle_gpu
+from .stages import Workshop, settle_arithmetic
 
 SHOWN = ("f1_macro", "auc", "ece", "lost", "widest", "gate_auc", "gate_in_quarter", "nothing_yes", "picture_top1")
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for pixels")
     options = parser.parse_args()
     keep_freed_memory()
-    settle_gpu()
+    settle_arithmetic()
     pipe = MustiPipeline.from_pretrained(options.weights)
     shop = Workshop(options.data, options.work, load_pictures(options.data, options.work), pipe.model, pipe.processor.tokenizer)
     metrics = json.loads((options.weights / "metrics.json").read_text())

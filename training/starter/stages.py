@@ -47,9 +47,11 @@ MATCH_RATES = RATES | {f"branches.vit.{part}": rate for part, rate in (
 )}  # fmt: skip
 
 
-def settle_gpu() -> None:
-    """How a GPU is to compute: matrix products of float32 by its fast units, and attention by no library that prepares a kernel, for seconds, for each length
-    of passage."""
+def settle_arithmetic() -> None:
+    """How the machine is to compute. On a CPU numbers too small to matter are zero: late in training there are many, and each costs it a hundred times
+    as much (to be called before other threads are there, which take it over). On a GPU matrix products of float32 by its fast units, and attention by no library
+    that prepares a kernel, for seconds, for each length of passage."""
+    torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)
 

@@ -29,7 +29,7 @@ from .drawing import Album, TextBatches, text_batches
 from .objective import Objective
 from .pictures import load_pictures
 from .scoring import MODES, Scored, encode_pictures, score_pairs, widest_names
-from .stages import RATES, Workshop, settle_gpu
+from .stages import RATES, Workshop, settle_arithmetic
 from .towers import starter_model
 
 STEPS, TOKENS = 150, 4000
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=len(ROWS), help="only the first rows")
     options = parser.parse_args()
     keep_freed_memory()
-    settle_gpu()
+    settle_arithmetic()
     table = Table(options.data, options.work, options.out / "table.json")
     wanted = [(name, seed) for seed in range(options.seeds) for name in list(ROWS)[: options.rows]]
     results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]  # also those after a row that is still to be run
