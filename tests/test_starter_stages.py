@@ -18,7 +18,6 @@ from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
 from training.losses import FocalLoss
 from training.starter import stages
-from training.starter.augment import Collages
 from training.starter.drawing import IGNORE, ROUND_CPU, Album, Shown, TextBatches, Texts, draw_pairs, piece_labels
 from training.starter.finish import finish
 from training.starter.lexicon import LANGUAGES, Lexicon, Mention
@@ -67,6 +66,7 @@ def small(monkeypatch):
     monkeypatch.setattr(stages, "RATES", RATES)
     monkeypatch.setattr(stages, "MATCH_RATES", RATES)
     monkeypatch.setattr(stages, "PAGES", 4)
+    monkeypatch.setattr(stages, "EACH", 4)
     monkeypatch.setattr("training.starter.finish.PAGES", 4)
     monkeypatch.setattr("training.starter.drawing.LENGTHS", (12,))
     monkeypatch.setattr("training.starter.drawing.LENGTH_SHARES", (1.0,))
@@ -136,7 +136,7 @@ def shown_by_hand() -> Shown:
     """Two single pictures (objects 0 and 1), one collage of 1 and 2, one picture of nothing; three objects."""
     presence = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], dtype=torch.bool)
     boxes = torch.tensor([[[0.0, 0.0, 1.0, 0.5], [0.0, 0.5, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
-    return Shown(torch.zeros(4, 3, 8, 8), presence, 2, Collages(torch.zeros(1, 3, 8, 8), torch.tensor([[1, 2, -1, -1]]), boxes))
+    return Shown(torch.zeros(4, 3, 8, 8), presence, 2, torch.tensor([[1, 2, -1, -1]]), boxes)
 
 
 def test_pairs_follow_what_is_named_and_what_is_shown():

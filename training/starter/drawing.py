@@ -1,7 +1,7 @@
 """Training batches: passages drawn by worker processes, pictures drawn and varied on the device."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from .augment import Collages, collages, nothing, random_view
+from .augment import collages, nothing, random_view
 from .passages import Passage, PassageMill
 from .pictures import Pictures
 
@@ -110,13 +111,16 @@ def _alone(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class Shown:
-    """A batch's pictures. pixels: float32 [R, 3, S, S] in 0..1, first the one of each passage, then collages, then pictures of nothing; presence: bool
-    [R, objects], what each shows; collages: how many, and where their items lie."""
+    """A batch's pictures: first the one of each passage, then collages, then pictures of nothing. pixels: float32 [R, 3, S, S] in 0..1, None where
+    features are kept; presence: bool [R, objects], what each shows; objects, boxes: of the collages, how many there are and where their items lie (see
+    ``Collages``); features: {branch: what its frozen backbone made of the pictures}."""
 
-    pixels: Tensor
+    pixels: Tensor | None
     presence: Tensor
     singles: int
-    collages: Collages
+    objects: Tensor
+    boxes: Tensor
+    features: dict[str, Tensor] | None = None
 
 
 class Album:
@@ -155,7 +159,52 @@ class Album:
         presence[torch.arange(len(views)), labels] = True
         items = torch.where(mixed.objects < 0, self.objects, mixed.objects)  # the last column takes what is not there
         presence[len(views) : len(views) + count].scatter_(1, items, True)
-        return Shown(torch.cat([views, mixed.pixels, empty]), presence[:, :-1], len(views), mixed)
+        return Shown(torch.cat([views, mixed.pixels, empty]), presence[:, :-1], len(views), mixed.objects, mixed.boxes)
+
+
+class KeptAlbum:
+    """Pictures of an album, encoded once by backbones that no longer learn: a step then costs what the text costs.
+
+    Args:
+        encode: pixels [R, 3, S, S] -> {branch: features}, first axis R.
+        each: single pictures of every object; collages and pictures of nothing in the album's proportions.
+    """
+
+    def __init__(self, album: Album, encode: Callable[[Tensor], dict[str, Tensor]], each: int = 80, seed: int = 0) -> None:
+        self.album, parts = album, []
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(album.objects).repeat(each)
+        labels = labels[torch.randperm(len(labels), generator=generator)]
+        for number, some in enumerate(tqdm(labels.split(album.count), desc="pictures kept", mininterval=10)):
+            shown = album.draw(some, (seed + 1) * 1_000_003 + number)
+            parts.append(replace(shown, pixels=None, features={n: f.bfloat16() for n, f in encode(shown.pixels).items()}))
+        self.singles, self.collages, self.nothing = (_joined(parts, kind) for kind in range(3))
+        shows = self.singles.presence.float().argmax(1)
+        self.rows = [torch.nonzero(shows == k).flatten() for k in range(album.objects)]
+
+    def draw(self, shown: Tensor, seed: int) -> Shown:
+        """As ``Album.draw``, of the pictures that are kept."""
+        album, chooser = self.album, torch.Generator().manual_seed(seed)
+        others = torch.randint(album.objects, (max(0, album.count - len(shown)),), generator=chooser)
+        wanted = torch.cat([shown[: album.count].cpu(), others]).tolist()
+        device = self.singles.presence.device
+        own = torch.stack([self.rows[k][torch.randint(len(self.rows[k]), (), generator=chooser)] for k in wanted]).to(device)
+        mixed = torch.randperm(len(self.collages.presence), generator=chooser)[: max(2, int(album.count * album.collage_share))].to(device)
+        empty = torch.randperm(len(self.nothing.presence), generator=chooser)[: max(1, int(album.count * album.nothing_share))].to(device)
+        chosen = ((self.singles, own), (self.collages, mixed), (self.nothing, empty))
+        return Shown(
+            None, torch.cat([part.presence[rows] for part, rows in chosen]), len(own), self.collages.objects[mixed], self.collages.boxes[mixed],
+            {n: torch.cat([part.features[n][rows] for part, rows in chosen]) for n in self.singles.features},
+        )  # fmt: skip
+
+
+def _joined(parts: list[Shown], kind: int) -> Shown:
+    """All single pictures (0), collages (1) or pictures of nothing (2) of several draws."""
+    bounds = [(0, p.singles, p.singles + len(p.objects), len(p.presence)) for p in parts]
+    spans = [slice(b[kind], b[kind + 1]) for b in bounds]
+    features = {n: torch.cat([p.features[n][s] for p, s in zip(parts, spans, strict=True)]) for n in parts[0].features}
+    presence = torch.cat([p.presence[s] for p, s in zip(parts, spans, strict=True)])
+    return Shown(None, presence, 0, torch.cat([p.objects for p in parts]), torch.cat([p.boxes for p in parts]), features)
 
 
 def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -166,7 +215,7 @@ def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator) -> tuple[
     """
     device, count = texts.named.device, shown.singles
     own = torch.arange(min(count, len(texts.named)), device=device)
-    total, mixed = len(shown.presence), len(shown.collages.objects)
+    total, mixed = len(shown.presence), len(shown.objects)
     fits = texts.named.float() @ shown.presence.float().T > 0  # [B, R]
     clashes = texts.touched.float() @ shown.presence.float().T > 0
     score = torch.rand(fits.shape, generator=generator, device=device)

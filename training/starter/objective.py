@@ -10,9 +10,21 @@ from musti_model.model import MustiModel
 
 from ..losses import FocalLoss, gate_loss
 from .augment import box_places
-from .drawing import IGNORE, Album, Shown, Texts, draw_pairs
+from .drawing import IGNORE, Album, KeptAlbum, Shown, Texts, draw_pairs
 
 OTHER, NONE = 0, 2  # labels of ``gate_loss``: names another thing; names nothing
+
+
+def features_of(model: MustiModel, pixels: Tensor) -> dict[str, Tensor]:
+    """What each branch's backbone makes of pictures, float32 [R, 3, S, S] in 0..1, by the branch's own size, mean and deviation."""
+    result = {}
+    for name, branch in model.branches.items():
+        mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
+        side, x = branch.config.image_size, pixels
+        if side != x.shape[-1]:
+            x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+        result[name] = branch.features(((x - mean) / std).contiguous(memory_format=torch.channels_last))
+    return result
 
 
 class Objective:
@@ -26,7 +38,7 @@ class Objective:
     none: weight of the wordpieces that name nothing, which are nearly all; gate, pooled: weights of the losses of these names, 0 leaves them out.
     """
 
-    def __init__(self, album: Album, focal: FocalLoss | None = None, none: float = 0.3, gate: float = 1.0, pooled: float = 0.5) -> None:
+    def __init__(self, album: Album | KeptAlbum, focal: FocalLoss | None = None, none: float = 0.3, gate: float = 1.0, pooled: float = 0.5) -> None:
         self.album, self.focal, self.none, self.gate, self.pooled = album, focal, none, gate, pooled
 
     def __call__(self, model: MustiModel, texts: Texts) -> tuple[Tensor, dict[str, float]]:
@@ -44,15 +56,9 @@ class Objective:
         return loss, dict(zip(parts, values, strict=True))
 
     def encoded(self, model: MustiModel, shown: Shown) -> dict[str, ImageTokens]:
-        """Image tokens of the batch's pictures, by the branches' own sizes, means and deviations."""
-        result = {}
-        for name, branch in model.branches.items():
-            mean, std = (torch.tensor(v, device=shown.pixels.device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
-            side, pixels = branch.config.image_size, shown.pixels
-            if side != pixels.shape[-1]:
-                pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
-            result[name] = model.encode_image(name, ((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
-        return result
+        """Image tokens of the batch's pictures."""
+        features = shown.features or features_of(model, shown.pixels)
+        return {n: branch.to_tokens(features[n], model.fusion.norm, model.grid_norm) for n, branch in model.branches.items()}
 
     def _words(self, model: MustiModel, words: Words, texts: Texts) -> Tensor:
         known = len(model.config.objects)
@@ -63,7 +69,7 @@ class Objective:
     def _pictures(self, model: MustiModel, encoded: dict[str, ImageTokens], shown: Shown) -> dict[str, Tensor]:
         """Means over the branches: naming (single pictures and pictures of nothing), by places and by the image vector; the gate of the prototypes;
         where the items of collages are."""
-        known, mixed = len(model.config.objects), len(shown.collages.objects)
+        known, mixed = len(model.config.objects), len(shown.objects)
         single = torch.ones(len(shown.presence), dtype=torch.bool, device=shown.presence.device)
         single[shown.singles : shown.singles + mixed] = False
         target = torch.where(shown.presence.any(1), shown.presence.float().argmax(1), known)[single]
@@ -84,7 +90,7 @@ class Objective:
 
     def _in_place(self, weights: Tensor, grid: tuple[int, int], shown: Shown) -> Tensor:
         """How little of each collage item's prototype looks at where the item is. weights: [R, objects, places]."""
-        items, boxes = shown.collages.objects, box_places(shown.collages.boxes, grid)  # [C, 4], [C, 4, places]
+        items, boxes = shown.objects, box_places(shown.boxes, grid)  # [C, 4], [C, 4, places]
         same = (items[:, :, None] == items[:, None, :]) & (items[:, :, None] >= 0)
         inside = (same[..., None] & boxes[:, None]).any(2)  # two items of one object: either will do
         own = weights[shown.singles : shown.singles + len(items)].gather(

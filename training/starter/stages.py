@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from musti_model.model import MustiModel
@@ -15,9 +16,9 @@ from musti_model.model import MustiModel
 from ..loop import Batches, TrainSettings, train
 from ..losses import FocalLoss
 from .doubtful import doubtful_words
-from .drawing import Album, TextBatches, Texts, text_batches
+from .drawing import Album, KeptAlbum, TextBatches, Texts, text_batches
 from .lexicon import LANGUAGES, Lexicon
-from .objective import Objective
+from .objective import Objective, features_of
 from .pairs import balanced_pairs
 from .passages import PassageMill, load_passages
 from .pictures import Pictures
@@ -30,6 +31,7 @@ PAGES = 384
 # Batches of the stages: texts (see TextBatches) and pictures (see Album).
 NAMES = {"tokens": 2400, "most": 96, "strength": 0.8, "collage_share": 0.4, "count": 48}
 MATCH = {"tokens": 720, "most": 18, "strength": 0.5, "collage_share": 0.5, "count": 26}
+EACH = 80  # pictures of each object that are kept for the stage "match"
 # Learning rates. Word embeddings stay as they are: a word that training never saw keeps its place among those that it did. Of the image backbones the
 # last stages learn: what lies below is of use for any picture, and two cores can afford no more.
 RATES = {
@@ -41,10 +43,8 @@ RATES = {
 }  # fmt: skip
 
 
-# With pairs, the ViT, which at first knows least, learns faster: the vote takes the mean of both branches' gates.
-MATCH_RATES = RATES | {f"branches.vit.{part}": rate for part, rate in (
-    ("backbone.blocks.4", 2.5e-4), ("backbone.blocks.5", 2.5e-4), ("backbone.blocks.6", 2.5e-4), ("backbone.norm", 2.5e-4), ("projection", 6e-4),
-)}  # fmt: skip
+# With pairs the image backbones stay as they are, so that their features can be kept: all the time goes to the text and the gate.
+MATCH_RATES = {**{name: rate for name, rate in RATES.items() if "backbone" not in name}, "branches.vit.backbone": 0.0, "branches.cnn.backbone": 0.0}
 
 
 def settle_arithmetic() -> None:
@@ -79,6 +79,17 @@ class Workshop:
         texts = [p.text for p in self.passages["train"][:2000]]
         size = max(b["image_size"] for b in self.record["model"]["branches"])
         return Album(self.pictures["train"], size, device, torch.from_numpy(text_pages(texts, PAGES, size, seed=3)), **shares)
+
+    def kept(self, model: MustiModel, **shares: Any) -> KeptAlbum:
+        """The same, as the model's backbones see them; of some pictures, a few of each object."""
+
+        @torch.no_grad()
+        def encode(pixels: Tensor) -> dict[str, Tensor]:
+            with torch.autocast(pixels.device.type, torch.bfloat16):
+                return features_of(model, pixels)
+
+        model.eval()
+        return KeptAlbum(self.album(_device(model), **shares), encode, EACH)
 
     def _fingerprint(self) -> str:
         """Of all pictures' names, passages and pairs, split by split: equal for equal material."""
@@ -129,7 +140,7 @@ def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, st
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
     data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **_texts(MATCH)), {"gamma": 2.0, "alpha": 0.5}
-    objective = Objective(shop.album(_device(model), **_shown(MATCH)), FocalLoss(**focal))
+    objective = Objective(shop.kept(model, **_shown(MATCH)), FocalLoss(**focal))
     _stage(model, folder, data, objective, shop.dev, epochs, steps, MATCH_RATES, shop.record | {"objective": MATCH | {"focal": focal}})
 
 
