@@ -18,7 +18,7 @@ from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
 from training.losses import FocalLoss
 from training.starter import stages
-from training.starter.drawing import IGNORE, ROUND_CPU, Album, Shown, TextBatches, Texts, draw_pairs, piece_labels
+from training.starter.drawing import IGNORE, ROUND_CPU, Album, KeptAlbum, Shown, TextBatches, Texts, draw_pairs, piece_labels
 from training.starter.finish import finish
 from training.starter.lexicon import LANGUAGES, Lexicon, Mention
 from training.starter.measures import grids
@@ -220,6 +220,32 @@ def test_every_batch_has_as_many_pictures(small):
     assert few.pixels.shape == many.pixels.shape == (8 + 4 + 1, 3, 24, 24) and few.singles == 8
     assert few.presence[:2].float().argmax(1).tolist() == [2, 0] and (few.presence[:8].sum(1) == 1).all() and not few.presence[-1].any()
     assert torch.equal(album.draw(torch.tensor([2, 0]), 1).pixels, few.pixels)
+
+
+def test_kept_pictures_are_drawn_with_what_they_show(small):
+    """Each picture's feature is its number among all that were encoded; what a draw says of it is what was said when it was made."""
+    made = Pictures(
+        np.random.default_rng(0).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8), np.arange(9) % 3, np.array(["x"] * 9), np.array(["n"] * 9), ("a", "b", "c")
+    )
+    album = Album(made, 24, torch.device("cpu"), torch.zeros(2, 24, 24, 3, dtype=torch.uint8), count=4)
+    said: list[torch.Tensor] = []
+    real = album.draw
+
+    def draw(shown, seed):
+        said.append(real(shown, seed).presence)
+        return real(shown, seed)
+
+    album.draw = draw
+    encoded = iter(range(0, 10_000, 100))
+    kept = KeptAlbum(album, lambda pixels: {"x": next(encoded) + torch.arange(len(pixels)).float()[:, None]}, each=4)
+    shown = kept.draw(torch.tensor([2, 0]), 5)
+    assert shown.singles == 4 and len(shown.objects) == 2 and len(shown.presence) == 4 + 2 + 1 and shown.pixels is None
+    assert shown.presence[:2].float().argmax(1).tolist() == [2, 0]
+    for number, presence in zip(shown.features["x"][:, 0].tolist(), shown.presence, strict=True):
+        draw_number, row = divmod(int(number), 100)
+        assert torch.equal(presence, said[draw_number][row])
+    again = kept.draw(torch.tensor([2, 0]), 5)
+    assert torch.equal(again.features["x"], shown.features["x"])
 
 
 def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
