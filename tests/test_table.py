@@ -46,7 +46,7 @@ def test_differences_and_summary_by_hand(tmp_path):
     labels = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 1])
     table = made()
     table.labels = lambda split: labels
-    table.shop = SimpleNamespace(pairs={"test": [SimpleNamespace(passage=i // 3) for i in range(30)]})
+    table.shop = SimpleNamespace(pairs={"test": [SimpleNamespace(passage=i) for i in range(30)]})
     right, wrong = (np.packbits(a).tobytes().hex() for a in (labels, 1 - labels))
     assert table.difference([{"answers": right}], [{"answers": wrong}]) == [pytest.approx(1.0)] * 2
     row = {"f1_macro": 1.0, "auc": 1.0, "collapsed": False, "stopped": ""}

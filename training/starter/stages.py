@@ -133,22 +133,24 @@ def picture_top1(model: MustiModel, pictures: Pictures, every: int = 1) -> dict[
 
 def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """Words and pictures learn the object prototypes; no pairs yet."""
-    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **_texts(NAMES))
-    _stage(model, folder, data, Objective(shop.album(_device(model), **_shown(NAMES))), shop.dev_names, epochs, steps, RATES, shop.record | {"objective": NAMES})
+    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **texts_of(NAMES))
+    _stage(model, folder, data, Objective(shop.album(_device(model), **shown_of(NAMES))), shop.dev_names, epochs, steps, RATES, shop.record | {"objective": NAMES})
 
 
 def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
-    data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **_texts(MATCH)), {"gamma": 2.0, "alpha": 0.5}
-    objective = Objective(shop.kept(model, **_shown(MATCH)), FocalLoss(**focal))
+    data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **texts_of(MATCH)), {"gamma": 2.0, "alpha": 0.5}
+    objective = Objective(shop.kept(model, **shown_of(MATCH)), FocalLoss(**focal))
     _stage(model, folder, data, objective, shop.dev, epochs, steps, MATCH_RATES, shop.record | {"objective": MATCH | {"focal": focal}})
 
 
-def _texts(batch: dict[str, Any]) -> dict[str, Any]:
+def texts_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """The part of a batch's settings that is about texts."""
     return {k: batch[k] for k in ("tokens", "most")}
 
 
-def _shown(batch: dict[str, Any]) -> dict[str, Any]:
+def shown_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """The part that is about pictures."""
     return {k: v for k, v in batch.items() if k not in ("tokens", "most")}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from musti_model.config import MustiConfig, preset
 from musti_model.image_tower import ImageTokens
@@ -25,14 +26,15 @@ from ..loop import CollapseError, TrainSettings, train
 from ..losses import FocalLoss
 from ..memory import keep_freed_memory
 from ..metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
-from .drawing import Album, TextBatches, text_batches
-from .objective import Objective
-from .pictures import load_pictures
-from .scoring import MODES, Scored, encode_pictures, score_pairs, widest_names
-from .stages import RATES, Workshop, settle_arithmetic
+from .augment import plain_view
+from .drawing import KeptAlbum, TextBatches, text_batches
+from .objective import Objective, features_of
+from .pictures import STORED_SIZE, load_pictures
+from .scoring import MODES, Scored, score_pairs, widest_names
+from .stages import MATCH, MATCH_RATES, Workshop, settle_arithmetic, shown_of, texts_of
 from .towers import starter_model
 
-STEPS, TOKENS = 150, 4000
+STEPS = 100
 OURS = "word gate, by content (ours)"
 # Changes to the model's config, and to the focal loss.
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -47,7 +49,6 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alpha .25": ({}, {"alpha": 0.25}),
     "alpha .75": ({}, {"alpha": 0.75}),
 }
-FROZEN = {**RATES, "branches.vit.backbone": 0.0, "branches.cnn.backbone": 0.0}
 
 
 class Table:
@@ -61,7 +62,9 @@ class Table:
         model, tokenizer = starter_model(data, pictures["train"].objects)
         self.start = torch.load(work / "names" / "best.pt", weights_only=True, map_location="cpu")["model"]
         self.shop = Workshop(data, work, pictures, model, tokenizer)
-        self.album: Album = self.shop.album(self.device, strength=0.5, count=64)
+        model.load_state_dict(self.start)
+        self.album: KeptAlbum = self.shop.kept(model.to(self.device), **shown_of(MATCH))
+        self.held = {split: self._features(model, split) for split in ("dev", "test")}
 
     def config(self, name: str) -> MustiConfig:
         """The row's model."""
@@ -69,11 +72,11 @@ class Table:
 
     def settings(self, seed: int) -> TrainSettings:
         """The budget of every row."""
-        return TrainSettings(epochs=1, steps_per_epoch=STEPS, lr=6e-4, lr_of=FROZEN, batch_norm="frozen", layer_decay=0.9, on_collapse="report", seed=seed)
+        return TrainSettings(epochs=1, steps_per_epoch=STEPS, lr=3e-4, lr_of=MATCH_RATES, batch_norm="frozen", layer_decay=0.95, on_collapse="report", seed=seed)
 
     def kind(self, name: str, seed: int) -> str:
         """16 hex digits of all that a run is made of: model, loss, settings, data, and the weights it starts from."""
-        made = [self.config(name).to_dict(), ROWS[name][1], dataclasses.asdict(self.settings(seed)), TOKENS, self.shop.record["data"]]
+        made = [self.config(name).to_dict(), ROWS[name][1], dataclasses.asdict(self.settings(seed)), MATCH, self.shop.record["data"]]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
@@ -92,7 +95,7 @@ class Table:
         model.to(self.device)
 
         def batches(epoch: int, first: int):
-            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, TOKENS, padding=self.shop.padding)
+            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(MATCH), padding=self.shop.padding)
             return text_batches(data, first, self.shop.workers)
 
         objective = Objective(self.album, FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | ROWS[name][1])))
@@ -104,16 +107,37 @@ class Table:
         return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
 
     def pairs(self, split: str) -> list:
-        """Every third pair."""
-        return self.shop.pairs[split][::3]
+        """The pairs of every third passage."""
+        return [p for p in self.shop.pairs[split] if p.passage % 3 == 0]
+
+    def shown(self, split: str) -> list[int]:
+        """The pictures of these pairs, in order."""
+        return sorted({p.picture for p in self.pairs(split)})
+
+    @torch.inference_mode()
+    def _features(self, model: MustiModel, split: str, batch: int = 64) -> dict[str, Tensor]:
+        """What the backbones, which are the same in all runs, make of ``shown``."""
+        parts: dict[str, list[Tensor]] = {n: [] for n in model.branches}
+        rows = self.shown(split)
+        for start in range(0, len(rows), batch):
+            pixels = torch.from_numpy(self.shop.pictures[split].pixels[rows[start : start + batch]]).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                for name, features in features_of(model, plain_view(pixels, STORED_SIZE)).items():
+                    parts[name].append(features.bfloat16())
+        return {n: torch.cat(p) for n, p in parts.items()}
 
     def labels(self, split: str) -> np.ndarray:
         return np.array([p.label for p in self.pairs(split)])
 
     def _scored(self, model: MustiModel, split: str) -> Scored:
-        encoded: dict[str, ImageTokens] = encode_pictures(model, self.shop.pictures[split].pixels)
+        model.eval()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.branches.items()}
+        encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
+        number = {picture: row for row, picture in enumerate(self.shown(split))}
+        pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
         modes = MODES if model.fusion.gated else MODES[:1]
-        return score_pairs(model, self.shop.tokenizer, encoded, self.shop.passages[split], self.pairs(split), modes=modes)
+        return score_pairs(model, self.shop.tokenizer, encoded, self.shop.passages[split], pairs, modes=modes)
 
     def _scores(self, model: MustiModel) -> dict[str, Any]:
         dev, test = (self._scored(model, s) for s in ("dev", "test"))
