@@ -13,6 +13,8 @@ from training.starter.evidence import PHOTOGRAPHS, SENTENCES, photograph_scores,
 from training.starter.lexicon import LANGUAGES, Mention
 from training.starter.passages import Passage
 from training.starter.pictures import Pictures
+from training.starter.scoring import encode_pictures
+from training.starter.stages import picture_top1
 from training.starter.towers import _ridge, place_objects
 
 from .conftest import tiny_config
@@ -72,9 +74,7 @@ def test_places_start_at_the_prototype_of_what_is_shown():
     pictures = Pictures(colours, labels, np.array(["x"] * 60), np.array(["n"] * 60), model.config.objects)
 
     def named() -> dict[str, float]:
-        from training.starter.stages import picture_top1
-
-        return picture_top1(model, pictures)
+        return picture_top1(model, encode_pictures(model, colours), labels)
 
     with torch.no_grad():
         model.branches["vit"].projection = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.LayerNorm(32))

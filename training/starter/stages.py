@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
 from ..loop import Batches, TrainSettings, train
@@ -118,15 +120,16 @@ class Workshop:
     def dev_names(self, model: MustiModel) -> dict[str, Any]:
         """How well names are read and pictures named; the score is the mean of both."""
         reads = reading_scores(model, self.tokenizer, self.passages["dev"][::6])
-        top1 = picture_top1(model, self.pictures["dev"], every=4)
+        pictures = self.pictures["dev"]
+        top1 = picture_top1(model, encode_pictures(model, pictures.pixels[::4]), pictures.labels[::4])
         return {"score": (reads["average_precision"] + top1["both"]) / 2, "top1": top1, **{k: reads[k] for k in ("recall", "average_precision")}}
 
 
 @torch.inference_mode()
-def picture_top1(model: MustiModel, pictures: Pictures, every: int = 1) -> dict[str, float]:
-    """Share of the pictures (or each ``every``-th) whose object gets the highest logit, by branch and for both together."""
-    named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encode_pictures(model, pictures.pixels[::every]).items()}
-    labels = torch.from_numpy(pictures.labels[::every]).to(next(iter(named.values())).device)
+def picture_top1(model: MustiModel, encoded: dict[str, ImageTokens], labels: np.ndarray) -> dict[str, float]:
+    """Share of the pictures whose object gets the highest logit, by branch and for both together. labels: int [N]."""
+    named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encoded.items()}
+    labels = torch.from_numpy(labels).to(next(iter(named.values())).device)
     named["both"] = sum(named.values())
     return {n: float((z.argmax(1) == labels).float().mean()) for n, z in named.items()}
 
