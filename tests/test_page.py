@@ -107,7 +107,7 @@ def test_what_if(page, flower):
     assert page.locator("#board .off").count() == 0
     page.locator("#voting").get_by_label("ViT").uncheck()
     table.wait_for()
-    page.locator("#voting").get_by_label("ResNet").uncheck()
+    page.locator("#voting").get_by_label("CNN").uncheck()
     page.get_by_text("At least one branch has to vote").wait_for()
 
 
