@@ -42,20 +42,15 @@ class Step(NamedTuple):
 
 
 TOUR = (
-    Step("A candle, and *“She blew out the candle …”*. The answer is YES, and one word is orange: *candle*.", 0, "why"),
     Step(
-        "Click the word *candle* away: the probability falls below the threshold, although wick and wax still stand there, because these small weights know "
-        "the word but not the things around it. Put it back, and draw over the whole picture: little happens, since even an empty dark picture passes for "
-        "a candle here. Under **Why** the page says so.",
-        0, "what-if",
+        "Sheep in a photograph of 1888, and two lines of Milton about them. The gate opens at *sheep*: point at the word, and the picture shows where it looked; point at a sheep, and the "
+        "words show which of them met it.",
+        0, "why",
     ),
-    Step("An old house and a French passage about one. Draw over the building: here the answer hangs on the picture, and turns.", 2, "what-if"),
-    Step("The candle with a German passage about a horse is a NO. **Why NO?** says which word the passage would have needed.", 1, "why"),
-    Step(
-        "How much of the picture went into the words: with these weights hardly anything, which the numbers say. Choose *Effect on the answer*, and open "
-        "*Which patch met which word*.",
-        0, "gate",
-    ),
+    Step("Strike the word *sheep* out: nothing else in these lines points to the picture, and the answer turns. Put it back, and draw over the picture.", 0, "what-if"),
+    Step("The same photograph, and *a rose by any other name*. The gate stays shut at *rose*, and the headline says what was seen and what was read.", 2, "why"),
+    Step("Boats at Nagasaki, and a harbour of Baudelaire's. Which word found the ship? Shut the gate on the board, and see what becomes of the answer.", 3, "vote"),
+    Step("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell.", 7, "why"),
 )  # fmt: skip
 PAPER = (
     "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature "
