@@ -33,7 +33,7 @@ from .stages import PAGES, Workshop, picture_top1
 from .typeset import text_pages
 from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 
-EXPLAINED = 100  # pairs, and grids, whose explanation is made
+EXPLAINED = 60  # pairs, and grids, whose explanation is made
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
     "A small model trained on proxy pairs (photographs and paintings of {count} objects with passages that name them); not the published MUSTI model."
