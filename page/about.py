@@ -42,15 +42,11 @@ class Step(NamedTuple):
 
 
 TOUR = (
-    Step(
-        "Sheep in a photograph of 1888, and two lines of Milton about them. The gate opens at *sheep*: point at the word, and the picture shows where it looked; point at a sheep, and the "
-        "words show which of them met it.",
-        0, "why",
-    ),
-    Step("Strike the word *sheep* out: nothing else in these lines points to the picture, and the answer turns. Put it back, and draw over the picture.", 0, "what-if"),
-    Step("The same photograph, and *a rose by any other name*. The gate stays shut at *rose*, and the headline says what was seen and what was read.", 2, "why"),
-    Step("Boats at Nagasaki, and a harbour of Baudelaire's. Which word found the ship? Shut the gate on the board, and see what becomes of the answer.", 3, "vote"),
-    Step("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell.", 7, "why"),
+    Step("Boats at Nagasaki, photographed in the 1860s, and a harbour of Baudelaire's. The answer is YES, and it hangs on one word: *navires*.", 0, "why"),
+    Step("Strike *navires* out: nothing else in this sentence points to the picture, and the answer turns. Put it back, and draw over the picture.", 0, "what-if"),
+    Step("Sheep, and *a rose by any other name*: a NO. The headline says what was seen (wrongly, here) and what was read.", 2, "why"),
+    Step("A Chinese palace, and the house that was filled with the odour of the ointment. Shut the gate on the board, and see what becomes of the answer.", 1, "vote"),
+    Step("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell.", 4, "why"),
 )  # fmt: skip
 PAPER = (
     "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature "

@@ -9,7 +9,6 @@ from .language import later, say
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
 CREDITS = {
     "march-pastoral.jpg": "Peter Henry Emerson, A March Pastoral, 1888. J. Paul Getty Museum, Open Content Program (CC0)",
-    "allium-oreophilum.jpg": "Karl Blossfeldt, Allium oreophilum, 1928. J. Paul Getty Museum, Open Content Program (CC0)",
     "nagasaki-boats.jpg": "Felice Beato, Nagasaki, 1860s. J. Paul Getty Museum, Open Content Program (CC0)",
     "china.jpg": "Peter Koe, CC BY 2.0",
     "flower.jpg": "dany13, CC BY 2.0",
@@ -31,19 +30,7 @@ class Example(NamedTuple):
         return FOLDER / self.picture
 
 
-ROSE = "What's in a name? That which we call a rose by any other name would smell as sweet.", "William Shakespeare, Romeo and Juliet, 1597"
-FISH = (
-    "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and fish-like smell.",
-    "William Shakespeare, The Tempest, 1623",
-)
 EXAMPLES = (
-    Example(
-        "march-pastoral.jpg",
-        "The hungry sheep look up, and are not fed, but swoln with wind and the rank mist they draw, rot inwardly, and foul contagion spread.",
-        "John Milton, Lycidas, 1638", "YES",
-    ),
-    Example("allium-oreophilum.jpg", *ROSE, "YES"),
-    Example("march-pastoral.jpg", *ROSE, "NO"),
     Example(
         "nagasaki-boats.jpg",
         "Dans l'océan de ta chevelure, j'entrevois un port fourmillant de chants mélancoliques, d'hommes vigoureux de toutes nations et de navires de "
@@ -56,10 +43,13 @@ EXAMPLES = (
         "ward voll vom Geruch der Salbe.",
         "Johannes 12, 3, Lutherbibel, 1912", "YES",
     ),
-    Example("flower.jpg", *FISH, "NO"),
     Example(
-        "flower.jpg", "Nel giallo de la rosa sempiterna, che si digrada e dilata e redole odor di lode al sol che sempre verna.",
-        "Dante Alighieri, Paradiso XXX, 1321", "YES",
+        "march-pastoral.jpg", "What's in a name? That which we call a rose by any other name would smell as sweet.", "William Shakespeare, Romeo and Juliet, 1597",
+        "NO",
+    ),
+    Example(
+        "flower.jpg", "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and fish-like smell.",
+        "William Shakespeare, The Tempest, 1623", "NO",
     ),
     Example(
         "nagasaki-boats.jpg", "Vanity of vanities, saith the Preacher, vanity of vanities; all is vanity.", "Ecclesiastes 1, 2, King James Version, 1611",

@@ -14,7 +14,6 @@ from page.gate_board import gate_board_value, segments
 from tests.browser import ask
 from tests.conftest import GATES, tiny_model
 
-SHEEP = app.EXAMPLES[0]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
 
@@ -83,13 +82,40 @@ def filled(page) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def asked_once(browser, url):
-    """A tab with the board of sheep and Milton: one answer is enough for all that happens in the browser."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
-    tab.goto(url)
+def word_url(tokenizer, url):
+    """The page on a tiny random model whose gate opens word by word."""
+    model = tiny_model(**GATES["word"])
+    demo = app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"))
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
+    yield address
+    demo.close()
+
+
+def opened(tab, address: str, flower, passage: str = PASSAGE) -> None:
+    """Asks a question, and waits until all is told."""
+    tab.goto(address)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
-    ask(tab, SHEEP.path, SHEEP.passage)
+    ask(tab, flower, passage)
     tab.locator("#faithful li").first.wait_for(timeout=120_000)
+
+
+def held(tab) -> dict:
+    """What the board was given."""
+    return json.loads(tab.evaluate("document.querySelector('.gate-board').dataset.board"))
+
+
+def widest(tab) -> tuple[str, int]:
+    """The word at which the gate opens most, mean of the branches, and its number."""
+    board = held(tab)
+    at = int(np.mean([b["opening"] for b in board["branches"]], axis=0).argmax())
+    return board["words"][at], at
+
+
+@pytest.fixture(scope="module")
+def asked_once(browser, word_url, flower):
+    """A tab with one answer: enough for all that happens in the browser."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    opened(tab, word_url, flower)
     yield tab
     tab.close()
 
@@ -112,46 +138,54 @@ def board(asked_once):
 
 
 def test_words_find_their_places_and_places_their_words(board):
+    word, at = widest(board)
     words = filled(board)
-    assert max(words, key=words.get) == "sheep" and words["sheep"] > 0.3
+    assert max(words, key=words.get) == word and len(set(words.values())) > 3
     everything = coloured(board)
-    assert 0.005 < everything < 0.9
-    board.locator(".gate-word", has_text="sheep").hover()
-    assert "“sheep”: the gate opens by 0." in told(board)
-    row, column = map(int, re.search(r"row (\d+), column (\d+)", told(board)).groups())
+    board.locator(".gate-word").nth(at).hover()
+    assert told(board).startswith(f"“{word}”: the gate opens by 0.")
+    alone = coloured(board)
+    assert alone <= everything
+    branch = max(held(board)["branches"], key=lambda b: b["rows"] * b["columns"])
     box = board.locator(".gate-picture").bounding_box()
-    board.mouse.move(box["x"] + box["width"] * (column - 0.5) / 12, box["y"] + box["height"] * (row - 0.5) / 12)
-    assert f"Row {row}, column {column}: what was let in of it went to “sheep”" in told(board)
+    board.mouse.move(box["x"] + box["width"] * 1.5 / branch["columns"], box["y"] + box["height"] * 0.5 / branch["rows"])
+    assert told(board).startswith("Row 1, column 2: ")
+    met = [
+        [o * m for o, m in zip(b["opening"], np.frombuffer(base64.b64decode(b["meeting"]), np.uint8).reshape(len(b["opening"]), b["rows"], b["columns"])
+            [:, 0, int(1.5 / branch["columns"] * b["columns"])] / 255 * b["largest"] * b["rows"] * b["columns"], strict=True)]
+        for b in held(board)["branches"]
+    ]  # fmt: skip
+    most = held(board)["words"][int(np.mean(met, axis=0).argmax())]
     words = filled(board)
-    assert max(words, key=words.get) == "sheep"
+    assert max(words, key=words.get) == most and ("hardly anything" in told(board) or f"“{most}”" in told(board))
     board.mouse.move(5, 5)
     assert "Point at a word" in told(board) and coloured(board) == everything
 
 
 def test_a_click_pins_and_lets_go(board):
-    sheep, wind = (board.locator(".gate-word", has_text=w) for w in ("sheep", "wind"))
-    sheep.click()
-    wind.hover()
-    assert "“sheep”" in told(board) and sheep.get_attribute("aria-pressed") == "true"
-    sheep.click()
-    wind.hover()
-    assert "“wind”" in told(board) and sheep.get_attribute("aria-pressed") == "false"
-    sheep.click()
+    first, other = (board.locator(".gate-word", has_text=w) for w in ("nosegay", "face"))
+    first.click()
+    other.hover()
+    assert "“nosegay”" in told(board) and first.get_attribute("aria-pressed") == "true"
+    first.click()
+    other.hover()
+    assert "“face”" in told(board) and first.get_attribute("aria-pressed") == "false"
+    first.click()
     board.keyboard.press("Escape")
     assert "Point at a word" in told(board)
     box = board.locator(".gate-picture").bounding_box()
     board.mouse.click(box["x"] + 5, box["y"] + 5)
-    sheep.hover()
+    first.hover()
     assert "Row 1, column 1" in told(board)
 
 
 def test_keys_alone_reach_words_and_places(board):
     board.locator(".gate-word").first.focus()
-    board.keyboard.press("ArrowRight")
-    board.keyboard.press("ArrowRight")
-    assert "“sheep”" in told(board)
+    for _ in range(3):
+        board.keyboard.press("ArrowRight")
+    assert "“nosegay”" in told(board)
     board.keyboard.press("Enter")
-    assert board.locator(".gate-word.chosen").inner_text() == "sheep"
+    assert board.locator(".gate-word.chosen").inner_text() == "nosegay"
     board.keyboard.press("Escape")
     board.keyboard.press("Shift+Tab")
     assert board.evaluate("document.activeElement.className") == "gate-picture"
@@ -162,47 +196,41 @@ def test_keys_alone_reach_words_and_places(board):
 
 
 def test_the_switch_shows_both_answers(board):
-    table = board.locator(".gate-answers")
-    cells = [row.split("\t") for row in table.inner_text().splitlines()]
-    assert any("as learned" in row for row in cells) and len(cells) == 5
+    rows = [row.split("\t") for row in board.locator(".gate-answers").inner_text().splitlines()]
+    answers = held(board)["answers"]
+    shown = next(row for row in rows if row[0] == "probability of YES")
+    assert [float(v) for v in shown[1:]] == [pytest.approx(answers[k]["probability"], abs=6e-4) for k in ("learned", "shut")]
+    everything = filled(board)
     board.locator(".gate-switch").get_by_role("radio", name="shut").click()
     assert coloured(board) == 0 and max(filled(board).values()) == 0 and "without the picture" in told(board)
     board.locator(".gate-switch").get_by_role("radio", name="as learned").click()
-    assert coloured(board) > 0.005
+    assert filled(board) == everything
 
 
 def test_each_branch_has_its_own_gate(board):
     seen = set()
-    for name in ("all", "ViT", "CNN"):
+    for name in ("all", "ViT", "ResNet"):
         board.locator(".gate-switch").get_by_role("radio", name=name, exact=True).click()
-        board.locator(".gate-word", has_text="sheep").hover()
+        board.locator(".gate-word", has_text="nosegay").hover()
         seen.add(told(board))
     assert len(seen) == 3
 
 
-def test_a_touch_pins_on_a_narrow_page(browser, url):
+def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB")
     tab = context.new_page()
-    tab.goto(f"{url}?__theme=dark")
-    tab.get_by_role("button", name="Compare", exact=True).wait_for()
-    ask(tab, SHEEP.path, SHEEP.passage)
-    tab.locator(".gate-word").first.wait_for(timeout=90_000)
-    tab.locator(".gate-word", has_text="sheep").tap()
-    assert "“sheep”" in told(tab)
+    opened(tab, f"{word_url}?__theme=dark", flower)
+    tab.locator(".gate-word", has_text="nosegay").tap()
+    assert "“nosegay”" in told(tab)
     tab.locator(".gate-picture").tap(position={"x": 10, "y": 10})
     assert "Row 1, column 1" in told(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
 
 
-def test_a_long_passage_is_quick_to_look_around_in(page):
-    ask(page, SHEEP.path, " ".join([SHEEP.passage] * 13))
-    page.locator(".gate-word").first.wait_for(timeout=120_000)
-    count = page.locator(".gate-word").count()
-    assert count > 300
-    steps = page.evaluate(
-        "() => { const words = [...document.querySelectorAll('.gate-word')].slice(0, 60), times = [];"
-        " for (const w of words) { const t = performance.now(); w.dispatchEvent(new PointerEvent('pointerover', {bubbles: true, pointerType: 'mouse'})); times.push(performance.now() - t); }"
-        " return times.sort((a, b) => a - b); }"
-    )
-    assert steps and "“" in told(page)  # how quick is told by benchmarks, not by a test
+def test_the_published_gate_says_that_its_places_are_no_findings(page, flower):
+    ask(page, flower, PASSAGE)
+    page.locator(".gate-word").first.wait_for()
+    assert "no finding of a thing" in page.locator(".gate-note").inner_text()
+    page.locator(".gate-word", has_text="nosegay").hover()
+    assert "the picture's share is 0.0" in told(page)

@@ -14,18 +14,18 @@ PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamb
 def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower):
     page.get_by_text("Dans l'océan de ta chevelure").first.click()
     page.locator("#evidence .word").first.wait_for()
-    page.locator("#part").get_by_label("CNN").check()
+    page.locator("#part").get_by_label("ResNet").check()
     page.get_by_label("Stretch colours").check()
     page.locator("#make-link").click()
     field = page.locator("#link textarea, #link input")
     field.wait_for()
     page.wait_for_function("() => document.querySelector('#link textarea, #link input').value.startsWith('http')")
     address = field.input_value()
-    assert "example=4" in address and "part=cnn" in address
+    assert "example=1" in address and "part=resnet" in address
     tab = browser.new_page()
     tab.goto(address)
     tab.locator("#evidence .word").first.wait_for()
-    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label("CNN").is_checked()
+    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label("ResNet").is_checked()
     assert tab.get_by_label("Stretch colours").is_checked()
     tab.close()
 
