@@ -95,7 +95,7 @@ def _texts(explanation: Explanation) -> dict[str, str]:
         "nobody": say("Row {row}, column {column}: hardly anything of it was let in."),
         "learned": say("as learned"), "off": say("shut"), "gate": say("Gate"), "branch": say("Branch"), "both": say("all"),
         "answer": say("answer"), "probability": say("probability of YES"), "vote": say("vote of {branch}"),
-        "picture": say("The picture; the arrow keys move over its places"), "passage": say("The passage; the arrow keys move among its words"),
+        "picture": say("The picture; the arrow keys move over its places"), "passage": say("The words that were read; the arrow keys move among them"),
         "scale": say("how far the gate opened:") if by_word else say("the picture's share:"),
         "placeScale": say("what was let in of a place (1: eight times an even look of a wide open word):"),
         "note": say(BY_WORD if by_word else BY_ORDER),
