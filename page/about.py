@@ -42,10 +42,16 @@ class Step(NamedTuple):
 
 
 TOUR = (
-    Step("Boats at Nagasaki, photographed in the 1860s, and a harbour of Baudelaire's. The answer is YES, and it hangs on one word: *navires*.", 0, "why"),
-    Step("Strike *navires* out: nothing else in this sentence points to the picture, and the answer turns. Put it back, and draw over the picture.", 0, "what-if"),
+    Step(
+        "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. The answer is YES, and it hangs on one word: *Haus*.",
+        1, "why",
+    ),
+    Step(
+        "Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it back, and draw over the palace: it turns as well.",
+        1, "what-if",
+    ),
     Step("Sheep, and *a rose by any other name*: a NO. The headline says what was seen (wrongly, here) and what was read.", 2, "why"),
-    Step("A Chinese palace, and the house that was filled with the odour of the ointment. Shut the gate on the board, and see what becomes of the answer.", 1, "vote"),
+    Step("The palace once more. Shut the gate on the board: with these weights hardly anything changes, since hardly anything of the picture was let in.", 1, "vote"),
     Step("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell.", 4, "why"),
 )  # fmt: skip
 PAPER = (
