@@ -2,7 +2,7 @@
 
 Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal loss), finish (8-bit weights,
 threshold and temperature from dev pairs, scores, card). DIR holds pretrained/, images/<object>.zip, musti/musti-train.json,
-corpora/odeuropa-<language>.txt; see training/README.md. Two hours on two cores that multiply bfloat16.
+corpora/odeuropa-<language>.txt; see training/README.md. Some hours on two cores that multiply bfloat16.
 """
 
 import argparse

@@ -50,8 +50,8 @@ MATCH_RATES = {**{name: rate for name, rate in RATES.items() if "backbone" not i
 
 
 def settle_arithmetic() -> None:
-    """How the machine is to compute. On a CPU numbers too small to matter are zero: late in training there are many, and each costs it a hundred times
-    as much (to be called before other threads are there, which take it over). On a GPU matrix products of float32 by its fast units, and attention by no library
+    """How the machine is to compute. On a CPU numbers too small to matter are zero, since it may compute with them far more slowly
+    (to be called before other threads are there, which take it over). On a GPU matrix products of float32 by its fast units, and attention by no library
     that prepares a kernel, for seconds, for each length of passage."""
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
