@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -30,7 +31,10 @@ from .conftest import tiny_config
 
 OBJECTS = {"candle": "white", "dog": "brown", "fish": "blue"}
 NAMES = {"en": {"candle": "candle", "dog": "dog", "fish": "fish"}, "de": {"candle": "Kerze", "dog": "Hund", "fish": "Fisch"}}
-RATES = {"text.embeddings": 0.0, "branches.resnet.backbone": 0.0}
+TINY = replace(
+    stages.SMALL, names=stages.SMALL.names | {"count": 8, "most": 12}, match=stages.SMALL.match | {"count": 8, "most": 8}, each=4,
+    names_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0}, match_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0},
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +67,11 @@ def data(tmp_path_factory):
 def small(monkeypatch):
     """Few words, few pages of text; no pretrained tower to ask for doubtful words."""
     monkeypatch.setattr(stages, "doubtful_words", lambda *_: SimpleNamespace(words={}))
-    monkeypatch.setattr(stages, "RATES", RATES)
-    monkeypatch.setattr(stages, "MATCH_RATES", RATES)
     monkeypatch.setattr(stages, "PAGES", 4)
-    monkeypatch.setattr(stages, "EACH", 4)
     monkeypatch.setattr("training.starter.finish.PAGES", 4)
     monkeypatch.setattr("training.starter.drawing.LENGTHS", (12,))
     monkeypatch.setattr("training.starter.drawing.LENGTH_SHARES", (1.0,))
     monkeypatch.setattr("training.starter.finish.EXPLAINED", 2)
-    monkeypatch.setattr(stages, "NAMES", stages.NAMES | {"count": 8, "most": 12})
-    monkeypatch.setattr(stages, "MATCH", stages.MATCH | {"count": 8, "most": 8})
 
 
 def workshop(data, work, **changes):
@@ -90,8 +89,8 @@ def test_from_raw_material_to_weights(data, tmp_path, small):
     assert shop.objects == tuple(sorted(OBJECTS))
     frozen = {k: v.clone() for k, v in model.branches["resnet"].backbone.state_dict().items()}
     words = model.text.embeddings.word_embeddings.weight.clone()
-    stages.names_stage(model, shop, work / "names", epochs=1, steps=2)
-    stages.match_stage(model, shop, work / "match", epochs=1, steps=2)
+    stages.names_stage(model, shop, work / "names", epochs=1, steps=2, recipe=TINY)
+    stages.match_stage(model, shop, work / "match", epochs=1, steps=2, recipe=TINY)
     row = json.loads((work / "match" / "log.jsonl").read_text())
     assert {"words", "pictures", "prototypes", "places", "pairs", "gate", "pooled", "lost", "widest"} <= row.keys() and np.isfinite(row["loss"])
     assert all(torch.equal(v, frozen[k]) for k, v in model.branches["resnet"].backbone.state_dict().items())

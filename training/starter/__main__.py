@@ -16,7 +16,7 @@ from ..memory import keep_freed_memory
 from .finish import finish
 from .measure import summary
 from .pictures import load_pictures
-from .stages import Workshop, match_stage, names_stage, settle_arithmetic
+from .stages import LARGE, SMALL, Workshop, match_stage, names_stage, settle_arithmetic
 from .towers import name_objects, place_objects, starter_model
 
 
@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)")
     parser.add_argument("--names", type=int, nargs=2, default=(4, 100), metavar=("EPOCHS", "STEPS"), help="epochs, and steps in each")
     parser.add_argument("--match", type=int, nargs=2, default=(4, 200), metavar=("EPOCHS", "STEPS"))
+    parser.add_argument("--large", action="store_true", help="larger batches, and image backbones that go on learning: for a GPU")
     options = parser.parse_args()
+    recipe = LARGE if options.large else SMALL
     settle_arithmetic()
     keep_freed_memory()
     torch.manual_seed(0)
@@ -47,9 +49,9 @@ def main() -> None:
         place_objects(model, pictures["train"])
     shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
-    names_stage(model, shop, options.work / "names", *options.names)
+    names_stage(model, shop, options.work / "names", *options.names, recipe)
     told("names are learned")
-    match_stage(model, shop, options.work / "match", *options.match)
+    match_stage(model, shop, options.work / "match", *options.match, recipe)
     told("pairs are learned")
     metrics = finish(model, shop, options.data, options.work, options.out)
     print(json.dumps(summary(metrics), indent=1))

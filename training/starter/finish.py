@@ -139,6 +139,8 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path)
     few_bits(model)
     calibrate_reading(model, shop)
     stored = few_bits(model)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(stored, out / "model.safetensors")  # before the long measuring
     metrics = measured(model, shop) | {
         "caveat": CAVEAT.format(count=len(model.config.objects)),
         "picture_sources": {str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True), strict=True)},
@@ -146,8 +148,6 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path)
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(stored, out / "model.safetensors")
     (out / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
     MustiProcessor(model.config, shop.tokenizer).save_pretrained(out)
     metrics["weights"] = "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]

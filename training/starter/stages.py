@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,45 @@ from .towers import TEXT
 from .typeset import text_pages
 
 PAGES = 384
-# Batches of the stages: texts (see TextBatches) and pictures (see Album).
-NAMES = {"tokens": 2400, "most": 96, "strength": 0.8, "collage_share": 0.4, "count": 48}
-MATCH = {"tokens": 720, "most": 18, "strength": 0.5, "collage_share": 0.5, "count": 26}
-EACH = 80  # pictures of each object that are kept for the stage "match"
-# Learning rates. Word embeddings stay as they are: a word that training never saw keeps its place among those that it did. Of the image backbones the
-# last stages learn: what lies below is of use for any picture, and two cores can afford no more.
-RATES = {
-    "text.embeddings": 0.0, "text.encoder": 1e-4,
-    "branches.vit.backbone": 0.0, **{f"branches.vit.backbone.{part}": 1e-4 for part in ("blocks.4", "blocks.5", "blocks.6", "norm")},
-    "branches.cnn.backbone": 0.0, **{f"branches.cnn.backbone.{part}": 2e-4 for part in ("blocks.5", "blocks.6", "conv_head", "bn2")},
-    "fusion.pass_on": 1e-3, "fusion.alpha": 2e-2, "fusion.beta": 2e-2, "fusion.space.tau": 2e-2, "fusion.norm": 1e-4, "fusion.scalars": 1e-2,
-    "none_logit": 1e-2, "nothing_logit": 1e-2, "scale": 1e-2, "bias": 1e-2,
+
+@dataclass(frozen=True)
+class Recipe:
+    """What fits the machine.
+
+    names, match: batches of the stages, texts (see ``TextBatches``) and pictures (see ``Album``). lr, names_rates, match_rates: learning rates, and those of
+    weights by the beginning of their name. each: pictures of each object whose features are kept for the stage "match", in which the backbones of the images then
+    stay as they are; 0: none, and they go on learning. checkpoint_steps: see ``TrainSettings``.
+    """
+
+    names: dict[str, Any]
+    match: dict[str, Any]
+    lr: float
+    names_rates: dict[str, float]
+    match_rates: dict[str, float]
+    each: int
+    checkpoint_steps: int
+
+
+# Word embeddings stay as they are: a word that training never saw keeps its place among those that it did.
+_RATES = {
+    "text.embeddings": 0.0, "text.encoder": 1e-4, "fusion.pass_on": 1e-3, "fusion.alpha": 2e-2, "fusion.beta": 2e-2, "fusion.space.tau": 2e-2, "fusion.norm": 1e-4,
+    "fusion.scalars": 1e-2, "none_logit": 1e-2, "nothing_logit": 1e-2, "scale": 1e-2, "bias": 1e-2,
 }  # fmt: skip
-
-
-# With pairs the image backbones stay as they are, so that their features can be kept: all the time goes to the text and the gate.
-MATCH_RATES = {**{name: rate for name, rate in RATES.items() if "backbone" not in name}, "branches.vit.backbone": 0.0, "branches.cnn.backbone": 0.0}
+_STILL = {"branches.vit.backbone": 0.0, "branches.cnn.backbone": 0.0}
+# Two cores can afford the last stages of the image backbones, and with pairs none of them: all the time goes to the text and the gate.
+_LAST = {f"branches.vit.backbone.{part}": 1e-4 for part in ("blocks.4", "blocks.5", "blocks.6", "norm")}
+_LAST |= {f"branches.cnn.backbone.{part}": 2e-4 for part in ("blocks.5", "blocks.6", "conv_head", "bn2")}
+SMALL = Recipe(
+    names={"tokens": 2400, "most": 96, "strength": 0.8, "collage_share": 0.4, "count": 48},
+    match={"tokens": 720, "most": 18, "strength": 0.5, "collage_share": 0.5, "count": 26},
+    lr=3e-4, names_rates=_RATES | _STILL | _LAST, match_rates=_RATES | _STILL, each=80, checkpoint_steps=25,
+)  # fmt: skip
+_ALL = _RATES | {"text.encoder": 1.5e-4, "branches.vit.backbone": 1.5e-4, "branches.cnn.backbone": 3e-4}
+LARGE = Recipe(
+    names={"tokens": 9600, "most": 256, "strength": 0.8, "collage_share": 0.4, "count": 192},
+    match={"tokens": 6000, "most": 144, "strength": 0.6, "collage_share": 0.5, "count": 144},
+    lr=5e-4, names_rates=_ALL, match_rates=_ALL, each=0, checkpoint_steps=0,
+)  # fmt: skip
 
 
 def settle_arithmetic() -> None:
@@ -82,8 +104,8 @@ class Workshop:
         size = max(b["image_size"] for b in self.record["model"]["branches"])
         return Album(self.pictures["train"], size, device, torch.from_numpy(text_pages(texts, PAGES, size, seed=3)), **shares)
 
-    def kept(self, model: MustiModel, **shares: Any) -> KeptAlbum:
-        """The same, as the model's backbones see them; of some pictures, a few of each object."""
+    def kept(self, model: MustiModel, each: int, **shares: Any) -> KeptAlbum:
+        """The same, as the model's backbones see them; of so many pictures of each object."""
 
         @torch.no_grad()
         def encode(pixels: Tensor) -> dict[str, Tensor]:
@@ -91,7 +113,7 @@ class Workshop:
                 return features_of(model, pixels)
 
         model.eval()
-        return KeptAlbum(self.album(_device(model), **shares), encode, EACH)
+        return KeptAlbum(self.album(_device(model), **shares), encode, each)
 
     def _fingerprint(self) -> str:
         """Of all pictures' names, passages and pairs, split by split: equal for equal material."""
@@ -134,17 +156,20 @@ def picture_top1(model: MustiModel, encoded: dict[str, ImageTokens], labels: np.
     return {n: float((z.argmax(1) == labels).float().mean()) for n, z in named.items()}
 
 
-def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
+def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int, recipe: Recipe = SMALL) -> None:
     """Words and pictures learn the object prototypes; no pairs yet."""
-    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **texts_of(NAMES))
-    _stage(model, folder, data, Objective(shop.album(_device(model), **shown_of(NAMES))), shop.dev_names, epochs, steps, RATES, shop.record | {"objective": NAMES})
+    data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **texts_of(recipe.names))
+    objective = Objective(shop.album(_device(model), **shown_of(recipe.names)))
+    train(model, data, objective, shop.dev_names, _settings(recipe, recipe.names_rates, epochs, steps), folder, shop.record | {"objective": recipe.names})
 
 
-def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int) -> None:
+def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int, recipe: Recipe = SMALL) -> None:
     """The whole model on pairs with the focal loss; names stay part of it, so that the text goes on to be read word by word."""
-    data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **texts_of(MATCH)), {"gamma": 2.0, "alpha": 0.5}
-    objective = Objective(shop.kept(model, **shown_of(MATCH)), FocalLoss(**focal))
-    _stage(model, folder, data, objective, shop.dev, epochs, steps, MATCH_RATES, shop.record | {"objective": MATCH | {"focal": focal}})
+    data, focal = shop.epochs(steps, 2, lambda _epoch: 0.1, **texts_of(recipe.match)), {"gamma": 2.0, "alpha": 0.5}
+    shown = shown_of(recipe.match)
+    album = shop.kept(model, recipe.each, **shown) if recipe.each else shop.album(_device(model), **shown)
+    settings = _settings(recipe, recipe.match_rates, epochs, steps)
+    train(model, data, Objective(album, FocalLoss(**focal)), shop.dev, settings, folder, shop.record | {"objective": recipe.match | {"focal": focal}})
 
 
 def texts_of(batch: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +186,8 @@ def _device(model: MustiModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def _stage(
-    model: MustiModel, folder: Path, batches: Batches, objective: Objective, evaluate: Callable[[MustiModel], dict[str, Any]], epochs: int, steps: int,
-    rates: dict[str, float], record: dict[str, Any],
-) -> None:  # fmt: skip
-    settings = TrainSettings(
-        epochs=epochs, steps_per_epoch=steps, lr=3e-4, lr_of=rates, batch_norm="frozen", layer_decay=0.95, warmup=0.08, checkpoint_steps=25,
+def _settings(recipe: Recipe, rates: dict[str, float], epochs: int, steps: int) -> TrainSettings:
+    return TrainSettings(
+        epochs=epochs, steps_per_epoch=steps, lr=recipe.lr, lr_of=rates, batch_norm="frozen", layer_decay=0.95, warmup=0.08,
+        checkpoint_steps=recipe.checkpoint_steps,
     )  # fmt: skip
-    train(model, batches, objective, evaluate, settings, folder, record)

@@ -31,7 +31,7 @@ from .drawing import KeptAlbum, TextBatches, text_batches
 from .objective import Objective, features_of
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
-from .stages import MATCH, MATCH_RATES, Workshop, settle_arithmetic, shown_of, texts_of
+from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
 from .towers import starter_model
 
 STEPS = 100
@@ -63,7 +63,7 @@ class Table:
         self.start = torch.load(work / "names" / "best.pt", weights_only=True, map_location="cpu")["model"]
         self.shop = Workshop(data, work, pictures, model, tokenizer)
         model.load_state_dict(self.start)
-        self.album: KeptAlbum = self.shop.kept(model.to(self.device), **shown_of(MATCH))
+        self.album: KeptAlbum = self.shop.kept(model.to(self.device), SMALL.each, **shown_of(SMALL.match))
         self.held = {split: self._features(model, split) for split in ("dev", "test")}
 
     def config(self, name: str) -> MustiConfig:
@@ -72,11 +72,13 @@ class Table:
 
     def settings(self, seed: int) -> TrainSettings:
         """The budget of every row."""
-        return TrainSettings(epochs=1, steps_per_epoch=STEPS, lr=3e-4, lr_of=MATCH_RATES, batch_norm="frozen", layer_decay=0.95, on_collapse="report", seed=seed)
+        return TrainSettings(
+            epochs=1, steps_per_epoch=STEPS, lr=SMALL.lr, lr_of=SMALL.match_rates, batch_norm="frozen", layer_decay=0.95, on_collapse="report", seed=seed
+        )
 
     def kind(self, name: str, seed: int) -> str:
         """16 hex digits of all that a run is made of: model, loss, settings, data, and the weights it starts from."""
-        made = [self.config(name).to_dict(), ROWS[name][1], dataclasses.asdict(self.settings(seed)), MATCH, self.shop.record["data"]]
+        made = [self.config(name).to_dict(), ROWS[name][1], dataclasses.asdict(self.settings(seed)), SMALL.match, self.shop.record["data"]]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
@@ -95,7 +97,7 @@ class Table:
         model.to(self.device)
 
         def batches(epoch: int, first: int):
-            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(MATCH), padding=self.shop.padding)
+            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(SMALL.match), padding=self.shop.padding)
             return text_batches(data, first, self.shop.workers)
 
         objective = Objective(self.album, FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | ROWS[name][1])))
