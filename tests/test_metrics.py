@@ -8,6 +8,7 @@ from training.metrics import (
     collapsed,
     expected_calibration_error,
     f1_macro,
+    fit_platt,
     fit_temperature,
     interval,
     reliability,
@@ -69,6 +70,16 @@ def test_temperature_is_found_again():
     labels = (rng.random(len(z)) < sigmoid(z / 3)).astype(int)
     assert fit_temperature(z, labels) == pytest.approx(3, rel=0.05)
     assert sigmoid(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_temperature_and_shift_are_found_again():
+    """Labels drawn from sigmoid((z - 2) / 3): the divisor 3 and the shift -2 come back; logits that fall with the labels are refused."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 6, 40_000)
+    labels = (rng.random(len(z)) < sigmoid((z - 2) / 3)).astype(int)
+    assert fit_platt(z, labels) == pytest.approx((3, -2), rel=0.05)
+    with pytest.raises(ValueError, match="do not rise"):
+        fit_platt(-z, labels)
 
 
 def test_bootstrap_draws_whole_groups():

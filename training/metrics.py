@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
 COLLAPSE_SPREAD = 1e-3  # standard deviation of probabilities under which a model answers everything alike
@@ -70,6 +71,18 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, z) - labels * z))
 
     return float(math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Temperature T and shift c such that the likelihood of the labels under ``sigmoid((logits + c) / T)`` is highest (Platt 1999). logits, labels: [N].
+
+    Raises ValueError where higher logits do not mean YES more often.
+    """
+    fitted = LogisticRegression(C=np.inf).fit(logits[:, None], labels)
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        raise ValueError("Logits that do not rise with the labels cannot be calibrated.")
+    return 1 / slope, intercept / slope
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:

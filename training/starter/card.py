@@ -74,7 +74,7 @@ Every picture, passage and object stands in three times as many NO pairs as YES 
 | --- | --- | --- | --- |
 {lines(_scores(metrics))}
 
-Expected calibration error on test {test["ece"]:.3f} ({test["ece_before"]:.3f} before the temperature).
+Expected calibration error on test {test["ece"]:.3f} (temperature and bias were fitted on the dev pairs).
 Of the names in test passages {metrics["reading"]["recall"]:.0%} are read right ({reading}). The picture side names test pictures right, of {len(config.objects)} objects: {branches}.
 The picture classifier with a perfect word list uses the very list that labelled the pairs; it shows what the picture side alone limits.
 

@@ -20,7 +20,7 @@ from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 from musti_model.storage import compressed, restored
 
-from ..metrics import best_threshold, expected_calibration_error, fit_temperature, scores, sigmoid
+from ..metrics import best_threshold, expected_calibration_error, fit_platt, scores, sigmoid
 from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
 from .evidence import evidence_scores, photograph_scores
@@ -59,15 +59,24 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
     model.none_logit.data.fill_(start + float(best))
 
 
+def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
+    """Temperature, bias and threshold that fit the dev pairs best: training saw YES more often than they have it, and the focal loss holds probabilities back."""
+    pairs, passages = shop.pairs["dev"], shop.passages["dev"]
+    scored = score_pairs(model, shop.tokenizer, encode_pictures(model, shop.pictures["dev"].pixels), passages, pairs)
+    logits, labels = scored.logits["learned"], np.array([p.label for p in pairs])
+    temperature, shift = fit_platt(logits, labels)
+    model.bias.data += shift  # of every branch alike, so of the vote
+    set_config(model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature)))
+
+
 def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]) -> dict[str, dict]:
     """Scores by the source of the picture, where it has pairs of both kinds."""
     sources = np.array([p.source for p in pairs])
     return {str(s): scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}
 
 
-def measured(model: MustiModel, shop: Workshop, calibrate: bool = True) -> dict[str, Any]:
-    """Scores on dev and test, by language and source; on test also what the gate is held to. calibrate: threshold and temperature are chosen on the dev
-    pairs, and set in the model's config."""
+def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
+    """Scores on dev and test, by language and source; on test also what the gate is held to."""
     metrics: dict[str, Any] = {}
     sides = {}
     for split in ("dev", "test"):
@@ -76,12 +85,9 @@ def measured(model: MustiModel, shop: Workshop, calibrate: bool = True) -> dict[
         modes = MODES if model.fusion.gated and split == "test" else MODES[:1]
         scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=modes)
         labels, logits = np.array([p.label for p in pairs]), scored.logits["learned"]
-        if split == "dev" and calibrate:
-            temperature = fit_temperature(logits, labels)
-            set_config(model, threshold=best_threshold(labels, sigmoid(logits / temperature)), temperature=temperature)
         threshold, probabilities = model.config.threshold, sigmoid(logits / model.config.temperature)
         metrics[split] = pair_scores(model, scored, passages, pairs, threshold) | {
-            "ece": expected_calibration_error(labels, probabilities), "ece_before": expected_calibration_error(labels, sigmoid(logits)),
+            "ece": expected_calibration_error(labels, probabilities),
             "sources": by_source(labels, probabilities, threshold, pairs), "picture_top1": picture_top1(model, encoded, pictures.labels),
         }  # fmt: skip
         sides[split] = Sided(pairs, passages, naming_probabilities(model, encoded))
@@ -138,6 +144,7 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path)
     """Everything saved in ``out``; returns the metrics."""
     few_bits(model)
     calibrate_reading(model, shop)
+    calibrate_answers(model, shop)
     stored = few_bits(model)
     out.mkdir(parents=True, exist_ok=True)
     save_file(stored, out / "model.safetensors")  # before the long measuring

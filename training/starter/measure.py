@@ -35,7 +35,7 @@ def main() -> None:
     pipe = MustiPipeline.from_pretrained(options.weights)
     shop = Workshop(options.data, options.work, load_pictures(options.data, options.work), pipe.model, pipe.processor.tokenizer)
     metrics = json.loads((options.weights / "metrics.json").read_text())
-    metrics |= measured(pipe.model, shop, calibrate=False) | explained(options.weights, shop, options.data)
+    metrics |= measured(pipe.model, shop) | explained(options.weights, shop, options.data)
     write_metrics(options.weights, pipe.config, metrics)
     print(json.dumps(summary(metrics), indent=1))
 
