@@ -17,7 +17,7 @@ from .finish import finish
 from .measure import summary
 from .pictures import load_pictures
 from .stages import LARGE, SMALL, Workshop, match_stage, names_stage, settle_arithmetic
-from .towers import name_objects, place_objects, starter_model
+from .towers import name_objects, place_objects, starter_model, toward_pretrained
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
     told("names are learned")
     match_stage(model, shop, options.work / "match", *options.match, recipe)
     told("pairs are learned")
+    toward_pretrained(model, options.data, recipe.back)
     metrics = finish(model, shop, options.data, options.work, options.out)
     print(json.dumps(summary(metrics), indent=1))
     told("done")

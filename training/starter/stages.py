@@ -37,7 +37,7 @@ class Recipe:
 
     names, match: batches of the stages, texts (see ``TextBatches``) and pictures (see ``Album``). lr, names_rates, match_rates: learning rates, and those of
     weights by the beginning of their name. each: pictures of each object whose features are kept for the stage "match", in which the backbones of the images then
-    stay as they are; 0: none, and they go on learning. checkpoint_steps: see ``TrainSettings``.
+    stay as they are; 0: none, and they go on learning. back: see ``toward_pretrained``. checkpoint_steps: see ``TrainSettings``.
     """
 
     names: dict[str, Any]
@@ -46,6 +46,7 @@ class Recipe:
     names_rates: dict[str, float]
     match_rates: dict[str, float]
     each: int
+    back: float
     checkpoint_steps: int
 
 
@@ -61,13 +62,13 @@ _LAST |= {f"branches.cnn.backbone.{part}": 2e-4 for part in ("blocks.5", "blocks
 SMALL = Recipe(
     names={"tokens": 2400, "most": 96, "strength": 0.8, "collage_share": 0.4, "count": 48},
     match={"tokens": 720, "most": 18, "strength": 0.5, "collage_share": 0.5, "count": 26},
-    lr=3e-4, names_rates=_RATES | _STILL | _LAST, match_rates=_RATES | _STILL, each=80, checkpoint_steps=25,
+    lr=3e-4, names_rates=_RATES | _STILL | _LAST, match_rates=_RATES | _STILL, each=80, back=0.0, checkpoint_steps=25,
 )  # fmt: skip
 _ALL = _RATES | {"text.encoder": 1.5e-4, "branches.vit.backbone": 1.5e-4, "branches.cnn.backbone": 3e-4}
 LARGE = Recipe(
     names={"tokens": 9600, "most": 256, "strength": 0.8, "collage_share": 0.4, "count": 192},
     match={"tokens": 6000, "most": 144, "strength": 0.6, "collage_share": 0.5, "count": 144},
-    lr=5e-4, names_rates=_ALL, match_rates=_ALL, each=0, checkpoint_steps=0,
+    lr=5e-4, names_rates=_ALL, match_rates=_ALL, each=0, back=0.2, checkpoint_steps=0,
 )  # fmt: skip
 
 

@@ -71,6 +71,20 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
         model.fusion.pass_on.weight.mul_(states.std(-1, correction=0).mean())
 
 
+@torch.no_grad()
+def toward_pretrained(model: MustiModel, data: Path, share: float) -> None:
+    """Moves the image backbones that share of the way back to the pretrained ones: pictures unlike those of the training are known better, and those like them
+    no worse (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+
+    Args:
+        data: the raw material, which holds the pretrained towers. share: 0 (as trained) .. 1 (as pretrained).
+    """
+    pretrained, _ = starter_model(data, model.config.objects)
+    for branch, other in zip(model.branches.values(), pretrained.branches.values(), strict=True):
+        for own, start in zip(branch.backbone.parameters(), other.backbone.parameters(), strict=True):
+            own.lerp_(start.to(own.device), share)
+
+
 @torch.inference_mode()
 def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256) -> tuple[Tensor, Tensor]:
     """Each name read alone: the mean of its wordpieces' states before the common space, and the first position's state. -> [names, H] each."""
