@@ -56,7 +56,7 @@ PASSAGES = {
         "Konj je bil spoten in je dišal po usnju.",
     ],
 }
-PICTURES = {"candle": "candle.jpg", "house": "china.jpg", "lemon": "lemons.jpg"}
+PICTURES = {"candle": "candle.jpg", "house": "china.jpg", "flower": "allium-oreophilum.jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +65,13 @@ def pipe() -> MustiPipeline:
 
 
 def test_weights_are_small_and_described(pipe):
-    assert (STARTER / "model.safetensors").stat().st_size < 10_000_000
-    assert pipe.card["dev"]["f1_macro"] >= 0.85 and pipe.card["test"]["f1_macro"] >= 0.84
-    languages = [s["f1_macro"] for s in pipe.card["dev"]["languages"].values()]
-    assert max(languages) - min(languages) <= 0.08
+    assert (STARTER / "model.safetensors").stat().st_size < 50_000_000
+    assert pipe.card["dev"]["f1_macro"] >= 0.9 and pipe.card["test"]["f1_macro"] >= 0.9
+    assert min(s["f1_macro"] for s in pipe.card["test"]["languages"].values()) >= 0.86
+    lost = pipe.card["test"]["lost"]
+    assert lost["shut"] >= 0.1 and lost["open"] >= 0.05 and pipe.card["test"]["nothing_yes"] <= 0.05
     assert set(pipe.card["test"]["languages"]) == {"de", "en", "fr", "it", "sl"}
-    assert pipe.card["weights"] == pipe.revision and pipe.card["test"]["ece"] <= 0.05  # the scores are those of these very weights
+    assert pipe.card["weights"] == pipe.revision and pipe.card["test"]["ece"] <= 0.04  # the scores are those of these very weights
     card = (STARTER / "README.md").read_text()
     assert f"{pipe.card['test']['f1_macro']:.3f}" in card and "not the published MUSTI model" in card
 
@@ -85,6 +86,16 @@ def test_pairs_in_five_languages(pipe):
 def test_names_are_read_in_five_languages(pipe):
     found = [name in {o for o, _ in p.objects_in_passage} for name, texts in PASSAGES.items() for p in pipe.predict([EXAMPLES / "china.jpg"] * 5, texts)]
     assert np.mean(found) >= 0.8
+
+
+def test_the_gate_opens_at_the_word_for_what_the_picture_shows(pipe):
+    """One passage, two pictures: the word that opens most is the one that names what is seen; with the gate shut both answers are lost."""
+    passage = "The old house stood among flowers whose scent filled the lane."
+    for picture, word in (("china.jpg", "house"), ("allium-oreophilum.jpg", "flowers")):
+        e = pipe.explain(EXAMPLES / picture, passage, evidence=False)
+        assert e.prediction.label == "YES" and e.shut.probability < pipe.config.threshold
+        for gate in e.gates.values():
+            assert e.words[int(np.argmax(gate.words))] == word
 
 
 def test_bfloat16_agrees_with_float32():
