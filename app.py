@@ -42,29 +42,23 @@ from starlette.middleware import Middleware
 from assets.theme import theme
 from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
-from page.about import about_tab, measured_scores
-from page.batch import BatchTab
 from page.calls import calls_of
 from page.door import Door, Page
 from page.endpoints import endpoints
 from page.examples import EXAMPLES
 from page.language import Told, later, speak, switch_html
-from page.many import ManyTab
-from page.pair import PairTab
-from page.views import weights_banner
-from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING
+from page.markup import script
+from page.tabs.about import about_tab, measured_scores
+from page.tabs.batch import BatchTab
+from page.tabs.many import ManyTab
+from page.tabs.pair import PairTab
+from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING, SILENT
+from page.weights import weights_banner
 
-ASSETS = Path(__file__).parent / "assets"
-# Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched. Ctrl+Enter asks.
-LIVE = """() => {
-  const told = "#verdict, #altered, #faithful, #faithful-gate, #faithful-map, #faithful-words, #many-told, #batch-told";
-  const mark = () => document.querySelectorAll(told).forEach((e) => e.setAttribute("aria-live", "polite"));
-  new MutationObserver(mark).observe(document.body, {childList: true, subtree: true});
-  mark();
-  document.addEventListener("keydown", (e) => {
-    if (e.key === "Enter" && (e.ctrlKey || e.metaKey) && e.target.closest("#passage")) document.querySelector("#run").click();
-  });
-}"""
+ROOT = Path(__file__).parent
+ASSETS = ROOT / "assets"
+
+
 def load_pipeline() -> tuple[MustiPipeline, str | None]:
     """The weights that are asked for; if they cannot be had, the embedded starter and the sentence that says so."""
     try:
@@ -86,17 +80,19 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
         )
-        Told(lambda: weights_banner(pipe, problem))
-        with gr.Tabs() as pages:
+        banner = Told(lambda: weights_banner(pipe, problem), js_on_load=script("banner.js"))
+        with gr.Tabs(overflow_behavior="wrap") as pages:
             with gr.Tab("One pair", id="pair"):
                 pair = PairTab(calls, [(e.path, e.passage) for e in EXAMPLES], scores, demo)
             with gr.Tab("Compare many"):
                 ManyTab(calls)
             with gr.Tab("Batch"):
                 BatchTab(calls)
-            with gr.Tab("About"):
+            with gr.Tab("About", id="about"):
                 about_tab(pipe, scores, pages, pair)
-        demo.load(None, js=LIVE, api_visibility="private")
+        shown = banner.click(lambda: gr.Tabs(selected="about"), None, pages, **SILENT)
+        shown.then(None, js=script("show_card.js"), api_visibility="private")
+        demo.load(None, js=script("page.js"), api_visibility="private")
         speak(demo)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)
@@ -106,7 +102,7 @@ def launch_settings() -> dict[str, Any]:
     """Arguments of ``launch``, the same for people and for tests."""
     return {
         "theme": theme(),
-        "css_paths": [ASSETS / "style.css"],
+        "css_paths": [ROOT / "page" / "static" / "style.css"],
         "max_file_size": f"{MOST_MEGABYTES}mb",
         "run_history": False,
         "enable_monitoring": False,

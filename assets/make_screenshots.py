@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -15,18 +15,8 @@ sys.path.insert(0, str(ROOT))
 import app  # noqa: E402
 
 
-def open_tab(page: Page, name: str) -> None:
-    """A tab; on a narrow screen those that find no room stand in a menu."""
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.count() or not tab.first.is_visible():
-        page.locator(".overflow-menu > button:visible").last.click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
-    else:
-        tab.first.click()
-
-
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
-    """One visit at one width: every tab of one answer."""
+    """One visit at one width: every section of one answer."""
     example = app.EXAMPLES[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
@@ -36,12 +26,15 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
         page.locator("#picture img").first.wait_for()
         page.get_by_label("Passage").fill(example.passage)
         page.get_by_role("button", name="Compare", exact=True).click()
-        page.locator("#faithful li").first.wait_for(timeout=120_000)
-        for tab, mark in (("Why", "#evidence-map img"), ("What if", "#board .strike"), ("Vote", "#votes table"), ("Gate effect", "#gate-map img"), ("Overlays", "#attention-map img"), ("Words", "#words .word")):
-            open_tab(page, tab)
+        page.locator("#verdict h2").wait_for(timeout=120_000)
+        page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=120_000)
+        marks = {"why": "#evidence-map img", "what-if": "#board .strike", "gate": "#gate-map img", "attention": "#attention-map img", "vote": "#votes table"}
+        for name, mark in marks.items():
+            page.locator(f"#section-{name} > button").click()
             page.locator(mark).first.wait_for()
             page.wait_for_timeout(600)
-            page.screenshot(path=folder / f"page-{tab.split()[0].lower()}-{width}-{scheme}.png", full_page=True)
+            page.screenshot(path=folder / f"page-{name.split('-')[0]}-{width}-{scheme}.png", full_page=True)
+            page.locator(f"#section-{name} > button").click()
         browser.close()
 
 

@@ -9,11 +9,6 @@ from urllib.parse import urlencode
 from musti_model import InputError
 
 Choices = dict[str, list[Any]]  # setting: the values that it may have
-# The page's language goes along.
-FULL_ADDRESS = """(query) => {
-  const tag = new URLSearchParams(location.search).get("lang");
-  return location.origin + location.pathname + query + (tag ? "&lang=" + encodeURIComponent(tag) : "");
-}"""
 
 
 def query_of(question: tuple[str, str] | None, examples: list[tuple[Path, str]], settings: dict[str, Any]) -> str:

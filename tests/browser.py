@@ -89,6 +89,40 @@ def ask(page, picture: Path | str, passage: str) -> None:
     page.get_by_role("button", name="Compare", exact=True).click()
 
 
+def answered(page, timeout: float = 120_000) -> None:
+    """Waits until all is told of the question that was asked: the answer, its explanations, how faithful they are."""
+    page.locator("#verdict h2").wait_for(timeout=timeout)
+    page.wait_for_function("() => document.querySelector('#told') && !document.querySelector('#told').innerText.trim()", timeout=timeout)
+
+
+def open_section(page, name: str) -> None:
+    """Opens a section below the board, where it is closed; what is in it is built then."""
+    button = page.locator(f"#section-{name} > button.label-wrap")
+    button.wait_for()
+    if "open" not in button.get_attribute("class").split():
+        button.click()
+    page.locator(f"#section-{name} [data-testid=accordion-content]").wait_for()
+
+
+def serious(page) -> list[str]:
+    """What axe-core calls serious or critical, in one line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.wait_for_timeout(300)  # colours fade in
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {n['html'][:150]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]]
+
+
+@pytest.fixture(scope="session")
+def second_branch() -> tuple[str, str]:
+    """Name and label of the embedded weights' second branch."""
+    from musti_model import MustiPipeline
+    from page.names import branch_name
+
+    name = MustiPipeline.from_pretrained().config.branches[1].name
+    return name, branch_name(name)
+
+
 @pytest.fixture(scope="session")
 def flower() -> Path:
     return Path(__file__).parents[1] / "assets" / "examples" / "flower.jpg"

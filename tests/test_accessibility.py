@@ -2,19 +2,10 @@
 
 import pytest
 
-from tests.browser import ask
+from tests.browser import answered, ask, open_section, serious
 
 PASSAGE = "She blew out the candle, and the room went dark."
-VIEWS = ("Why", "What if", "Vote", "Gate effect", "Overlays", "Words")
-
-
-def serious(page) -> list[str]:
-    """What axe-core calls serious or critical, in one line each."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    page.wait_for_timeout(300)  # colours fade in
-    found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {n['html'][:150]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]]
+SECTIONS = ("why", "what-if", "gate", "attention", "vote")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -23,14 +14,19 @@ def test_one_pair(page, url, flower, scheme):
     page.get_by_role("button", name="Compare", exact=True).wait_for()
     assert serious(page) == []
     ask(page, flower.with_name("candle.jpg"), PASSAGE)
-    page.locator("#faithful li").first.wait_for()
-    for name in VIEWS:
-        page.get_by_role("tab", name=name, exact=True).click()
-        if name == "What if":
+    answered(page)
+    assert serious(page) == []
+    for name in SECTIONS:
+        open_section(page, name)
+        if name == "what-if":
             page.locator("#board .strike", has_text="candle").click()
             page.locator("#altered table").wait_for()
             assert page.locator("#altered").get_attribute("aria-live") == "polite"
         assert serious(page) == [], name
+    page.locator("#show-around").click()
+    page.locator("#tour-next").wait_for()
+    answered(page)
+    assert serious(page) == [], "tour"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -55,6 +51,7 @@ def test_no_width_scrolls_sideways(browser, url, flower, width):
     tab.goto(url)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     ask(tab, flower.with_name("candle.jpg"), PASSAGE)
+    open_section(tab, "why")
     tab.locator("#evidence-map img").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     text = tab.locator("#evidence .passage").bounding_box()
@@ -64,8 +61,8 @@ def test_no_width_scrolls_sideways(browser, url, flower, width):
 
 def test_the_cells_of_the_board_are_one_stop(page, flower):
     ask(page, flower.with_name("candle.jpg"), PASSAGE)
-    page.locator("#faithful li").first.wait_for()
-    page.get_by_role("tab", name="What if").click()
+    answered(page)
+    open_section(page, "what-if")
     cells = page.locator("#board .cells button")
     page.locator("#board .strike").last.focus()
     page.keyboard.press("Tab")

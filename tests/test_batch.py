@@ -15,9 +15,9 @@ from PIL import Image
 
 from musti_model import InputError
 from page.archive import LARGEST, Pictures
-from page.batch import BatchTab, summary_html
 from page.calls import calls_of
 from page.records import SIZE, answered, records_of, write_results
+from page.tabs.batch import BatchTab, summary_html
 from tests.browser import ask, wait_for
 from training.data import parse_records
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 import app
 from musti_model import MustiPipeline, MustiProcessor
-from page.gate_board import gate_board_value, segments
-from tests.browser import ask
+from page.parts.gate_board import gate_board_value, segments
+from tests.browser import answered, ask, open_section, serious
 from tests.conftest import GATES, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
@@ -96,7 +96,7 @@ def opened(tab, address: str, flower, passage: str = PASSAGE) -> None:
     tab.goto(address)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     ask(tab, flower, passage)
-    tab.locator("#faithful li").first.wait_for(timeout=120_000)
+    answered(tab)
 
 
 def held(tab) -> dict:
@@ -209,7 +209,7 @@ def test_the_switch_shows_both_answers(board):
 
 def test_each_branch_has_its_own_gate(board):
     seen = set()
-    for name in ("all", "ViT", "ResNet"):
+    for name in ("all", *(b["label"] for b in held(board)["branches"])):
         board.locator(".gate-switch").get_by_role("radio", name=name, exact=True).click()
         board.locator(".gate-word", has_text="nosegay").hover()
         seen.add(told(board))
@@ -226,6 +226,22 @@ def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
     assert "Row 1, column 1" in told(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, flower, scheme):
+    """Of a gate of words, with a word and the shut gate chosen, and with every section open."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    opened(tab, f"{word_url}?__theme={scheme}", flower)
+    assert serious(tab) == []
+    tab.locator(".gate-word", has_text="nosegay").click()
+    assert serious(tab) == []
+    tab.locator(".gate-switch").get_by_role("radio", name="shut").click()
+    for name in ("why", "what-if", "gate", "attention", "vote"):
+        open_section(tab, name)
+    tab.locator("#gate-map img").wait_for()
+    assert serious(tab) == []
+    tab.close()
 
 
 def test_the_published_gate_says_that_its_places_are_no_findings(page, flower):

@@ -10,7 +10,7 @@ import pytest
 import app
 from musti_model import InputError, MustiPipeline, Sentence
 from page.language import chosen, in_language, number, say, translations, wanted
-from tests.browser import ask
+from tests.browser import answered, ask, open_section
 from tests.texts import texts_of_page
 
 TAGS = ["de", "fr", "it", "sl"]
@@ -83,8 +83,18 @@ def texts_seen(browser, url, flower, locale: str) -> set[str]:
     page.locator("#picture img").first.wait_for()
     page.locator("#passage textarea").fill("Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Leder.")
     page.locator("#run").click()
-    page.locator("#faithful li").nth(1).wait_for()
+    answered(page)
+    for name in ("why", "what-if", "gate", "attention", "vote"):
+        open_section(page, name)
+    page.locator("#faithful-evidence details").evaluate("e => e.open = true")
+    page.locator("#faithful-evidence-map details").evaluate("e => e.open = true")
     seen = set(page.evaluate(VISIBLE, LEFT_OUT))
+    page.locator("#show-around").click()
+    page.locator("#tour-text p").wait_for()
+    page.wait_for_timeout(500)
+    answered(page)
+    seen |= set(page.evaluate(VISIBLE, LEFT_OUT))
+    page.locator("#tour-end").click()
     for at in range(page.get_by_role("tab").count()):
         tab = page.get_by_role("tab").nth(at)
         if tab.is_visible():

@@ -5,28 +5,32 @@ import pytest
 
 import app
 from page.link import reopened
-from tests.browser import ask
+from tests.browser import answered, ask, open_section
 
 FILES = [(e.path, e.passage) for e in app.EXAMPLES]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
 
-def test_a_link_reopens_an_example_with_its_settings(browser, url, page, flower):
+def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_branch):
     page.get_by_text("Dans l'océan de ta chevelure").first.click()
-    page.locator("#evidence .word").first.wait_for()
-    page.locator("#part").get_by_label("ResNet").check()
+    answered(page)
+    for name in ("vote", "why", "attention"):
+        open_section(page, name)
+    page.locator("#section-vote > button").click()
+    page.locator("#votes").wait_for(state="hidden")
+    page.locator("#part").get_by_label(second_branch[1]).check()
     page.get_by_label("Stretch colours").check()
     page.locator("#make-link").click()
     field = page.locator("#link textarea, #link input")
     field.wait_for()
     page.wait_for_function("() => document.querySelector('#link textarea, #link input').value.startsWith('http')")
     address = field.input_value()
-    assert "example=1" in address and "part=resnet" in address
+    assert "example=1" in address and f"part={second_branch[0]}" in address and "open-vote" not in address
     tab = browser.new_page()
     tab.goto(address)
     tab.locator("#evidence .word").first.wait_for()
-    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label("ResNet").is_checked()
-    assert tab.get_by_label("Stretch colours").is_checked()
+    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
+    assert tab.get_by_label("Stretch colours").is_checked() and not tab.locator("#votes").is_visible()
     tab.close()
 
 
@@ -39,7 +43,7 @@ def test_a_link_is_read_as_browsers_write_it():
 
 def test_an_upload_has_no_link(page, flower):
     ask(page, flower, PASSAGE)
-    page.locator("#evidence .word").first.wait_for()
+    answered(page)
     page.locator("#make-link").click()
     page.get_by_text("uploads are not kept").first.wait_for()
 

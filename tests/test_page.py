@@ -5,85 +5,99 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 import app
 from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor
-from page import views
-from tests.browser import ask, wait_for
+from page.calls import calls_of
+from page.parts.attention import Attention, view_choices
+from page.parts.gate_effect import GateEffect
+from page.parts.part import Question
+from page.parts.vote import Vote
+from page.parts.what_if import WhatIf
+from page.parts.why import Why
+from page.tabs.pair import PairTab
+from page.tour import TOUR
+from page.weights import weights_banner, weights_html
+from tests.browser import answered, ask, open_section, wait_for
 from tests.conftest import GATES, tiny_config, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
 
-def test_answer_gate_and_overlays(page, flower, tmp_path):
+def test_answer_gate_and_maps(page, flower, second_branch):
     ask(page, flower, PASSAGE)
     page.locator("#verdict h2").wait_for()
     assert "Probability of YES" in page.locator("#verdict").inner_text()
-    page.get_by_role("tab", name="Vote").click()
+    open_section(page, "vote")
     assert "logit (sum)" in page.locator("#votes").inner_text()
-    assert "sha256:" in page.locator("#weights").inner_text()
-    page.get_by_role("tab", name="Gate effect").click()
+    open_section(page, "gate")
     words = page.locator("#gate .word")
     words.first.wait_for()
     assert "nosegay" in words.all_inner_texts()
     assert words.nth(1).get_attribute("data-note").startswith("change of the logit by the gate ")
     page.locator("#gate-map img").wait_for()
     before = page.locator("#gate").inner_text()
-    page.locator("#branch").get_by_label("ResNet").check()
+    page.locator("#branch").get_by_label(second_branch[1]).check()
     page.wait_for_function("old => document.querySelector('#gate').innerText !== old", arg=before)
-    page.get_by_role("tab", name="Overlays").click()
+    open_section(page, "attention")
     overlay = page.locator("#attention-map img")
     overlay.wait_for()
     first = overlay.get_attribute("src")
-    page.get_by_label("Overlay", exact=True).first.click()
-    page.get_by_role("option", name="ResNet: Grad-CAM").click()
+    choose(page, f"{second_branch[1]}: Grad-CAM")
     page.wait_for_function("old => document.querySelector('#attention-map img').src !== old", arg=first)
-    page.get_by_role("tab", name="Words").click()
     page.locator("#words .word").first.wait_for()
 
 
 def test_why(page, flower: Path):
     """Words and regions for and against, and how faithful they are."""
     ask(page, flower.with_name("candle.jpg"), "She blew out the candle, and the room went dark.")
+    open_section(page, "why")
     word = page.locator("#evidence .word", has_text="candle")
     word.wait_for()
     assert float(word.get_attribute("data-note").split()[-1]) > 0.3  # the word that names what the picture shows
     page.locator("#evidence-map img").wait_for()
-    page.locator("#faithful li").nth(1).wait_for()
-    assert "in random order it is" in page.locator("#faithful").inner_text()
+    for place in ("#faithful-evidence", "#faithful-evidence-map"):  # one word, and the numbers one step further
+        page.locator(f"{place} summary").wait_for()
+        assert not page.locator(f"{place} details p").is_visible()
+        page.locator(f"{place} summary").click()
+        assert "in random order it is" in page.locator(f"{place} details p").inner_text()
     assert "Measured on 60 other pairs" in page.locator("#score").inner_text()
 
 
-def test_each_overlay_says_how_faithful_it_is(page, flower):
+def test_each_map_says_how_faithful_it_is(page, flower, second_branch):
     ask(page, flower, PASSAGE)
-    page.locator("#faithful li").nth(1).wait_for()
-    whole = page.locator("#faithful").inner_text()
-    page.locator("#part").get_by_label("ResNet").check()
-    page.wait_for_function("old => document.querySelector('#faithful').innerText !== old", arg=whole)
-    for tab, place in (("Gate effect", "#faithful-gate"), ("Overlays", "#faithful-map"), ("Words", "#faithful-words")):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        assert "in random order it is" in page.locator(f"{place} li").inner_text()
-    page.get_by_role("tab", name="Overlays").click()
-    rollout = page.locator("#faithful-map").inner_text()
-    choose(page, "ResNet: Grad-CAM")
-    page.wait_for_function("old => document.querySelector('#faithful-map').innerText !== old", arg=rollout)
+    answered(page)
+    for section, places in (("why", ("#faithful-evidence", "#faithful-evidence-map")), ("gate", ("#faithful-gate",)), ("attention", ("#faithful-map", "#faithful-words"))):
+        open_section(page, section)
+        for place in places:
+            page.locator(f"{place} summary").wait_for()
+            assert "in random order it is" in page.locator(f"{place} details p").text_content()
+    told = "place => document.querySelector(place).textContent"
+    whole, rollout = (page.evaluate(told, place) for place in ("#faithful-evidence-map", "#faithful-map"))
+    changed = "([place, old]) => document.querySelector(place).textContent !== old"
+    page.locator("#part").get_by_label(second_branch[1]).check()
+    page.wait_for_function(changed, arg=["#faithful-evidence-map", whole])
+    choose(page, f"{second_branch[1]}: Grad-CAM")
+    page.wait_for_function(changed, arg=["#faithful-map", rollout])
     choose(page, "ViT: one head, last layer")
-    page.locator("#faithful-map li").wait_for(state="detached")  # single heads are not measured
+    page.locator("#faithful-map summary").wait_for(state="detached")  # single heads are not measured
 
 
 def test_why_not(page, flower):
     ask(page, flower, "The horse had been ridden hard and smelled of sweat and leather.")
+    open_section(page, "why")
     page.locator("#evidence .missing").wait_for()
     assert "Why NO?" in page.locator("#evidence").inner_text()
 
 
-def test_what_if(page, flower):
+def test_what_if(page, flower, second_branch):
     """By mouse, keyboard and drawing; and everything put back."""
     ask(page, flower, PASSAGE)
-    page.locator("#faithful li").first.wait_for()
-    page.get_by_role("tab", name="What if").click()
+    answered(page)
+    open_section(page, "what-if")
     roses = page.locator("#board .strike", has_text="roses")
     roses.click()
     table = page.locator("#altered table")
@@ -107,7 +121,7 @@ def test_what_if(page, flower):
     assert page.locator("#board .off").count() == 0
     page.locator("#voting").get_by_label("ViT").uncheck()
     table.wait_for()
-    page.locator("#voting").get_by_label("ResNet").uncheck()
+    page.locator("#voting").get_by_label(second_branch[1]).uncheck()
     page.get_by_text("At least one branch has to vote").wait_for()
 
 
@@ -117,9 +131,9 @@ def test_an_example_answers_at_once(page):
     assert "navires" in page.locator("#passage textarea").input_value()
 
 
-def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
+def test_switching_views_does_not_run_the_model(page, flower, monkeypatch, second_branch):
     ask(page, flower, PASSAGE)
-    page.locator("#faithful li").first.wait_for()
+    answered(page)
     from musti_model import MustiModel
 
     def refuse(*_args, **_kwargs):
@@ -127,21 +141,21 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
 
     monkeypatch.setattr(MustiModel, "forward", refuse)
     monkeypatch.setattr(MustiModel, "match", refuse)
-    for tab, place in (("Why", "evidence"), ("Gate effect", "gate")):
-        page.get_by_role("tab", name=tab).click()
+    for section, place, control in (("why", "evidence", "part"), ("gate", "gate", "branch")):
+        open_section(page, section)
         before = page.locator(f"#{place} .word").nth(1).get_attribute("data-note")
-        page.locator(f"#{'part' if tab == 'Why' else 'branch'}").get_by_label("ResNet").check()
+        page.locator(f"#{control}").get_by_label(second_branch[1]).check()
         page.wait_for_function(f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before)
-    page.get_by_role("tab", name="Overlays").click()
+    open_section(page, "attention")
     changed(page, lambda: choose(page, "ViT: one head, last layer"))
     changed(page, lambda: press(page, "#head", "ArrowRight", 2))  # sliders by keyboard alone
-    changed(page, lambda: press(page, "#opacity", "ArrowRight", 4))
+    changed(page, lambda: press(page, "#opacity-attention", "ArrowRight", 4))
     changed(page, lambda: page.get_by_label("Stretch colours").check())
-    assert "head 3" in page.locator(".legend:visible").inner_text()
+    assert "head 3" in page.locator("#section-attention .legend").first.inner_text()
 
 
 def choose(page, name: str) -> None:
-    page.get_by_label("Overlay", exact=True).first.click()
+    page.get_by_label("Map", exact=True).first.click()
     page.get_by_role("option", name=name).click()
 
 
@@ -159,17 +173,23 @@ def changed(page, act) -> None:
     page.wait_for_function("old => document.querySelector('#attention-map img').src !== old", arg=before)
 
 
+def pair_of(pipe: MustiPipeline) -> PairTab:
+    """The tab alone."""
+    with gr.Blocks() as demo:
+        return PairTab(calls_of(pipe, lambda function: function), [(e.path, e.passage) for e in app.EXAMPLES], None, demo)
+
+
 def test_a_message_that_was_overtaken_takes_no_answer_away(pipe, flower):
     """Every key sends one; one sent before the question was asked may arrive after its answer."""
-    from page.pair import Question
-
-    settle = next(f.fn for f in app.build(pipe).fns.values() if f.name == "settle")
+    pair = pair_of(pipe)
     question = Question(str(flower), PASSAGE, 1000.0, False, "its verdict", "its votes")
 
     def forgotten(*given) -> bool:
-        return settle(*given)[0] is None
+        values = pair.settle(*given)
+        return values != gr.skip() and values[pair.held.question] is None and pair.blank().keys() <= values.keys()
 
-    assert settle(question, str(flower), PASSAGE, 2000.0)[1:3] == ("its verdict", "its votes")  # given back, should one have taken it away
+    kept = pair.settle(question, str(flower), PASSAGE, 2000.0)  # given back, should one have taken it away
+    assert kept[pair.verdict.html] == "its verdict" and kept[pair.vote.votes] == "its votes" and kept[pair.below]["visible"]
     assert not forgotten(question, str(flower), PASSAGE[:-1], 999.0)
     assert forgotten(question, str(flower), PASSAGE[:-1], 1001.0) and forgotten(question, None, PASSAGE, 1001.0)
     assert not forgotten(None, str(flower), PASSAGE, 1001.0)  # it may have left before the question was asked
@@ -186,13 +206,18 @@ def test_an_answer_does_not_outlive_its_question(page, flower):
 @pytest.mark.parametrize("step", ["predict", "explain", "faithfulness"])
 def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slowly, step):
     """The passage changes while the model is at work."""
-    begun = slowly(step)
     ask(page, flower, PASSAGE)
+    answered(page)
+    for section in ("why", "what-if", "vote"):  # views are built when they are opened
+        open_section(page, section)
+    begun = slowly(step)
+    page.get_by_role("button", name="Compare", exact=True).click()
     wait_for(page, begun)
     page.get_by_label("Passage").fill("A stinking herring lay on the quay.")
     page.wait_for_timeout(4000)
     page.get_by_text("Press “Compare”").first.wait_for()
-    for place in ("#verdict h2", "#votes table", "#evidence .word", "#faithful li", "#board .strike"):
+    assert page.locator("#verdict h2").count() == 0 and not page.locator("#section-why").is_visible()
+    for place in ("#votes table", "#evidence .word", ".faithful summary", "#board .strike", ".gate-word"):
         assert page.locator(place).count() == 0
 
 
@@ -207,17 +232,18 @@ def test_an_unforeseen_error_reads_as_one_sentence(page, flower, monkeypatch):
     monkeypatch.setattr(MustiPipeline, "explain", lambda *_: 1 / 0)
     ask(page, flower, PASSAGE)
     page.get_by_text("This pair could not be answered").wait_for()
-    page.locator("#evidence").get_by_text("could not be made").wait_for()  # and nothing seems to be on its way for ever
+    page.locator("#told").get_by_text("could not be made").wait_for()  # and nothing seems to be on its way for ever
     assert page.locator("#verdict h2").count() == 1
 
 
 def test_text_of_users_is_never_code(page, flower):
     ask(page, flower, "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.")
     page.locator("#verdict h2").wait_for()
-    for tab in ("Why", "Gate effect", "Words"):
-        page.get_by_role("tab", name=tab).click()
-        page.locator(".word:visible").first.wait_for()
-    page.get_by_role("tab", name="What if").click()
+    for section, place in (("why", "#evidence"), ("gate", "#gate"), ("attention", "#words")):
+        open_section(page, section)
+        page.locator(f"{place} .word").first.wait_for()
+    open_section(page, "what-if")
+    page.locator("#board .strike").first.wait_for()
     assert "onerror" in page.locator("#board").inner_text() and "onerror" in page.locator(".gate-passage").inner_text()
     assert page.evaluate("window.hit") is None
     assert "onerror" in page.locator("#words").inner_text()
@@ -255,6 +281,16 @@ def test_an_unknown_smell_is_not_a_confident_no(page, flower):
     assert "Cannot tell" in page.locator("#verdict h2").inner_text()
 
 
+@pytest.fixture
+def narrow(browser, url):
+    """A tab as wide as a telephone."""
+    tab = browser.new_page(viewport={"width": 390, "height": 844}, locale="en-GB")
+    tab.goto(url)
+    tab.get_by_role("button", name="Compare", exact=True).wait_for()
+    yield tab
+    tab.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_narrow_page_does_not_scroll_sideways(browser, url, flower, scheme):
     tab = browser.new_page(viewport={"width": 390, "height": 844})
@@ -264,7 +300,82 @@ def test_narrow_page_does_not_scroll_sideways(browser, url, flower, scheme):
     tab.locator("#verdict h2").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     tab.wait_for_function("() => document.querySelector('#verdict').getBoundingClientRect().top < innerHeight")  # nobody has to look for it
+    answered(tab)
+    for name in SECTIONS:
+        open_section(tab, name)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     tab.close()
+
+
+def test_on_a_telephone_the_answer_follows_the_question(narrow, flower):
+    """Within one thumb's scroll of the button, and the examples after it."""
+    ask(narrow, flower, PASSAGE)
+    answered(narrow)
+    button, verdict, examples = (narrow.locator(p).bounding_box() for p in ("#run", "#verdict h2", "#below-question"))
+    assert 0 < verdict["y"] - button["y"] < 844 / 2 and examples["y"] > verdict["y"]
+    for tab in ("One pair", "Compare many", "Batch", "About"):  # no view stands behind "…"
+        assert narrow.get_by_role("tab", name=tab, exact=True).is_visible()
+    assert not narrow.locator(".overflow-menu").is_visible()
+    for name in SECTIONS:
+        narrow.locator(f"#section-{name} > button").scroll_into_view_if_needed()
+        assert narrow.locator(f"#section-{name} > button").is_visible()
+
+
+ABOUT = {kind.name: kind.about for kind in (Why, WhatIf, GateEffect, Attention, Vote)}
+SECTIONS = tuple(ABOUT)
+
+
+def test_nothing_stands_below_the_answer_before_there_is_one(page):
+    assert page.locator("#below-question [data-testid=dataset], #below-question table").first.is_visible()
+    for place in ("#gate-board", "#make-link", "#pack", "#show-around", *(f"#section-{name}" for name in SECTIONS)):
+        assert not page.locator(place).is_visible(), place
+
+
+def test_the_first_screen_is_for_people(page):
+    page.locator("#weights").wait_for()
+    first = page.locator("body").inner_text()
+    assert not any(word in first for word in ("sha256", "logit", "proxy pairs", "TSF")) and "not the published MUSTI model" in first
+    page.locator("#weights a").click()
+    page.locator("#weights-told").wait_for()
+    assert "sha256:" in page.locator("#weights-told").inner_text()
+    page.wait_for_function("() => document.querySelector('#card-title').getBoundingClientRect().top < innerHeight")
+
+
+def test_the_gate_is_spelled_out_where_it_first_stands(page, flower):
+    ask(page, flower, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+    assert "text selection feature, TSF" in page.locator("#gate-title").inner_text()
+
+
+def test_sections_are_closed_until_they_are_opened(page, flower):
+    """By click and by key; and each says what it depends on."""
+    ask(page, flower, PASSAGE)
+    answered(page)
+    for name in SECTIONS:
+        button = page.locator(f"#section-{name} > button")
+        assert button.get_attribute("aria-expanded") == "false" and not page.locator(f"#section-{name} .prose").first.is_visible()
+        if name == "why":
+            button.click()
+        else:
+            button.focus()
+            page.keyboard.press("Enter")
+        page.locator(f"#section-{name} .prose").first.wait_for()
+        assert page.locator(f"#section-{name} .prose").first.inner_text().strip() == ABOUT[name]
+        page.wait_for_function("name => document.querySelector(`#section-${name} > button`).ariaExpanded === 'true'", arg=name)
+    page.locator("#section-why > button").click()
+    page.locator("#evidence").wait_for(state="hidden")
+
+
+def test_a_map_can_be_enlarged(page, flower):
+    ask(page, flower, PASSAGE)
+    open_section(page, "why")
+    image = page.locator("#evidence-map img")
+    image.wait_for()
+    small = image.bounding_box()
+    page.locator("#evidence-map").get_by_role("button", name="Fullscreen").click()
+    page.wait_for_function("width => document.querySelector('#evidence-map img').getBoundingClientRect().width > 1.5 * width", arg=small["width"])
+    page.keyboard.press("Escape")
+    page.wait_for_function("width => document.querySelector('#evidence-map img').getBoundingClientRect().width < 1.1 * width", arg=small["width"])
 
 
 def test_keyboard_alone_reaches_words(page, flower):
@@ -279,8 +390,9 @@ def test_keyboard_alone_reaches_words(page, flower):
     tab_to(page, "document.activeElement.classList.contains('gate-word')")
     page.keyboard.press("End")
     assert "“.”" in page.locator(".gate-told").inner_text()
-    tab_to(page, "document.activeElement.innerText === 'Gate effect' || document.activeElement.innerText === 'Why'")
+    tab_to(page, "document.activeElement.closest('#section-why') !== null")
     page.keyboard.press("Enter")
+    page.locator("#evidence .word").first.wait_for()
     tab_to(page, "document.activeElement.className === 'word'")
     note = "getComputedStyle(document.activeElement, '::after').content"
     assert page.evaluate(note).startswith('"logit for (+) or against')
@@ -303,11 +415,11 @@ def test_weights_that_cannot_be_had_are_named_on_the_page(monkeypatch, tmp_path)
 
     monkeypatch.setenv("MUSTI_MODEL", str(tmp_path / "gone"))
     pipe, problem = app.load_pipeline()
-    banner = app.weights_banner(pipe, problem)
+    banner = weights_banner(pipe, problem)
     assert 'role="alert"' in banner and "gone" in banner and "embedded starter weights instead" in banner
     monkeypatch.setattr(pipe, "card", {"test": {"f1_macro": "<script>", "pairs": 3}, "caveat": "<script>"})
-    banner = app.weights_banner(pipe, None)
-    assert "<script>" not in banner and "No measured score" in banner
+    told = weights_html(pipe)
+    assert "<script>" not in told and "No measured score" in told
 
 
 RESNET, SWIN = tiny_config().branches[1], ImageBranchConfig(
@@ -319,39 +431,42 @@ RESNET, SWIN = tiny_config().branches[1], ImageBranchConfig(
     "changes", [{"gate": "none"}, GATES["word"], GATES["linear by place"], {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
 )
 def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
-    import app
-
     model = tiny_model(**changes)
     pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")
-    name, kinds = model.config.branches[0].name, [v for _, v in views.view_choices(pipe)]
-    functions = {f.name: f.fn for f in app.build(pipe).fns.values()}
-    question, _, verdict, votes, *_ = functions["answer"](str(flower), PASSAGE, 5.0)
-    assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0, False, verdict, votes)
-    explanation, _, board, *_ = functions["run"](question, *question[:2])
-    board_of_gate, evidence, evidence_map, _, effect, effect_map, _, picture, legend, words = functions["redraw"](
-        explanation, "whole model", name, kinds[0] if kinds else None, 1, name, 0.5, False
-    )
-    assert "roses" in words and "roses" in evidence and evidence_map["visible"] and board["words"]
-    measured, _ = functions["measure"](question, explanation)
-    looked_at = "whole model", name, kinds[0] if kinds else None, name
-    judged, of_gate, of_map, of_words = functions["judge"](explanation, measured, *looked_at)
-    assert judged.count("<li>") == 2 and bool(of_map) == (f"{kinds[0]}" in measured if kinds else False) and of_words.count("<li>") == 1
-    assert bool(of_gate) == (f"effect:{name}" in measured)
-    assert ("no gate" in effect) == ("no gate" in board_of_gate["told"]) == (model.config.gate == "none")
-    assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in legend) == (not kinds)
+    assert app.build(pipe)
+    name, kinds = model.config.branches[0].name, [v for _, v in view_choices(pipe)]
+    pair = pair_of(pipe)
+    why, effect, attention, what_if = pair.why, pair.effect, pair.attention, pair.what_if
+    values = pair.answer(str(flower), PASSAGE, 5.0)
+    question, verdict = values[pair.held.question], values[pair.verdict.html]
+    assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0, False, verdict, values[pair.vote.votes])
+    explanation = pair.run(question, *question[:2])[pair.held.explanation]
+    given = {c: c.value for c in pair.controls} | {pair.held.explanation: explanation, pair.held.measured: None, pair.held.question: question}
+    drawn = pair.redraw(given)
+    assert set(drawn) <= set(pair.views) and set(pair.blank()) == set(pair.explained)
+    assert "roses" in drawn[attention.words] and "roses" in drawn[why.evidence] and drawn[why.map.image]["visible"] and drawn[what_if.board]["words"]
+    given[pair.held.measured] = measured = pair.measure(question, explanation)[pair.held.measured]
+    judged = pair.judge(given)
+    assert "details" in judged[why.faithful_words] and bool(judged[attention.faithful_map]) == (f"{kinds[0]}" in measured if kinds else False)
+    assert "details" in judged[attention.faithful_words] and bool(judged[effect.faithful]) == (f"effect:{name}" in measured)
+    told = drawn[pair.board.board]["told"]
+    assert ("no gate" in drawn[effect.effect]) == ("no gate" in told) == (model.config.gate == "none")
+    picture = drawn[attention.map.image]
+    assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in drawn[attention.map.legend]) == (not kinds)
     has_places = model.config.gate != "none" and model.config.branches[0].axes == "natural"
-    assert effect_map["visible"] == has_places and ("With the gate as learned" in effect) == (model.config.gate != "none")
+    assert drawn[effect.map.image]["visible"] == has_places and ("With the gate as learned" in drawn[effect.effect]) == (model.config.gate != "none")
     if model.config.gate != "none":
-        shown = json.loads(board_of_gate["board"])
+        shown = json.loads(drawn[pair.board.board]["board"])
         assert shown["places"] == has_places and ("three numbers" in shown["texts"]["note"]) == (model.config.gate == "scalar")
     if model.config.gate in ("word", "linear"):
-        states = [functions["alter"](question, explanation, board, state, [b.name for b in model.config.branches]) for state in ("learned", "shut", "open")]
+        switches = {what_if.board: drawn[what_if.board], what_if.voting: what_if.names}
+        states = [what_if.alter(given | switches | {what_if.gate_state: state}) for state in ("learned", "shut", "open")]
         assert len(set(states)) == 3 and "as it is" not in states[0]
 
 
 def test_take_away(page, flower, tmp_path):
     ask(page, flower, PASSAGE)
-    page.locator("#faithful li").first.wait_for()
+    answered(page)
     page.locator("#pack").click()
     link = page.locator("#bundle a").first
     link.wait_for()
@@ -367,9 +482,10 @@ def test_take_away(page, flower, tmp_path):
     assert manifest["passage"] == PASSAGE and manifest["settings"]["revision"].startswith("sha256:")
 
 
-def test_nothing_to_take_away_yet(page):
-    page.locator("#pack").click()
-    page.get_by_text("There is nothing to take away yet").wait_for()
+def test_nothing_to_take_away_yet(pipe):
+    pair = pair_of(pipe)
+    with pytest.raises(gr.Error, match="There is nothing to take away yet"):
+        pair.keeping.pack_up({pair.held.explanation: None, pair.held.measured: None})
 
 
 def test_about(page):
@@ -392,12 +508,20 @@ def draw(page, first: int, last: int) -> None:
 
 
 def test_guided_tour(page):
-    """Each step leads where it says, and what it says is so."""
-    for step, place in {1: "#evidence .word", 2: "#board .strike", 3: "#evidence .word", 4: "#votes table", 5: "#verdict .notice"}.items():
-        page.get_by_role("tab", name="About").click()
-        page.locator(f"#step-{step}").click()
+    """Each step leads where it says, and what it says is so; its text stays in sight."""
+    page.get_by_text("Dans l'océan de ta chevelure").first.click()
+    page.locator("#show-around").click()
+    for step, (section, place) in enumerate((("why", "#evidence .word"), ("what-if", "#board .strike"), ("why", "#evidence .word"), ("vote", "#votes table"), ("why", "#verdict .notice")), start=1):
+        if step > 1:
+            page.locator("#tour-next").click()
+        page.locator("#tour-text").get_by_text(f"Step {step} of 5").wait_for()
+        page.wait_for_function("text => document.querySelector('#passage textarea').value === text", arg=app.EXAMPLES[TOUR[step - 1].example].passage)
+        page.wait_for_function("() => document.querySelector('#told')?.innerText.trim()")
+        answered(page)
         page.locator(place).first.wait_for()
-        page.locator("#faithful li").first.wait_for(state="attached")
+        assert [n for n in SECTIONS if page.locator(f"#section-{n} > button").get_attribute("aria-expanded") == "true"] == [section]
+        tour = page.locator("#tour").bounding_box()
+        assert tour["y"] >= 0 and tour["y"] + tour["height"] <= 1100
         headline = page.locator("#verdict h2").inner_text()
         if step == 1:
             strongest = page.evaluate("[...document.querySelectorAll('#evidence .word')].map(w => [+w.dataset.note.split(' ').pop(), w.innerText]).sort((a, b) => b[0] - a[0])")
@@ -407,6 +531,7 @@ def test_guided_tour(page):
             page.get_by_text("That turns the answer.").wait_for()
             page.locator("#undo").click()
             page.locator("#altered table").wait_for(state="detached")
+            page.locator("#board .cells").evaluate("e => e.scrollIntoView({block: 'center'})")
             draw(page, 0, 5)
             page.get_by_text("That turns the answer.").wait_for()
         if step == 3:
@@ -415,7 +540,22 @@ def test_guided_tour(page):
             page.locator(".gate-switch").get_by_role("radio", name="shut").click()
             assert "YES" in headline and "without the picture" in page.locator(".gate-told").inner_text()
         if step == 5:
-            assert "Cannot tell" in headline
+            assert "Cannot tell" in headline and page.locator("#tour-next").is_disabled()
+
+
+def test_the_tour_goes_back_and_ends(page):
+    page.get_by_role("tab", name="About").click()
+    page.locator("#tour-from-here").click()
+    page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
+    assert page.locator("#tour-back").is_disabled() and page.locator("#passage").is_visible()
+    page.locator("#tour-next").click()
+    page.locator("#tour-text").get_by_text("Step 2 of 5").wait_for()
+    page.locator("#tour-back").click()
+    page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
+    answered(page)
+    page.locator("#evidence .word").first.wait_for()
+    page.locator("#tour-end").click()
+    page.locator("#tour").wait_for(state="hidden")
 
 
 def test_every_example_is_answered_rightly():

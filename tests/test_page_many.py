@@ -6,7 +6,7 @@ import pytest
 
 from musti_model import InputError
 from page.calls import ranked
-from page.many import short, split_passages
+from page.tabs.many import short, split_passages
 from tests.browser import wait_for
 from tests.conftest import ANSWER
 

@@ -13,7 +13,7 @@ from transformers import BertTokenizerFast
 from musti_model import InputError, MustiProcessor, reading
 from musti_model.reading import MARKS, MAX_CHARACTERS, READ_CHARACTERS, WORD, Passage, clean_passage, count_words, is_counted, spoken
 from page.calls import ranked
-from page.many import short
+from page.tabs.many import short
 from tests.conftest import TEXTS, tiny_config
 
 SMALL_E = "\u0364"

@@ -1,14 +1,18 @@
 """What people read, without a browser."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import app
 from musti_model import Prediction
+from musti_model.figures import words_html
 from musti_model.results import Faithfulness
-from page import views
-from page.about import measured_scores
+from page import scales
+from page.parts import faithful, gate_effect, verdict, why
+from page.tabs.about import measured_scores
 
 
 @pytest.mark.parametrize(
@@ -16,31 +20,56 @@ from page.about import measured_scores
 )
 def test_a_close_answer_is_called_close(probability, words):
     p = Prediction("YES" if probability >= 0.5 else "NO", probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1)
-    assert words in views.verdict_html(p)
+    assert words in verdict.verdict_html(p)
 
 
 @pytest.mark.parametrize(
     ("deletion", "random", "words"),
-    [(0.27, 0.94, "faithful"), (0.93, 0.95, "cannot be told"), (0.5, 0.5, "cannot be told"), (0.48, 0.5, "hardly better"), (0.6, 0.5, "no better")],
+    [(0.27, 0.94, "holds"), (0.93, 0.95, "cannot be told"), (0.5, 0.5, "cannot be told"), (0.48, 0.5, "weak"), (0.6, 0.5, "no better than chance")],
 )
 def test_what_is_said_of_faithfulness(deletion, random, words):
-    assert words in views.judgement("Words", Faithfulness(deletion, 0.9, random, 0.5, 0.0))
+    measured = Faithfulness(deletion, 0.9, random, 0.5, 0.0)
+    assert faithful.judgement(measured) == words and f"<strong>{words}</strong>" in faithful.faithful_html("YES", "words", measured)
+    assert faithful.faithful_html("YES", "words", None) == ""
+
+
+def colours(html: str) -> list[tuple[int, ...]]:
+    """Of the words, each channel 0..255."""
+    return [tuple(bytes.fromhex(h)) for h in re.findall(r"style=\"background:#(\w{6})", html)]
+
+
+def test_like_things_are_drawn_on_one_scale(pipe, picture):
+    """An effect of .0007 is never drawn like one of 3, neither beside evidence of 3 nor alone."""
+    explanation = pipe.explain(picture, "The roses smelled sweet.")
+    words = len(explanation.words)
+    tiny = {n: replace(e, words=[0.0007] * words, patches=np.full_like(e.patches, 0.0007)) for n, e in explanation.gate_effect.items()}
+    none = {n: replace(e, words=[0.0] * words) for n, e in explanation.evidence.branches.items()}
+    middle = colours(words_html("x", [(0, 1)], [0.0], "", (-1.0, 1.0), signed=True))[0]
+    for evidence in (3.0, 0.0):
+        shown = replace(explanation, gate_effect=tiny, evidence=replace(explanation.evidence, words=[evidence] * words, branches=none))
+        assert scales.scale_for("words", "logit", shown)[1] == max(evidence, scales.LEAST)
+        for colour in colours(gate_effect.effect_html(shown, "vit")):
+            assert max(abs(a - b) for a, b in zip(colour, middle, strict=True)) <= 4
+    whole, branch = (why.evidence_html(shown, part) for part in (why.WHOLE, "vit"))
+    assert re.findall("legend.*?–", whole) == re.findall("legend.*?–", branch)
+    large = replace(explanation, evidence=replace(explanation.evidence, words=[3.0] * words))
+    assert why.evidence_html(explanation, why.WHOLE, [large]) != why.evidence_html(explanation, why.WHOLE)  # beside another, on its scale
 
 
 def test_scores_of_other_weights_are_not_shown():
     scores = measured_scores(app.ASSETS)
-    assert "beats random orders on 100%" in views.score_html(scores, scores["weights"])
-    assert views.score_html(scores, "user/other (main)") == "" and views.score_html(None, scores["weights"]) == ""
+    assert "beats random orders on 100%" in why.score_html(scores, scores["weights"])
+    assert why.score_html(scores, "user/other (main)") == "" and why.score_html(None, scores["weights"]) == ""
 
 
 def test_a_word_that_weighs_twice_is_named_once():
-    told = views.strongest(["a", "Rose", ",", "rose", "horse"], [0.1, 0.4, 3.0, 0.6, -0.9])
+    told = why.strongest(["a", "Rose", ",", "rose", "horse"], [0.1, 0.4, 3.0, 0.6, -0.9])
     assert "rose (+0.60), a (+0.10)." in told and "Rose (" not in told and "," not in re.findall(r"\w+ \(", told) and "horse (-0.90)." in told
 
 
 def test_a_word_read_often_is_listed_once():
     p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9)], [("flower", "rose")] * 40 + [("dog", "hound")])
-    assert "rose → flower (×40), hound → dog." in views.verdict_html(p)
+    assert "rose → flower (×40), hound → dog." in verdict.verdict_html(p)
 
 
 @pytest.mark.parametrize(
@@ -60,4 +89,4 @@ def test_a_word_read_often_is_listed_once():
 def test_the_answer_in_one_line_names_what_was_seen_and_read(label, seen, read, unsure, words):
     probability = 0.9 if label == "YES" else 0.1
     p = Prediction(label, probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [(n, 0.5) for n in seen], [(n, n) for n in read], unsure)
-    assert views.headline(p) == words
+    assert verdict.headline(p) == words

@@ -21,8 +21,8 @@ import app
 from musti_model import ImageBranchConfig, MustiConfig, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
 from musti_model.tokenizer import load_tokenizer
-from page.about import card_markdown
-from page.views import weights_banner
+from page.tabs.about import card_markdown
+from page.weights import weights_banner
 from tests.conftest import tiny_config, tiny_model
 
 TEXT = "The roses smelled sweet in the old house."

@@ -9,7 +9,7 @@ from PIL import Image
 
 from musti_model import InputError, MustiPipeline, MustiProcessor
 from musti_model.what_if import Alteration, altered_logit
-from page.board import alteration_of, board_value, what_if_html
+from page.parts.what_if import alteration_of, board_value, what_if_html
 from tests.conftest import GATES, pipeline, tiny_model
 
 PASSAGE = "The roses smelled sweet in the garden."

@@ -3,19 +3,19 @@ happens in the browser (``static/gate_board.js``)."""
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 
 from musti_model import Explanation
 from musti_model.results import Gate
 
-from .board import data_url, literal
-from .language import language, later, say
-from .views import branch_name
+from ..language import Told, language, later, say
+from ..markup import data_url, literal, script
+from ..names import branch_name
+from .part import Held, Part, Values
 
-SCRIPT = (Path(__file__).parent / "static" / "gate_board.js").read_text(encoding="utf-8")
 TEMPLATE = '{{#if value.told}}<p>{{value.told}}</p>{{/if}}<div class="gate-board" data-board="{{value.board}}"></div>'
 EMPTY = {"told": "", "board": ""}
 CLOSED = 0.1  # widest opening under which the gate is said to have stayed shut
@@ -28,6 +28,24 @@ BY_ORDER = later(
     "These weights have the published gate, with the same three numbers for every word: a word's colour is the picture's share in what is read there. Here words meet places "
     "by reading order, so a coloured place is no finding of a thing."
 )
+
+
+class GateBoard(Part):
+    """The board below the answer, the centre of the page."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__(held)
+        Told(lambda: f"<h3>{say('The gate (text selection feature, TSF): what the picture added to each word')}</h3>", elem_id="gate-title", elem_classes="prose")
+        self.board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=script("gate_board.js"), elem_id="gate-board")
+        self.shown = [self.board]
+
+    def draw(self, explanation: Explanation, given: Values) -> Values:
+        """The whole board; looking around on it asks nothing."""
+        return {self.board: gate_board_value(explanation)}
+
+    def blank(self) -> Values:
+        """An empty board."""
+        return {self.board: EMPTY}
 
 
 def gate_board_value(explanation: Explanation | None) -> dict[str, str]:

@@ -8,30 +8,22 @@ import gradio as gr
 
 from musti_model import Explanation, InputError, Prediction, Sentence
 
-from .board import data_url, literal
-from .calls import MOST_PASSAGES, MOST_PICTURES, Calls
-from .inputs import SafeFile, SafeImage
-from .language import later, number, refusal, say, sentence
-from .views import WHOLE, evidence_figure, evidence_html
-from .visit import LIFETIME, MANY, SILENT, SLOW, STAMP
+from ..calls import MOST_PASSAGES, MOST_PICTURES, Calls
+from ..inputs import SafeFile, SafeImage
+from ..language import later, number, refusal, say, sentence
+from ..markup import data_url, literal, script, template
+from ..parts.why import WHOLE, evidence_figure, evidence_html
+from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
 OPACITY = 0.55  # of the maps below the table
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
-TABLE = """{{#if value.length}}<div class="scroll"><table class="ranking"><thead><tr>{{#each value.[0].heads}}<th>{{this}}</th>{{/each}}
-<th></th></tr></thead><tbody>{{#each value}}<tr><td>{{rank}}</td><td>{{probability}}<div class="meter" aria-hidden="true"><div class="fill"
- style="width:{{width}}"></div><div class="mark" style="left:{{mark}}"></div></div></td><td>{{answer}}</td><td>{{about}}</td>
-<td><button type="button" data-row="{{@index}}" aria-label="{{why}} {{about}}">{{why}}</button></td></tr>{{/each}}</tbody></table></div>{{/if}}"""
 HEADS = (later("rank"), later("probability of YES"), later("answer"), later("about"))
 ALTS = (
     "The picture of the row chosen last, regions for YES in orange and against it in purple",
     "The picture of the row before, regions for YES in orange and against it in purple",
 )
-CHOOSE = """element.addEventListener("click", (e) => {
-  const b = e.target.closest("button[data-row]");
-  if (b) trigger("select", {row: +b.dataset.row});
-});"""
 
 
 def split_passages(text: str) -> list[str]:
@@ -46,7 +38,7 @@ def split_passages(text: str) -> list[str]:
 
 
 def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[dict[str, Any]]:
-    """What ``TABLE`` shows of each answer, best first."""
+    """What ``ranking.hbs`` shows of each answer, best first."""
     told = {"heads": [say(h) for h in HEADS], "why": say("Why?")}
     return [
         told
@@ -64,13 +56,13 @@ def short(text: str, length: int = 90) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def card_html(explanation: Explanation, name: str) -> str:
-    """One result: its picture small, its answer, its words for and against."""
+def card_html(explanation: Explanation, name: str, beside: list[Explanation]) -> str:
+    """One result: its picture small, its answer, its words for and against. beside: the explanations that are shown, for one scale."""
     p = explanation.prediction
     picture = f'<img src="{data_url(explanation.image, 160)}" alt="{say("the picture of this row")}">'
     told = say("{answer}, probability of YES <strong>{p:.3f}</strong>", answer=say("cannot tell") if p.unsure else say(p.label), p=p.probability)
     title = f"<h3>{escape(name)}</h3><p>{told}</p>"
-    return f'<div class="card">{picture}<div>{title}{evidence_html(explanation, WHOLE)}</div></div>'
+    return f'<div class="card">{picture}<div>{title}{evidence_html(explanation, WHOLE, beside)}</div></div>'
 
 
 class Ranking(NamedTuple):
@@ -96,7 +88,7 @@ class ManyTab:
             with gr.Column(min_width=300):
                 self._ask_passages()
         self.button = gr.Button("Rank", variant="primary", elem_id="rank")
-        self.table = gr.HTML([], html_template=TABLE, js_on_load=CHOOSE, elem_id="ranking")
+        self.table = gr.HTML([], html_template=template("ranking.hbs"), js_on_load=script("ranking.js"), elem_id="ranking")
         self.told = gr.Markdown(HINT, elem_id="many-told")
         with gr.Row():
             self.cards = [self._card(number, alt) for number, alt in enumerate(ALTS, start=1)]
@@ -121,7 +113,7 @@ class ManyTab:
         with gr.Column(min_width=320):
             card = gr.HTML(elem_id=f"card-{number}")
             figure = gr.Image(
-                label="Regions for and against", interactive=False, buttons=["download"], visible=False, elem_id=f"card-map-{number}", alt_text=alt
+                label="Regions for and against", interactive=False, buttons=["download", "fullscreen"], visible=False, elem_id=f"card-map-{number}", alt_text=alt
             )
             return card, figure, gr.HTML()
 
@@ -172,9 +164,10 @@ class ManyTab:
     def _below(self, shown: list[tuple[str, Explanation]]) -> list[Any]:
         """What stands in the place of ``below``."""
         parts: list[Any] = []
+        beside = [explanation for _, explanation in shown]
         for name, explanation in shown:
-            figure, legend = evidence_figure(explanation, WHOLE, OPACITY)
-            parts += [card_html(explanation, name), gr.update(value=figure, visible=figure is not None), legend]
+            figure, legend = evidence_figure(explanation, WHOLE, OPACITY, beside)
+            parts += [card_html(explanation, name, beside), gr.update(value=figure, visible=figure is not None), legend]
         return parts + ["", gr.update(value=None, visible=False), ""] * (len(self.cards) - len(shown))
 
     def forget(self, kept: Ranking | None, *given: Any) -> tuple:

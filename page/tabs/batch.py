@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -11,12 +10,13 @@ import gradio as gr
 from musti_model import Sentence
 from training.data import BadRecord, MustiPair, parse_records
 
-from .archive import Pictures
-from .calls import Calls
-from .inputs import SafeFile
-from .language import later, refusal, say, sentence
-from .records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
-from .visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
+from ..archive import Pictures
+from ..calls import Calls
+from ..inputs import SafeFile
+from ..language import refusal, say, sentence
+from ..markup import render
+from ..records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
+from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8
 SHOWN = 80  # characters of a text, an id or the name of a language
@@ -28,21 +28,15 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     for row in rows:
         if row["answer"]:
             languages.setdefault(row["language"][:SHOWN], Counter())[row["answer"]] += 1
-    problems = [r for r in rows if r["problem"]]
-    counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
-    heads = "".join(f"<th>{say(h)}</th>" for h in (later("language"), "YES", "NO"))
-    table = f'<table class="votes"><thead><tr>{heads}</tr></thead><tbody>{counts}</tbody></table>' if counts else ""
-    bad = "".join(f"<li>{escape(str(r['id'])[:SHOWN] or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
+    problems = [(str(r["id"])[:SHOWN], r["problem"]) for r in rows if r["problem"]]
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
-    told = f"<p>{title}</p><ul>{bad}</ul>" if bad else ""
-    latest = "".join(
-        f"<li>{escape(str(r['id'])[:SHOWN])}: <strong>{say('cannot tell') if r['unsure'] else say(r['answer'])}</strong> {r['probability']:.3f} {escape(r['text'][:SHOWN])}</li>"
+    latest = [
+        {"id": str(r["id"])[:SHOWN], "answer": say("cannot tell") if r["unsure"] else say(r["answer"]), "probability": r["probability"], "text": r["text"][:SHOWN]}
         for r in [r for r in rows if r["answer"]][-LATEST:]
-    )
+    ]
     counts = say("{answered} answered, {not_answered} not, of {all} records.", answered=len(rows) - len(problems), not_answered=len(problems), all=len(rows))
-    return (
-        f"<p><strong>{say('Done:') if finished else say('At work:')}</strong> {counts}</p>{table}{told}"
-        + (f"<p>{say('Latest:')}</p><ul>{latest}</ul>" if latest else "")
+    return render(
+        "batch.html", finished=finished, counts=counts, languages=sorted(languages.items()), problems=problems[-LATEST:], problems_title=title, latest=latest
     )
 
 

@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
 from musti_model import MustiPipeline
 
-from .language import Told, later, say
+from ..language import Told, later, say
+from ..weights import weights_html
 from .pair import PairTab
 
 GUIDE = (
@@ -18,10 +19,10 @@ GUIDE = (
     "**The board** under the answer shows the text selection feature (TSF) gate: how far the picture opened it at each word, and where in the picture each of these words "
     "looked. Point at a word or at a place; a click keeps it. Its switch tells what the answer would be with the gate shut.",
     "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, "
-    "parts of the picture are hidden at random, and parts are looked at enlarged. Below stands how faithful this very explanation is, against random ones.",
+    "parts of the picture are hidden at random, and parts are looked at enlarged. With each stands how faithful this very explanation is, against random ones.",
     "**What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.",
     "**Gate effect** shows what the gate changed in the answer, word by word and patch by patch.",
-    "**Overlays** and **Words** show attention and Grad-CAM: where the model looked. That is not why it answered.",
+    "**Attention** shows attention and Grad-CAM: where the model looked. That is not why it answered.",
     "**Vote** shows how the image branches add up.",
 )
 
@@ -30,29 +31,6 @@ KINDS = {"words": "Words", "regions": later("Regions")}
 COLUMNS = (later("deletion"), later("insertion"), later("better than random"), later("pointing"))
 METHODS = (
     later("occlusion"), later("relevance"), later("in place and close up"), later("in place"), later("close up"), later("contribution"),
-)  # fmt: skip
-
-
-class Step(NamedTuple):
-    """A step of the tour. example: its number on the page, from 0; view: the tab that is opened."""
-
-    text: str
-    example: int
-    view: str
-
-
-TOUR = (
-    Step(
-        "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. The answer is YES, and it hangs on one word: *Haus*.",
-        1, "why",
-    ),
-    Step(
-        "Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it back, and draw over the palace: it turns as well.",
-        1, "what-if",
-    ),
-    Step("Sheep, and *a rose by any other name*: a NO. The headline says what was seen (wrongly, here) and what was read.", 2, "why"),
-    Step("The palace once more. Shut the gate on the board: with these weights hardly anything changes, since hardly anything of the picture was let in.", 1, "vote"),
-    Step("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell.", 4, "why"),
 )  # fmt: skip
 PAPER = (
     "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature "
@@ -65,9 +43,9 @@ CITE = (
 )
 
 
-def heading(text: str) -> gr.HTML:
+def heading(text: str, elem_id: str | None = None) -> gr.HTML:
     """A heading in the visitor's language."""
-    return Told(lambda: f"<h2>{say(text)}</h2>", elem_classes="prose")
+    return Told(lambda: f"<h2>{say(text)}</h2>", elem_id=elem_id, elem_classes="prose")
 
 
 def measured_scores(assets: Path) -> dict[str, Any] | None:
@@ -84,14 +62,11 @@ def about_tab(pipe: MustiPipeline, scores: dict[str, Any] | None, pages: gr.Tabs
             gr.Markdown(text)
     heading("A guided tour")
     gr.Markdown("Written for the embedded starter weights; others may answer otherwise.")
-    for number, step in enumerate(TOUR, start=1):
-        with gr.Row(elem_classes="step"):
-            gr.Markdown(step.text)
-            button = gr.Button(f"Show step {number}", size="sm", min_width=140, scale=0, elem_id=f"step-{number}")
-        pair.show_example(button, step.example, step.view, pages)
+    pair.tour.starts(gr.Button("Show me around", size="sm", min_width=140, elem_id="tour-from-here"), pages)
     heading("How true the explanations are")
     Told(lambda: faithfulness_html(scores), elem_id="measured")
-    heading("These weights")
+    heading("These weights", "card-title")
+    Told(lambda: weights_html(pipe), elem_id="weights-told")
     gr.Markdown("The card is in the language of whoever wrote it.")
     gr.Markdown(card_markdown(pipe), elem_id="card")
     heading("The paper")

@@ -1,0 +1,77 @@
+"""What a visitor takes along: a link to what is seen, and a zip of maps and numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..language import refusal, sentence
+from ..link import query_of, reopened
+from ..markup import script
+from ..take_away import zipped
+from ..visit import PRIVATE
+from .part import Held, Section, Values
+
+
+class Keeping:
+    """Builds its components inside the Blocks that is open. sections: a link keeps their controls, by ``elem_id``, and which of them are open; packed: the
+    event of a zip, after which somebody has to see to it that it still belongs to what is asked."""
+
+    def __init__(self, held: Held, examples: list[tuple[Path, str]], sections: Sequence[Section]) -> None:
+        self.held, self.examples, self.sections = held, examples, sections
+        self.controls = {c.elem_id: c for s in sections for c in s.controls}
+        self.query, self.opened = gr.Textbox(visible=False), gr.Textbox("", visible=False)  # opened: names of sections, each after a space
+        with gr.Row():
+            self.make_link = gr.Button("Link to this view (examples only: uploads are not kept)", size="sm", elem_id="make-link")
+            self.pack = gr.Button("Take away (zip of maps and numbers)", size="sm", elem_id="pack")
+            self.bundle = gr.File(label="Zip", interactive=False, visible="hidden", elem_id="bundle", height=80)
+        self.link = gr.Textbox(label="Link", interactive=False, buttons=["copy"], visible="hidden", elem_id="link")
+        self.shown = [self.bundle]
+        for section in sections:
+            self._watch(section)
+        given = {held.question, held.explanation, self.opened, *self.controls.values()}
+        made = self.make_link.click(self.link_to, given, [self.query, self.link], **PRIVATE)
+        made.success(None, self.query, self.link, js=script("full_address.js"), **PRIVATE)
+        self.packed = self.pack.click(self.pack_up, {held.explanation, held.measured}, self.bundle, **PRIVATE)
+
+    def _watch(self, section: Section) -> None:
+        """Notes in the browser when a section is opened or closed."""
+        without = f'opened.replace(/ {section.name}(?= |$)/, "")'
+        section.accordion.expand(None, self.opened, self.opened, js=f'(opened) => {without} + " {section.name}"', **PRIVATE)
+        section.accordion.collapse(None, self.opened, self.opened, js=f"(opened) => {without}", **PRIVATE)
+
+    def blank(self) -> Values:
+        """No zip."""
+        return {self.bundle: None}
+
+    def pack_up(self, given: Values) -> dict:
+        """The zip."""
+        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        if explanation is None:
+            raise refusal("There is nothing to take away yet; press “Compare” first.")
+        path = sentence(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
+        return gr.update(value=path, visible=True)
+
+    def link_to(self, given: Values) -> Values:
+        """The query of a link, and the field that will show the whole."""
+        question, opened = given[self.held.question], given[self.opened].split()
+        settings = {name: given[control] for name, control in self.controls.items()} | {f"open-{s.name}": True for s in self.sections if s.name in opened}
+        asked = question[:2] if question and given[self.held.explanation] else None
+        return {self.query: sentence(lambda: query_of(asked, self.examples, settings)), self.link: gr.update(visible=True)}
+
+    def reopened(self, query: dict[str, str]) -> tuple[int | None, Values]:
+        """What an address asks for: the number of an example, or None, and how controls and sections then stand."""
+        choices = {name: choices_of(control) for name, control in self.controls.items()} | {f"open-{s.name}": [True] for s in self.sections}
+        example, named = reopened(query, self.examples, choices)
+        if example is None:
+            return None, {}
+        controls = {control: named[name] for name, control in self.controls.items() if name in named}
+        return self.examples.index(example), controls | {s.accordion: gr.update(open=True) for s in self.sections if f"open-{s.name}" in named}
+
+
+def choices_of(control: gr.components.Component) -> list[Any]:
+    """The values that a control may have."""
+    if isinstance(control, gr.Slider):
+        return [round(control.minimum + n * control.step, 6) for n in range(round((control.maximum - control.minimum) / control.step) + 1)]
+    return [False, True] if isinstance(control, gr.Checkbox) else [value for _, value in control.choices]

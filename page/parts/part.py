@@ -1,0 +1,117 @@
+"""What the parts have in common: where a visit keeps its last question, and how a view of an explanation is drawn, emptied and judged.
+
+Handlers take and give {component: value}, so that nobody counts places.
+"""
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from musti_model import Explanation
+from musti_model.results import Faithfulness
+
+from ..calls import Calls
+from ..language import later
+from ..markup import paragraph
+from ..visit import SILENT
+
+Values = dict[Any, Any]  # {component: value}
+DRAWING = SILENT | {"trigger_mode": "always_last"}
+NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
+
+
+class Question(NamedTuple):
+    """What was asked last, and what it got. image: a picture's file; asked: when, in ms by the visitor's own clock; failed: it got a sentence instead
+    of an answer; verdict, votes: HTML."""
+
+    image: str
+    passage: str
+    asked: float
+    failed: bool
+    verdict: str
+    votes: str
+
+
+class Held(NamedTuple):
+    """Components that keep the last question (``Question``), its explanation, and how faithful that is by name; and the line that says what is going on."""
+
+    question: gr.State
+    explanation: gr.State
+    measured: gr.State
+    told: gr.HTML
+
+
+class Part:
+    """A view of an explanation.
+
+    controls: what a visitor chooses in it, and a link keeps; shown: what it fills; given: {component: value} of the controls and of ``Held``.
+    """
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.controls: list[gr.components.Component] = []
+        self.shown: list[gr.components.Component] = []
+
+    def draw(self, explanation: Explanation, given: Values) -> Values:
+        """What it shows of an explanation."""
+        raise NotImplementedError
+
+    def blank(self) -> Values:
+        """What it shows of none."""
+        raise NotImplementedError
+
+    def judge(self, explanation: Explanation, measured: dict[str, Faithfulness], given: Values) -> Values:
+        """What it says of how faithful that is."""
+        return {}
+
+    def redraw(self, given: Values) -> Values:
+        """All of it, as the controls stand. No model runs."""
+        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        if explanation is None:
+            return self.blank() | {self.held.told: paragraph(NOTHING)}
+        return self.draw(explanation, given) | (self.judge(explanation, measured, given) if measured else {})
+
+    def listen(self) -> None:
+        """Has the controls redraw it."""
+        given = {self.held.explanation, self.held.measured, *self.controls}
+        gr.on([c.change for c in self.controls], self.redraw, given, [*self.shown, self.held.told], **DRAWING)
+
+
+class Section(Part):
+    """A part that is closed until it is opened. name: in the page's addresses; title: what it is; about: what it depends on. Texts in English."""
+
+    name: str
+    title: str
+    about: str
+
+    def __init__(self, held: Held, calls: Calls) -> None:
+        super().__init__(held)
+        self.calls, self.pipe = calls, calls.pipe
+        with gr.Accordion(self.title, open=False, elem_id=f"section-{self.name}", elem_classes="section") as self.accordion:
+            gr.Markdown(self.about)
+            self.build()
+        if self.controls:
+            self.listen()
+
+    def build(self) -> None:
+        """Makes its components."""
+        raise NotImplementedError
+
+
+class Map:
+    """A picture with a map laid over it, which can be enlarged and downloaded, and its legend; no empty frame where there is no map."""
+
+    def __init__(self, label: str, elem_id: str, alt_text: str) -> None:
+        buttons = ["download", "fullscreen"]
+        self.image = gr.Image(label=label, interactive=False, buttons=buttons, elem_id=elem_id, format="png", alt_text=alt_text, visible=False)
+        self.legend = gr.HTML()
+        self.shown = [self.image, self.legend]
+
+    def values(self, figure: Any, legend: str) -> Values:
+        """A figure, or None, and what stands below."""
+        return {self.image: gr.update(value=figure, visible=figure is not None), self.legend: legend}
+
+
+def opacity(name: str, visible: bool = True) -> gr.Slider:
+    """How far a section's map covers the picture. name: the section's."""
+    return gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of the map", elem_id=f"opacity-{name}", visible=visible)

@@ -1,0 +1,69 @@
+"""The answer: in a person's words, against its threshold, with what was seen and read."""
+
+from collections import Counter
+
+import gradio as gr
+
+from musti_model import Prediction, Sentence
+
+from ..language import later, say
+from ..markup import alert, paragraph, render
+from ..names import object_name
+
+CLOSE = 0.05  # distance from the threshold within which an answer is called close
+WAITING = later("Press “Compare” for the answer.")
+
+
+class Verdict:
+    """The answer, or the sentence that stands in its place."""
+
+    def __init__(self) -> None:
+        self.html = gr.HTML(Sentence("The answer appears here."), elem_id="verdict")
+
+    def waiting(self) -> str:
+        """Of a question that was not asked yet."""
+        return paragraph(WAITING)
+
+    def failed(self, error: gr.Error) -> str:
+        """A sentence that stays where the answer would stand; a toast would be gone before it is acted on."""
+        return alert(error)
+
+
+def verdict_html(prediction: Prediction) -> str:
+    """The answer in a person's words; under it the probability against the threshold, what was seen and read, the notices."""
+    return render(
+        "verdict.html", yes=prediction.label == "YES", p=prediction.probability, t=prediction.threshold, headline=headline(prediction),
+        seen=seen_in(prediction), read=read_in(prediction) or say("none of its objects"), notices=prediction.notices,
+    )  # fmt: skip
+
+
+def headline(prediction: Prediction) -> str:
+    """The answer in one line, with its reason where the weights can name things; plain text."""
+    yes, seen, read = prediction.label == "YES", [n for n, _ in prediction.objects_in_picture], {n for n, _ in prediction.objects_in_passage}
+    shared = [n for n in seen if n in read]
+    if prediction.unsure:
+        told = say("Cannot tell: I read none of the things I know in the passage.") if not read else say("Cannot tell: I do not recognise the picture.")
+    elif yes and shared:
+        told = say("YES: both point to {thing}.", thing=_things(shared[:1]))
+    elif not yes and seen and read and seen[0] not in read:
+        told = say("NO: the picture shows {seen}; the passage speaks of {read}.", seen=_things(seen[:1]), read=_things(sorted(read)))
+    else:
+        told = say("YES: the same smell") if yes else say("NO: not the same smell")
+    return say("Only just: {answer}", answer=told) if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure else told
+
+
+def _things(names: list[str], most: int = 3) -> str:
+    """Objects in a list, not too long."""
+    return ", ".join(say("“{thing}”", thing=object_name(n)) for n in names[:most]) + (" …" if len(names) > most else "")
+
+
+def seen_in(prediction: Prediction) -> str:
+    """What the model sees in the picture; "" for weights that cannot name."""
+    return ", ".join(f"{object_name(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
+
+
+def read_in(prediction: Prediction) -> str:
+    """What the model reads in the passage."""
+    counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
+    written = {w.lower(): w for _, w in reversed(prediction.objects_in_passage)}  # as it stands first
+    return ", ".join(f"{written[w]} → {object_name(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())

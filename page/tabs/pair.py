@@ -1,0 +1,167 @@
+"""The tab "One pair": a question, its answer at once, its explanations after."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from musti_model import Explanation
+
+from ..calls import Calls
+from ..language import later
+from ..markup import paragraph, script
+from ..parts.asking import Asking
+from ..parts.attention import Attention
+from ..parts.gate_board import GateBoard
+from ..parts.gate_effect import GateEffect
+from ..parts.keeping import Keeping
+from ..parts.part import DRAWING, Held, Question, Values
+from ..parts.tour import Tour
+from ..parts.verdict import Verdict, verdict_html
+from ..parts.vote import Vote, votes_html
+from ..parts.what_if import WhatIf
+from ..parts.why import Why
+from ..tour import TOUR
+from ..visit import FAST, LIFETIME, PRIVATE, SILENT, SLOW, STAMP
+
+WORKING = later("The explanations follow …")
+MEASURING = later("How faithful they are is being tried …")
+FAILED = later("The explanations could not be made.")
+TOO_LARGE = later("How faithful this is was not measured: these weights are too large for that on this machine.")
+
+
+class PairTab:
+    """Builds the tab inside the Blocks that is open, out of its parts; what happens between them happens here."""
+
+    def __init__(self, calls: Calls, examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks) -> None:
+        self.calls, self.pipe = calls, calls.pipe
+        # The last question that was answered outlives its explanation, to be known as long as the answer is seen.
+        question = gr.State(None, time_to_live=2 * LIFETIME)
+        explanation, measured = (gr.State(None, time_to_live=LIFETIME) for _ in range(2))
+        self.when = gr.Number(visible=False)
+        with gr.Row(elem_id="pair"):
+            self.asking = Asking(self.pipe, examples)
+            with gr.Column(scale=3, min_width=300, elem_id="answer"):
+                self.verdict = Verdict()
+                with gr.Column(visible=False) as self.below:  # the answer
+                    self.show_around = gr.Button("Show me around", size="sm", elem_id="show-around")
+                    self.held = Held(question, explanation, measured, gr.HTML(elem_id="told"))
+                    self.board = GateBoard(self.held)
+                    self.why, self.what_if = Why(self.held, calls, scores), WhatIf(self.held, calls)
+                    self.effect, self.attention, self.vote = GateEffect(self.held, calls), Attention(self.held, calls), Vote(self.held, calls)
+                    self.sections = [self.why, self.what_if, self.effect, self.attention, self.vote]
+                    self.keeping = Keeping(self.held, examples, self.sections)
+                self.tour = Tour(TOUR, self.asking, self.sections)
+        self.parts = [self.board, *self.sections]
+        self.controls = [c for part in self.parts for c in part.controls]
+        self._wire(demo)
+
+    # Events ---------------------------------------------------------------------------------------------------------------------
+
+    def _wire(self, demo: gr.Blocks) -> None:
+        asking, held = self.asking, self.held
+        self.views = [*(c for part in self.parts for c in part.shown), held.told]
+        self.explained = [held.explanation, held.measured, *self.views, *self.keeping.shown]
+        self.shown = [held.question, self.verdict.html, self.below, *self.explained]
+        accordions = [s.accordion for s in self.sections]
+        demo.load(self.reopen, None, [asking.mark, asking.image, asking.passage, *self.controls, *accordions], **SILENT)
+        given = [asking.image, asking.passage, self.when]
+        for event in (
+            gr.on([asking.button.click, asking.passage.submit, asking.mark.change], self.answer, given, self.shown, js=STAMP, **FAST),
+            asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
+        ):
+            self._explain(event)
+        for done in (self.what_if.tried, self.keeping.packed):
+            self._check(done.then)
+        self._check(lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **(DRAWING | named)))
+        self.tour.starts(self.show_around)
+
+    def _explain(self, asked: gr.events.Dependency) -> None:
+        """After an answer: its explanations, and how faithful they are."""
+        asking, held = self.asking, self.held
+        asked.success(None, js=script("show_verdict.js"), **PRIVATE)
+        explained = asked.success(self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW)
+        explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
+        # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
+        drawn = explained.success(self.redraw, {held.explanation, *self.controls}, self.views, **SILENT)
+        self.tour.leads(drawn)
+        measured = drawn.success(self.measure, [held.question, held.explanation], [held.measured, held.told], **SLOW)
+        measured.failure(lambda: "", None, held.told, **SILENT)
+        judged = measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
+        for done in (asked, explained, judged):  # so may the picture or the passage
+            self._check(done.then)
+
+    def _check(self, when: Callable[..., Any]) -> None:
+        """After an event: see to it that no answer stands beside another question."""
+        when(self.settle, [self.held.question, self.asking.image, self.asking.passage, self.when], self.shown, js=STAMP, **SILENT)
+
+    # Questions and answers ------------------------------------------------------------------------------------------------------
+
+    def answer(self, image: str | None, passage: str, when: float) -> Values:
+        """The verdict and the votes alone; they come at once, and whatever else stood there was about another question."""
+        try:
+            prediction = self.calls.predict(image, passage)
+            verdict, votes, failed = verdict_html(prediction), votes_html(prediction, self.pipe.config.temperature), False
+        except gr.Error as error:
+            verdict, votes, failed = self.verdict.failed(error), "", True
+        question = Question(image or "", passage, when, failed, verdict, votes)
+        return self.blank("" if failed else WORKING) | self._told(question)
+
+    def _told(self, question: Question) -> Values:
+        """A question, and what it got at once."""
+        return {
+            self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes, self.below: gr.update(visible=not question.failed)
+        }  # fmt: skip
+
+    def run(self, question: Question | None, image: str | None, passage: str) -> Values:
+        """The explanations of the question that was answered last; none if picture or passage are others meanwhile."""
+        if question is None or question.failed or question[:2] != (image, passage):
+            return gr.skip()
+        return {self.held.explanation: self.calls.explain(question.image, question.passage)} | self.keeping.blank()
+
+    def redraw(self, given: Values) -> Values:
+        """Every view of an explanation as the controls stand now."""
+        explanation: Explanation | None = given[self.held.explanation]
+        if explanation is None:
+            return gr.skip()
+        return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: paragraph(MEASURING) if self.pipe.many_passes else ""}
+
+    def measure(self, question: Question | None, explanation: Explanation | None) -> Values:
+        """How faithful these explanations are; a sentence where that cannot be measured."""
+        if question is None or explanation is None:
+            return gr.skip()
+        if not self.pipe.many_passes:
+            return {self.held.told: paragraph(TOO_LARGE)}
+        return {self.held.measured: self.calls.measure(question.image, question.passage, explanation)}
+
+    def judge(self, given: Values) -> Values:
+        """How faithful each view is, beside it; as it stands while nothing is measured."""
+        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        if explanation is None or measured is None:
+            return gr.skip()
+        return self._of_parts(lambda part: part.judge(explanation, measured, given)) | {self.held.told: ""}
+
+    def settle(self, question: Question | None, image: str | None, passage: str, when: float) -> Values:
+        """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What left the browser before the
+        question was asked says nothing about it; where nothing was asked there is nothing to settle. The verdict is given again, because a message that took
+        the one before away may have arrived after it."""
+        if question is not None and question[:2] == (image or "", passage):
+            return self._told(question)
+        if question is None or when <= question.asked:
+            return gr.skip()
+        return self.blank() | {self.held.question: None, self.verdict.html: self.verdict.waiting(), self.below: gr.update(visible=False)}
+
+    def blank(self, told: str = "") -> Values:
+        """No explanation. told: what is going on, in English."""
+        states = {self.held.explanation: None, self.held.measured: None, self.held.told: paragraph(told) if told else ""}
+        return self._of_parts(lambda part: part.blank()) | self.keeping.blank() | states
+
+    def _of_parts(self, values: Callable[[Any], Values]) -> Values:
+        """What all parts give, together."""
+        return {component: value for part in self.parts for component, value in values(part).items()}
+
+    def reopen(self, request: gr.Request) -> Values:
+        """Example, controls and open sections of the address, if it names an example; the mark's change asks for the answer."""
+        number, chosen = self.keeping.reopened(dict(request.query_params))
+        return gr.skip() if number is None else self.asking.filled(number, "reopened") | chosen
