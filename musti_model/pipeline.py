@@ -26,13 +26,13 @@ from .methods.perturb import sparing
 from .model import MustiModel, MustiOutput
 from .processing import MustiProcessor, Passages, open_image
 from .question import Picture, Question
-from .results import Explanation, Faithfulness, Prediction, Shut
+from .results import Explanation, Faithfulness, Prediction, Shut, is_doubtful
 from .version import VERSION
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
-SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
 LARGE = 100_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
+SHOWN = 3  # best guesses at what a picture shows that are told
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 
 
@@ -266,7 +266,7 @@ class MustiPipeline:
         if not self.objects:
             return [([], False) for _ in next(iter(encoded.values())).tokens]
         named = torch.stack([self.model.name_picture(t).softmax(-1) for t in encoded.values()]).mean(0).float().cpu()
-        best = named[:, :-1].topk(min(3, len(self.objects)))
+        best = named[:, :-1].topk(min(SHOWN, len(self.objects)))
         return [
             ([(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)], nothing)
             for values, indices, nothing in zip(
@@ -291,7 +291,7 @@ class MustiPipeline:
             )
         if nothing:
             notices.append(Sentence("The model recognises nothing it knows in this picture, so its answer says little."))
-        elif seen and seen[0][1] < SEEN:
+        elif is_doubtful(seen):
             guess, share = seen[0]
             notices.append(
                 Sentence("The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.", object=Sentence(guess), share=share)
@@ -307,8 +307,12 @@ class MustiPipeline:
             notices=notices,
             objects_in_picture=seen,
             objects_in_passage=read,
-            unsure=unread or nothing,
+            unsure=unread or nothing or is_doubtful(seen) and not self._settled(probability, seen, read),
         )
+
+    def _settled(self, probability: float, seen: list[tuple[str, float]], read: list[tuple[str, str]]) -> bool:
+        """Whether the passage settles what a doubtful picture shows: a clear YES, and it names one of the guesses. See ``Prediction``."""
+        return probability >= (1 + self.config.threshold) / 2 and not {name for name, _ in seen}.isdisjoint(name for name, _ in read)
 
     def _settings(self) -> dict[str, Any]:
         versions = {"python": platform.python_version(), "musti_model": VERSION}

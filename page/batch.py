@@ -27,10 +27,11 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     languages: dict[str, Counter[str]] = {}
     for row in rows:
         if row["answer"]:
-            languages.setdefault(row["language"][:SHOWN], Counter())[row["answer"]] += 1
+            languages.setdefault(row["language"][:SHOWN], Counter())["cannot tell" if row["unsure"] else row["answer"]] += 1
     problems = [r for r in rows if r["problem"]]
-    counts = "".join(f"<tr><td>{escape(t)}</td><td>{c['YES']}</td><td>{c['NO']}</td></tr>" for t, c in sorted(languages.items()))
-    heads = "".join(f"<th>{say(h)}</th>" for h in (later("language"), "YES", "NO"))
+    answers = ("YES", "NO", later("cannot tell"))
+    counts = "".join(f"<tr><td>{escape(t)}</td>{''.join(f'<td>{c[a]}</td>' for a in answers)}</tr>" for t, c in sorted(languages.items()))
+    heads = "".join(f"<th>{say(h)}</th>" for h in (later("language"), *answers))
     table = f'<table class="votes"><thead><tr>{heads}</tr></thead><tbody>{counts}</tbody></table>' if counts else ""
     bad = "".join(f"<li>{escape(str(r['id'])[:SHOWN] or say('(no id)'))}: {escape(say(r['problem']))}</li>" for r in problems[-LATEST:])
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
