@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from .errors import InputError, Sentence, WeightsError
 from .explain import evidence_of, explained, measured
 from .fusion import Words
 from .image_tower import ImageTokens
+from .languages import NAMES, is_latin, language_of
 from .methods import BEST, QUICK
 from .methods.gate_effect import gate_effects
 from .methods.looks import look
@@ -244,7 +246,8 @@ class MustiPipeline:
 
     def _named(self, texts: Passages, words: Words) -> _Read:
         """With what each passage names, and what is to be said of it."""
-        notices = [[*told, *self._left_out(rest)] for told, rest in zip(texts.notices, texts.rests, strict=True)]
+        rows = zip(texts.notices, texts.rests, texts.texts, strict=True)
+        notices = [[*told, *self._left_out(rest), *self._foreign(text)] for told, rest, text in rows]
         return _Read(texts, words, self._names(texts, words), notices)
 
     def _names(self, texts: Passages, words: Words) -> list[list[tuple[str, str]]]:
@@ -279,6 +282,26 @@ class MustiPipeline:
                 return [word for _, word in named]
             rest = texts.rests[0]
         return []
+
+    @cached_property
+    def _measured(self) -> frozenset[str]:
+        """Tags of the languages that the weights' card has test scores of; empty for a card without, or one that makes no sense (others may have written it)."""
+        test = self.card.get("test")
+        languages = test.get("languages") if isinstance(test, dict) else None
+        return frozenset(languages if isinstance(languages, dict) else ())
+
+    def _foreign(self, text: str) -> list[str]:
+        """What is to be said of a passage in a language that these weights were not measured in."""
+        if not self._measured:
+            return []
+        if not is_latin(text):
+            told = Sentence("The passage is not in Latin letters; these weights were not measured on such passages, so the answer may well be wrong.")
+            return [told] if self._measured <= NAMES.keys() else []  # another language measured may be one of other letters
+        tag = language_of(text)
+        if tag is None or tag in self._measured:
+            return []
+        told = Sentence("The passage seems to be in {language}; these weights were not measured on such passages, so the answer may well be wrong.", language=NAMES[tag])
+        return [told]
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)
