@@ -52,7 +52,7 @@ from page.language import Told, later, speak, switch_html
 from page.many import ManyTab
 from page.pair import PairTab
 from page.views import weights_banner
-from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING
+from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING, WAIT_IN_LINE
 
 ASSETS = Path(__file__).parent / "assets"
 # Screen readers are told of what appears. Tabs are built when they are opened, so the page is watched. Ctrl+Enter asks.
@@ -97,6 +97,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
             with gr.Tab("About"):
                 about_tab(pipe, scores, pages, pair)
         demo.load(None, js=LIVE, api_visibility="private")
+        demo.load(None, js=WAIT_IN_LINE, api_visibility="private")
         speak(demo)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)

@@ -1,5 +1,6 @@
 """What a visit keeps, for how long, how its messages are told apart, and how its events run."""
 
+from pathlib import Path
 from typing import Any
 
 LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
@@ -10,6 +11,8 @@ MOST_VISITS = 500  # whose state is kept, some megabytes each with an explanatio
 # Messages in all queues together. 200 visitors who ask at once never have more than 200 waiting, and are answered at 16 to 20 a second on two busy cores
 # (``benchmarks.load``): at this size a quick question is answered within a minute, and no visitor of five times as many is turned away.
 MOST_WAITING = 1000
+# Run once when the page is opened: a question that finds the queue full waits in the browser and is asked again.
+WAIT_IN_LINE = (Path(__file__).parent / "static" / "queue.js").read_text(encoding="utf-8")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 SILENT: dict[str, Any] = PRIVATE | {"queue": False, "show_progress": "hidden"}  # at once, in no queue
 # Lanes: the events of each are answered one after the other, those of different lanes at the same time (see ``Calls``).
