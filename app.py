@@ -93,6 +93,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         shown = banner.click(lambda: gr.Tabs(selected="about"), None, pages, **SILENT)
         shown.then(None, js=script("show_card.js"), api_visibility="private")
         demo.load(None, js=script("page.js"), api_visibility="private")
+        demo.load(None, js=script("queue.js"), api_visibility="private")
         speak(demo)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,21 +20,26 @@ from .errors import InputError, Sentence, WeightsError
 from .explain import evidence_of, explained, measured
 from .fusion import Words
 from .image_tower import ImageTokens
+from .languages import NAMES, is_latin, language_of
 from .methods import BEST, QUICK
 from .methods.gate_effect import gate_effects
 from .methods.looks import look
 from .methods.perturb import sparing
 from .model import MustiModel, MustiOutput
-from .processing import MustiProcessor, Passages, open_image
+from .processing import MustiProcessor, Passages, open_image, shortened
 from .question import Picture, Question
-from .results import Explanation, Faithfulness, Prediction, Shut
+from .reading import Passage
+from .results import Explanation, Faithfulness, Prediction, Shut, is_doubtful
+from .smells import smell_words
 from .version import VERSION
 from .weights import Weights, find_weights
 from .what_if import Alteration, altered_logit
 
-SEEN = 0.4  # probability under which the best guess at what the picture shows is called doubtful
 LARGE = 100_000_000  # parameters above which a CPU is too slow for the hundreds of forward passes of the best methods
+SHOWN = 3  # best guesses at what a picture shows that are told
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
+WINDOWS = 3  # as long as the model reads, of what was cut off from a passage, that are looked at
+LISTED = 3  # words in a notice
 
 
 def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
@@ -49,11 +55,12 @@ def choose_device(device: str | torch.device | None = None) -> tuple[torch.devic
 
 
 class _Read(NamedTuple):
-    """A batch of passages that were read: tokenised, as the gate takes them, and the objects that each names, [(object, word)]."""
+    """A batch of passages that were read: tokenised, as the gate takes them, the objects that each names, [(object, word)], and what is to be said of each."""
 
     texts: Passages
     words: Words
     named: list[list[tuple[str, str]]]
+    notices: list[list[str]]
 
 
 class MustiPipeline:
@@ -238,15 +245,63 @@ class MustiPipeline:
         return self._named(texts, self._words(texts))
 
     def _named(self, texts: Passages, words: Words) -> _Read:
-        """With the objects named by each passage, word by word, without the picture; none without a naming head."""
+        """With what each passage names, and what is to be said of it."""
+        rows = zip(texts.notices, texts.rests, texts.texts, strict=True)
+        notices = [[*told, *self._left_out(rest), *self._foreign(text)] for told, rest, text in rows]
+        return _Read(texts, words, self._names(texts, words), notices)
+
+    def _names(self, texts: Passages, words: Words) -> list[list[tuple[str, str]]]:
+        """The objects named by each passage, word by word, without the picture; none without a naming head."""
         if not self.objects:
-            return _Read(texts, words, [[] for _ in texts.texts])
+            return [[] for _ in texts.texts]
         named = self.model.name_words(words).float().softmax(-1).cpu()
         passages = []
         for row, read in enumerate(texts.words):
             best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
             passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED])
-        return _Read(texts, words, passages)
+        return passages
+
+    def _left_out(self, rest: Passage) -> list[str]:
+        """What is to be said of the part of a passage that was cut off, as far as that was kept (``READ_CHARACTERS``): that it names something known, or speaks
+        of a smell."""
+        things, smells = self._named_after(rest), smell_words(rest)
+        told = [
+            Sentence("The part that was left out names {things}, which the model knows, but the answer does not count it. Ask that part by itself.", things=_listed(things)),
+            Sentence("The part that was left out speaks of a smell ({words}), but the answer does not count it. Ask that part by itself.", words=_listed(smells)),
+        ]
+        return [sentence for sentence, found in zip(told, (things, smells), strict=True) if found]
+
+    def _named_after(self, rest: Passage) -> list[str]:
+        """Words that name objects in what was cut off, read as far as the first window that has some, and no further than ``WINDOWS``."""
+        for _ in range(WINDOWS if self.objects else 0):
+            if not rest:
+                break
+            texts = self.processor.passages([rest])
+            named = self._names(texts, self._words(texts))[0]
+            if named or not texts.words[0]:  # a word longer than a window ends it, too
+                return [word for _, word in named]
+            rest = texts.rests[0]
+        return []
+
+    @cached_property
+    def _measured(self) -> frozenset[str]:
+        """Tags of the languages that the weights' card has test scores of; empty for a card without, or one that makes no sense (others may have written it)."""
+        test = self.card.get("test")
+        languages = test.get("languages") if isinstance(test, dict) else None
+        return frozenset(languages if isinstance(languages, dict) else ())
+
+    def _foreign(self, text: str) -> list[str]:
+        """What is to be said of a passage in a language that these weights were not measured in."""
+        if not self._measured:
+            return []
+        if not is_latin(text):
+            told = Sentence("The passage is not in Latin letters; these weights were not measured on such passages, so the answer may well be wrong.")
+            return [told] if self._measured <= NAMES.keys() else []  # another language measured may be one of other letters
+        tag = language_of(text)
+        if tag is None or tag in self._measured:
+            return []
+        told = Sentence("The passage seems to be in {language}; these weights were not measured on such passages, so the answer may well be wrong.", language=NAMES[tag])
+        return [told]
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
         images = self.processor.images(pictures)
@@ -258,7 +313,7 @@ class MustiPipeline:
 
     def _predictions(self, output: MustiOutput, encoded: dict[str, ImageTokens], read: _Read) -> list[Prediction]:
         seen = self._seen(encoded)
-        return [self._prediction(output, row, read.texts, seen, read.named) for row in range(len(output.logits))]
+        return [self._prediction(output, row, seen, read) for row in range(len(output.logits))]
 
     def _seen(self, encoded: dict[str, ImageTokens]) -> list[tuple[list[tuple[str, float]], bool]]:
         """For each picture the best three objects that it shows, mean of the branches, and whether it most probably shows nothing known; empty without a
@@ -266,7 +321,7 @@ class MustiPipeline:
         if not self.objects:
             return [([], False) for _ in next(iter(encoded.values())).tokens]
         named = torch.stack([self.model.name_picture(t).softmax(-1) for t in encoded.values()]).mean(0).float().cpu()
-        best = named[:, :-1].topk(min(3, len(self.objects)))
+        best = named[:, :-1].topk(min(SHOWN, len(self.objects)))
         return [
             ([(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)], nothing)
             for values, indices, nothing in zip(
@@ -277,13 +332,13 @@ class MustiPipeline:
     def _probability(self, logit: float) -> float:
         return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())  # without an overflow
 
-    def _prediction(self, output: MustiOutput, row: int, texts: Passages, seen: list, read: list) -> Prediction:
+    def _prediction(self, output: MustiOutput, row: int, seen: list, passages: _Read) -> Prediction:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
         if not math.isfinite(logit):
             raise WeightsError("The weights {name} give no number for this pair; they are damaged or were trained badly.", name=self.name)
         probability = self._probability(logit)
-        (seen, nothing), read, notices = (side[row if len(side) > 1 else 0] for side in (seen, read, texts.notices))
+        (seen, nothing), read, notices = (side[row if len(side) > 1 else 0] for side in (seen, passages.named, passages.notices))
         notices, unread = list(notices), bool(self.objects) and not read
         if unread:
             notices.append(
@@ -291,7 +346,7 @@ class MustiPipeline:
             )
         if nothing:
             notices.append(Sentence("The model recognises nothing it knows in this picture, so its answer says little."))
-        elif seen and seen[0][1] < SEEN:
+        elif is_doubtful(seen):
             guess, share = seen[0]
             notices.append(
                 Sentence("The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.", object=Sentence(guess), share=share)
@@ -307,8 +362,12 @@ class MustiPipeline:
             notices=notices,
             objects_in_picture=seen,
             objects_in_passage=read,
-            unsure=unread or nothing,
+            unsure=unread or nothing or is_doubtful(seen) and not self._settled(probability, seen, read),
         )
+
+    def _settled(self, probability: float, seen: list[tuple[str, float]], read: list[tuple[str, str]]) -> bool:
+        """Whether the passage settles what a doubtful picture shows: a clear YES, and it names one of the guesses. See ``Prediction``."""
+        return probability >= (1 + self.config.threshold) / 2 and not {name for name, _ in seen}.isdisjoint(name for name, _ in read)
 
     def _settings(self) -> dict[str, Any]:
         versions = {"python": platform.python_version(), "musti_model": VERSION}
@@ -320,6 +379,14 @@ class MustiPipeline:
             "precision": "bfloat16 autocast" if self.autocast else "float32",
             "versions": versions,
         }
+
+
+def _listed(words: list[str]) -> str:
+    """The first few words, none twice."""
+    different: dict[str, str] = {}
+    for word in words:
+        different.setdefault(word.casefold(), shortened(word))
+    return ", ".join(list(different.values())[:LISTED]) + (" …" if len(different) > LISTED else "")
 
 
 def _by_name(names: list[str], row: Tensor) -> dict[str, float]:

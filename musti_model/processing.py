@@ -36,13 +36,20 @@ class Word:
 
 @dataclass(frozen=True)
 class Passages:
-    """A batch of passages. input_ids, attention_mask: int64 [B, T]; texts: cleaned; words: only those that were read; notices: sentences."""
+    """A batch of passages. input_ids, attention_mask: int64 [B, T]; texts: cleaned; words: only those that were read; notices: sentences; rests: of a text that was
+    cut, what comes after the last word read, else ""."""
 
     input_ids: Tensor
     attention_mask: Tensor
     texts: list[str]
     words: list[list[Word]]
     notices: list[list[str]]
+    rests: list[Passage]
+
+
+def shortened(word: str) -> str:
+    """A word as it stands in a notice."""
+    return word if len(word) <= LONGEST_SHOWN else word[:LONGEST_SHOWN] + "…"
 
 
 class MustiProcessor:
@@ -84,7 +91,8 @@ class MustiProcessor:
         )
         words = [self._words(*row) for row in zip(texts, spans, (p for _, p in given), encoded.encodings, strict=True)]
         notices = [self._notice(w, t, s) for w, t, s in zip(words, texts, spans, strict=True)]
-        return Passages(encoded["input_ids"], encoded["attention_mask"], texts, words, notices)
+        rests = [Passage(t[w[-1].end if w else 0 :] if n else "") for w, t, n in zip(words, texts, notices, strict=True)]
+        return Passages(encoded["input_ids"], encoded["attention_mask"], texts, words, notices, rests)
 
     @functools.cached_property
     def _alphabet(self) -> frozenset[str]:
@@ -107,11 +115,10 @@ class MustiProcessor:
             return []
         if not kept:
             return [Sentence("The passage is longer than the model reads: none of its {total} words was read whole.", total=total)]
-        last = kept[-1] if len(kept[-1]) <= LONGEST_SHOWN else kept[-1][:LONGEST_SHOWN] + "…"
         return [
             Sentence(
                 "The passage is longer than the model reads: its last {left} of {total} words were left out; the last word read is “{word}”.",
-                left=total - len(kept), total=total, word=last,
+                left=total - len(kept), total=total, word=shortened(kept[-1]),
             )
         ]  # fmt: skip
 

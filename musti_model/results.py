@@ -13,6 +13,12 @@ from .frames import Maps, to_frame
 from .saving import save_explanation
 
 SAVED_SIDE = 1000  # px; picture and maps are written no larger, unless asked
+SEEN = 0.4  # probability under which the best guess at what the picture shows is doubtful
+
+
+def is_doubtful(seen: list[tuple[str, float]]) -> bool:
+    """Whether weights that can name are not sure what a picture shows. seen: (object, probability), best first; empty for weights that cannot name."""
+    return bool(seen) and seen[0][1] < SEEN
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,12 @@ class Prediction:
 
     label: "YES" or "NO"; probability: 0..1, of YES; threshold: YES from here; similarities: {branch: cosine}; votes: {branch: its term in
     the logit} and vote_bias; logit: their sum; notices: sentences for the reader; objects_in_picture: (object, probability), best
-    three; objects_in_passage: (object, word); both empty for weights without a naming head; unsure: such weights read none of their
-    objects in the passage, or recognise nothing they know in the picture, so that the answer says little.
+    three; objects_in_passage: (object, word); both empty for weights without a naming head; unsure: the answer says little.
+
+    Unsure are weights with a naming head that read none of their objects in the passage; that most probably see nothing they know in the picture; or whose
+    best guess at the picture is doubtful (below ``SEEN``). A doubtful picture alone does not make a clear YES unsure: where the probability is at least
+    halfway from the threshold to 1, and the passage names one of the three best guesses, it is the passage that settles what the picture shows. A NO gets no such
+    help, and a picture of nothing known gets none either, since an empty picture can pass for any thing.
     """
 
     label: str
@@ -36,6 +46,11 @@ class Prediction:
     objects_in_picture: list[tuple[str, float]] = field(default_factory=list)
     objects_in_passage: list[tuple[str, str]] = field(default_factory=list)
     unsure: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is doubtful what the picture shows."""
+        return is_doubtful(self.objects_in_picture)
 
     def to_json(self) -> dict[str, Any]:
         """The stable public shape: label, probability, threshold, similarities, notices, unsure, objects_in_picture [[object, probability]],

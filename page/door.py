@@ -20,7 +20,7 @@ from musti_model.processing import MAX_BYTES
 from .calls import MOST_PICTURES
 from .inputs import checked
 from .language import NO_ROOM, accepted_by, language_set, later, no_room, refusal, say, wanted
-from .visit import MOST_MEGABYTES
+from .visit import MOST_MEGABYTES, MOST_WAITING
 
 LOG = logging.getLogger(__name__)
 LARGEST_CALL = 64_000_000  # bytes: a picture of the largest size as a data address, and passages
@@ -38,6 +38,7 @@ NO_SUCH = later("There is no such endpoint; “Use via API” on the page lists 
 MISSHAPEN = later("This call does not have the shape that its endpoint takes; “Use via API” on the page shows it.")
 TOO_LARGE = later("This is too large; {most:.0f} MB at a time is the limit.")
 BUSY = later("Too many questions are waiting already; ask again in a minute.")
+LINE = later("{count} questions are waiting in line already. Yours is asked by itself as soon as there is room; please leave this page open.")
 BROKEN = later("This could not be done; try again.")
 
 
@@ -172,14 +173,15 @@ class _Visit:
 
     async def tell(self, status: int) -> None:
         """A sentence instead of Gradio's own text. Its client in the browser shows the sentence, but for 503, for which it has a text of its own, in English;
-        its client for Python knows a full queue by 503 alone. Browsers name a language."""
+        its client for Python knows a full queue by 503 alone. Browsers name a language. On the page a script (``static/queue.js``) asks again, and says so."""
         self.told = True
         if status == 503 and "accept-language" in self.headers:
             status = 429
         whole = self.came > self.most or int(self.headers.get("content-length") or 0) > self.most
         most = MOST_MEGABYTES if self.upload and not whole else self.most / 1e6  # Gradio counts the bytes of each file
         told = say(TOO_LARGE, most=most) if status == 413 else say(_SENTENCES.get(status, BROKEN if status >= 500 else MISSHAPEN))
-        response = PlainTextResponse(told, status) if self.upload else JSONResponse({"detail": told, "error": told}, status)
+        line = {"line": say(LINE, count=MOST_WAITING)} if status == 429 else {}
+        response = PlainTextResponse(told, status) if self.upload else JSONResponse({"detail": told, "error": told, **line}, status)
         await response(self.scope, self._receive, self._send)
 
 

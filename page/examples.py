@@ -1,10 +1,14 @@
 """The examples of the page: historical sentences with photographs, each with the answer that is right."""
 
+import json
+import zipfile
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from .language import later, say
+from .take_away import scratch
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
 CREDITS = {
@@ -17,12 +21,13 @@ CREDITS = {
 
 class Example(NamedTuple):
     """A question with its right answer: "YES", "NO" or "cannot tell". picture: a file of FOLDER; source: whose words they are, where and when they
-    were first printed."""
+    were first printed; language: the passage's tag."""
 
     picture: str
     passage: str
     source: str
     answer: str
+    language: str = "en"
 
     @property
     def path(self) -> Path:
@@ -35,13 +40,13 @@ EXAMPLES = (
         "nagasaki-boats.jpg",
         "Dans l'océan de ta chevelure, j'entrevois un port fourmillant de chants mélancoliques, d'hommes vigoureux de toutes nations et de navires de "
         "toutes formes découpant leurs architectures fines et compliquées sur un ciel immense où se prélasse l'éternelle chaleur.",
-        "Charles Baudelaire, Un hémisphère dans une chevelure, 1862", "YES",
+        "Charles Baudelaire, Un hémisphère dans une chevelure, 1862", "YES", "fr",
     ),
     Example(
         "china.jpg",
         "Da nahm Maria ein Pfund Salbe von ungefälschter, köstlicher Narde und salbte die Füße Jesu und trocknete mit ihrem Haar seine Füße; das Haus aber "
         "ward voll vom Geruch der Salbe.",
-        "Johannes 12, 3, Lutherbibel, 1912", "YES",
+        "Johannes 12, 3, Lutherbibel, 1912", "YES", "de",
     ),
     Example(
         "march-pastoral.jpg", "What's in a name? That which we call a rose by any other name would smell as sweet.", "William Shakespeare, Romeo and Juliet, 1597",
@@ -63,3 +68,15 @@ def sources_html() -> str:
     sentences = "".join(f"<li>{escape(source)}</li>" for source in dict.fromkeys(e.source for e in EXAMPLES))
     pictures = "".join(f"<li>{escape(CREDITS[name])}</li>" for name in dict.fromkeys(e.picture for e in EXAMPLES))
     return f"<p>{say(later('Sentences'))}</p><ul>{sentences}</ul><p>{say(later('Pictures'))}</p><ul>{pictures}</ul>"
+
+
+def batch_of_examples(keep: Callable[[str], str]) -> tuple[str, str]:
+    """Paths of a MUSTI file of the examples and of a zip of their pictures. keep: as in ``take_away.zipped``. Raises InputError where they cannot be written."""
+    records = [{"id": n, "image": e.picture, "text": e.passage, "language": e.language} for n, e in enumerate(EXAMPLES, start=1)]
+    with scratch() as work:
+        file, archive = work / "examples.json", work / "examples.zip"
+        file.write_text(json.dumps({"pairs": records}, ensure_ascii=False, indent=1), encoding="utf-8")
+        with zipfile.ZipFile(archive, "w") as pictures:
+            for path in dict.fromkeys(e.path for e in EXAMPLES):
+                pictures.write(path, path.name)
+        return keep(str(file)), keep(str(archive))

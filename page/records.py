@@ -18,7 +18,8 @@ from .take_away import scratch
 SIZE = 16  # records answered at once
 MOST_BYTES = 50_000_000  # of a file of records; what is read from it takes up to twenty times as much memory
 TABLES = (".csv", ".tsv", ".txt")
-COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem", "unsure", "notices")
+NAMED = ("objects_in_picture", "objects_in_passage")
+COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem", "unsure", "notices", *NAMED)
 
 
 def records_of(path: str | Path) -> Iterator[Any]:
@@ -34,7 +35,7 @@ def records_of(path: str | Path) -> Iterator[Any]:
 
 
 def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
-    """One row of COLUMNS for each item, in order."""
+    """One row of COLUMNS for each item, in order; what was seen and read as ``Prediction.to_json`` has it."""
     rows = [row_of(item) for item in items]
     pairs = [(row, item) for row, item in zip(rows, items, strict=True) if isinstance(item, MustiPair)]
     pictures.know((item.image, item.id) for _, item in pairs)
@@ -52,6 +53,7 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
         else:
             row |= {"answer": answer.label, "probability": round(answer.probability, 4), "unsure": "yes" if answer.unsure else ""}
             row["notices"] = " ".join([*notices, *answer.notices])
+            row |= {name: value for name, value in answer.to_json().items() if name in NAMED}
     return rows
 
 
@@ -68,7 +70,7 @@ def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable
     ``take_away.zipped``. Raises InputError where they cannot be written."""
     with scratch() as work:
         table, whole = work / "results.csv", work / "results.json"
-        write_table(table, COLUMNS, rows)
+        write_table(table, COLUMNS, (row | {name: _listed(row[name]) for name in NAMED} for row in rows))
         with whole.open("w", encoding="utf-8") as file:
             file.write('{"pairs": [\n')
             for number, (row, record) in enumerate(zip(rows, records, strict=True)):
@@ -106,6 +108,11 @@ def _or_problem(function: Callable[[], Any]) -> Any:
         return Sentence("The model could not answer this pair; try another copy of the picture.")
 
 
+def _listed(pairs: list[list[Any]] | str) -> str:
+    """Objects with their probabilities or words, in one cell."""
+    return "; ".join(f"{name}: {_writable(str(value))}" for name, value in pairs)
+
+
 def _writable(text: str) -> str:
     """Without halves of characters, which no file takes."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -113,7 +120,9 @@ def _writable(text: str) -> str:
 
 def _filled(row: dict[str, Any], record: Any) -> str:
     """JSON of a record as it was given, with its answer."""
-    extra = {"subtask1_label": row["answer"], "probability": row["probability"], "unsure": bool(row["unsure"])} if row["answer"] else {"problem": row["problem"]}
+    extra = {"problem": row["problem"]}
+    if row["answer"]:
+        extra = {"subtask1_label": row["answer"], "probability": row["probability"], "unsure": bool(row["unsure"])} | {name: row[name] for name in NAMED}
     whole = (record if isinstance(record, dict) else {"record": record}) | extra
     try:
         text = json.dumps(whole, ensure_ascii=False, default=str)

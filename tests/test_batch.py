@@ -16,6 +16,7 @@ from PIL import Image
 from musti_model import InputError
 from page.archive import LARGEST, Pictures
 from page.calls import calls_of
+from page.examples import EXAMPLES, batch_of_examples
 from page.records import SIZE, answered, records_of, write_results
 from page.tabs.batch import BatchTab, summary_html
 from tests.browser import ask, wait_for
@@ -218,3 +219,21 @@ def test_batch_needs_both_files(page):
     page.get_by_role("tab", name="Batch").click()
     page.locator("#batch-run").click()
     page.get_by_text("Choose a file of pairs and a zip of pictures first").wait_for()
+
+
+def test_the_examples_are_a_batch_that_can_be_read(pipe, tmp_path):
+    file, archive = batch_of_examples(keep(tmp_path))
+    items = list(parse_records(records_of(file)))
+    assert [(item.text, item.language) for item in items] == [(e.passage, e.language) for e in EXAMPLES]
+    assert all(row["answer"] and not row["problem"] for row in answered(pipe, items, Pictures(archive)))
+
+
+def test_the_examples_are_answered_with_one_click(page):
+    page.get_by_role("tab", name="Batch").click()
+    page.locator("#batch-example").click()
+    page.get_by_text("Done:").wait_for()
+    told = f"{len(EXAMPLES)} answered, 0 not, of {len(EXAMPLES)} records"
+    page.wait_for_timeout(1000)
+    assert told in page.locator("#batch-told").inner_text() and page.locator("#batch-results a").count() == 2
+    page.locator("#batch-file").get_by_role("button").first.click()  # takes the file out again
+    page.get_by_text("Done:").wait_for(state="detached")

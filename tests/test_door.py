@@ -19,10 +19,11 @@ import app
 from musti_model import InputError
 from musti_model.processing import MAX_BYTES, open_image
 from page.calls import MOST_PICTURES
-from page.door import LARGEST_CALL, Door, Page
+from page.door import LARGEST_CALL, LINE, Door, Page
 from page.inputs import SafeFile, SafeImage
-from page.language import translations
+from page.language import in_language, say, translations
 from page.uploads import upload_of
+from page.visit import MOST_WAITING
 
 META = {"_type": "gradio.FileData"}
 GONE = "There is no such upload; it was deleted meanwhile, or never made. Upload the file again."
@@ -242,8 +243,36 @@ def test_a_full_queue_is_told_in_a_sentence(machine, monkeypatch):
     monkeypatch.setattr(Queue, "__len__", lambda self: 10**6)
     answer = machine.http.post("/call/predict", json={"data": [None, PASSAGE]})
     assert answer.status_code == 503 and "waiting already" in answer.json()["detail"]  # by which Gradio's client for Python knows it
+    assert "line" not in answer.json()
     answer = machine.http.post("/call/predict", json={"data": [None, PASSAGE]}, headers={"Accept-Language": "fr"})
     assert answer.status_code == 429 and answer.json()["detail"] == translations()["fr"]["Too many questions are waiting already; ask again in a minute."]
+    assert answer.json()["line"] == in_language("fr", lambda: say(LINE, count=MOST_WAITING)) and f"{MOST_WAITING} questions attendent" in answer.json()["line"]
+
+
+def test_a_question_waits_for_room_and_goes_on_by_itself(browser, url, flower, monkeypatch):
+    from gradio.queueing import Queue
+
+    context = browser.new_context(locale="sl")
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function("() => document.documentElement.lang === 'sl'")
+    refused = []
+    page.on("response", lambda response: refused.append(response.status) if "/queue/join" in response.url else None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "__len__", lambda self: 10**6)
+        page.locator("#picture input[type=file]").set_input_files(str(flower))
+        page.locator("#picture img").first.wait_for()
+        page.locator("#passage textarea").fill("She smelled the roses.")
+        page.locator("#run").click()
+        page.locator("#line:visible").wait_for()
+        assert page.locator("#line").inner_text() == in_language("sl", lambda: say(LINE, count=MOST_WAITING))
+        while len(refused) < 2:
+            page.wait_for_timeout(100)
+        assert set(refused) == {429} and page.locator("#verdict h2").count() == 0
+        assert page.get_by_text(translations()["sl"]["Too many questions are waiting already; ask again in a minute."]).count() == 0
+    page.locator("#verdict h2").wait_for()
+    assert page.locator("#line:visible").count() == 0 and 200 in refused
+    context.close()
 
 
 def test_a_full_disk_is_told_in_a_sentence(machine, monkeypatch):

@@ -1,12 +1,13 @@
 """The tab "Compare many" and the endpoint that ranks."""
 
-
-
 import pytest
 
 from musti_model import InputError
+from musti_model.processing import open_image
 from page.calls import ranked
-from page.tabs.many import short, split_passages
+from page.examples import EXAMPLES
+from page.markup import data_url
+from page.tabs.many import THUMBNAIL, short, split_passages, table_rows
 from tests.browser import wait_for
 from tests.conftest import ANSWER
 
@@ -147,3 +148,32 @@ def test_a_ranking_does_not_outlive_its_inputs(page, flower):
     page.locator("#ranking tbody tr").wait_for()
     page.locator("#many-passages textarea").fill("A herring.")
     page.locator("#ranking tbody tr").wait_for(state="detached")
+
+
+@pytest.mark.parametrize(("mode", "thumbnails"), [("passages", False), ("pictures", True)])
+def test_an_example_is_ranked_with_one_click_and_ranked_pictures_are_seen(page, mode, thumbnails):
+    open_tab(page)
+    page.locator(f"#try-{mode}").click()
+    rows = page.locator("#ranking tbody tr")
+    rows.first.wait_for()
+    ranked_things = {e.path if thumbnails else e.passage for e in EXAMPLES}
+    assert rows.count() == len(ranked_things) > 2
+    assert page.locator("#mode input:checked").get_attribute("value") == mode
+    sizes = page.evaluate("() => [...document.querySelectorAll('#ranking tbody img')].map(i => [i.naturalWidth, i.naturalHeight, i.clientWidth])")
+    assert len(sizes) == (rows.count() if thumbnails else 0) and all(0 < max(w, h) <= 96 and shown > 20 for w, h, shown in sizes)
+    page.wait_for_timeout(1000)
+    assert rows.count() == len(ranked_things)  # what was filled in took the ranking away by no late message
+    rows.first.get_by_role("button").click()
+    page.locator("#card-1 .word").first.wait_for()
+    other = {"passages": "pictures", "pictures": "passages"}[mode]
+    page.locator(f"#try-{other}").click()
+    page.wait_for_function("thumbnails => !!document.querySelector('#ranking tbody img') !== thumbnails && document.querySelector('#ranking tbody tr')", arg=thumbnails)
+
+
+def test_thumbnails_are_of_the_ranked_pictures(pipe, flower):
+    files = [str(flower.with_name(n)) for n in ("candle.jpg", "lemons.jpg")]
+    rows = table_rows(pipe.rank(files, "A rose."), files, files)
+    assert {r["picture"] for r in rows} == {data_url(open_image(f, THUMBNAIL), THUMBNAIL) for f in files}
+    for row in rows:
+        assert row["picture"] == data_url(open_image(row["about"], THUMBNAIL), THUMBNAIL) and len(row["picture"]) < 10_000
+    assert [r["picture"] for r in table_rows(pipe.rank(files[0], ["A rose.", "A dog."]), ["A rose.", "A dog."], files[:1])] == ["", ""]

@@ -128,6 +128,7 @@ def test_cut_passages_say_so(processor):
     read = len(batch.words[0])
     assert f"its last {101 - read} of 101 words" in batch.notices[0][0] and "“roses”" in batch.notices[0][0]
     assert batch.notices[1] == []
+    assert batch.rests == [batch.texts[0][batch.words[0][-1].end :], ""] and batch.rests[0].endswith("roses end")
 
 
 def test_padding_modes(tokenizer):
@@ -157,7 +158,7 @@ def test_opening_twice_gives_the_first_frame_again(tmp_path):
 @pytest.mark.parametrize("padding", ["carry", "mask"])
 def test_one_word_too_long_for_the_grid_is_not_cut_in_silence(tokenizer, padding):
     batch = MustiProcessor(tiny_config(text_length=4, padding=padding), tokenizer).passages(["caffèroseshundegarten"])
-    assert batch.words[0] == [] and "longer than the model reads" in batch.notices[0][0]
+    assert batch.words[0] == [] and batch.rests == batch.texts and "longer than the model reads" in batch.notices[0][0]
 
 
 def test_punctuation_is_read_but_not_counted(processor):

@@ -76,12 +76,12 @@ def test_a_word_read_often_is_listed_once():
     ("label", "seen", "read", "unsure", "words"),
     [
         ("YES", ["candle", "fire"], ["candle", "horse"], False, "YES: both point to “candle”."),
-        ("YES", ["fire", "candle"], ["candle"], False, "YES: both point to “candle”."),
+        ("YES", ["fire", "candle"], ["candle"], False, "YES: the picture shows “fire”, perhaps also “candle”, of which the passage speaks."),
         ("YES", ["fire"], ["candle"], False, "YES: the same smell"),
         ("NO", ["horse", "dog"], ["wine", "bread"], False, "NO: the picture shows “horse”; the passage speaks of “bread”, “wine”."),
         ("NO", ["horse"], ["horse", "wine"], False, "NO: not the same smell"),
         ("NO", ["horse"], ["a", "b", "c", "d"], False, "NO: the picture shows “horse”; the passage speaks of “a”, “b”, “c” …."),
-        ("YES", ["horse"], ["horse"], True, "Cannot tell: I do not recognise the picture."),
+        ("YES", ["horse"], ["horse"], True, "Cannot tell: I am not sure what the picture shows."),
         ("NO", ["horse"], [], True, "Cannot tell: I read none of the things I know in the passage."),
         ("NO", [], [], False, "NO: not the same smell"),
     ],
@@ -89,4 +89,18 @@ def test_a_word_read_often_is_listed_once():
 def test_the_answer_in_one_line_names_what_was_seen_and_read(label, seen, read, unsure, words):
     probability = 0.9 if label == "YES" else 0.1
     p = Prediction(label, probability, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [(n, 0.5) for n in seen], [(n, n) for n in read], unsure)
+    assert verdict.headline(p) == words
+
+
+@pytest.mark.parametrize(
+    ("seen", "read", "words"),
+    [
+        ([("house", 0.76), ("ship", 0.17)], ["ship"], "YES: the picture shows “house”, perhaps also “ship”, of which the passage speaks."),
+        ([("house", 0.76), ("ship", 0.17)], ["ship", "house"], "YES: both point to “house”."),
+        ([("house", 0.35), ("ship", 0.3)], ["ship"], "YES: the picture perhaps shows “house”, “ship”; the passage speaks of “ship”."),
+        ([("house", 0.35), ("ship", 0.3)], ["house"], "YES: the picture perhaps shows “house”; the passage speaks of “house”."),
+    ],
+)  # fmt: skip
+def test_a_guess_is_told_as_a_guess(seen, read, words):
+    p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], seen, [(n, n) for n in read])
     assert verdict.headline(p) == words

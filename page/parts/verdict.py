@@ -42,14 +42,24 @@ def headline(prediction: Prediction) -> str:
     yes, seen, read = prediction.label == "YES", [n for n, _ in prediction.objects_in_picture], {n for n, _ in prediction.objects_in_passage}
     shared = [n for n in seen if n in read]
     if prediction.unsure:
-        told = say("Cannot tell: I read none of the things I know in the passage.") if not read else say("Cannot tell: I do not recognise the picture.")
+        told = say("Cannot tell: I read none of the things I know in the passage.") if not read else say("Cannot tell: I am not sure what the picture shows.")
     elif yes and shared:
-        told = say("YES: both point to {thing}.", thing=_things(shared[:1]))
+        told = _shared(prediction, seen[: seen.index(shared[0]) + 1])
     elif not yes and seen and read and seen[0] not in read:
         told = say("NO: the picture shows {seen}; the passage speaks of {read}.", seen=_things(seen[:1]), read=_things(sorted(read)))
     else:
         told = say("YES: the same smell") if yes else say("NO: not the same smell")
     return say("Only just: {answer}", answer=told) if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure else told
+
+
+def _shared(prediction: Prediction, guesses: list[str]) -> str:
+    """A YES for the thing that the passage names, the last of the guesses at the picture; what is no more than a guess is told as one."""
+    first, thing = _things(guesses[:1]), _things(guesses[-1:])
+    if prediction.doubtful:
+        return say("YES: the picture perhaps shows {seen}; the passage speaks of {read}.", seen=_things(guesses), read=thing)
+    if len(guesses) > 1:
+        return say("YES: the picture shows {seen}, perhaps also {thing}, of which the passage speaks.", seen=first, thing=thing)
+    return say("YES: both point to {thing}.", thing=thing)
 
 
 def _things(names: list[str], most: int = 3) -> str:

@@ -12,6 +12,7 @@ from training.data import BadRecord, MustiPair, parse_records
 
 from ..archive import Pictures
 from ..calls import Calls
+from ..examples import batch_of_examples
 from ..inputs import SafeFile
 from ..language import refusal, say, sentence
 from ..markup import render
@@ -27,7 +28,7 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     languages: dict[str, Counter[str]] = {}
     for row in rows:
         if row["answer"]:
-            languages.setdefault(row["language"][:SHOWN], Counter())[row["answer"]] += 1
+            languages.setdefault(row["language"][:SHOWN], Counter())["cannot tell" if row["unsure"] else row["answer"]] += 1
     problems = [(str(r["id"])[:SHOWN], r["problem"]) for r in rows if r["problem"]]
     title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
     latest = [
@@ -56,7 +57,9 @@ class BatchTab:
         with gr.Row():
             self.source = SafeFile(label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file")
             self.pictures = SafeFile(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
-        self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
+        with gr.Row():
+            self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
+            self.example = gr.Button("Try it with the examples of this page", elem_id="batch-example")
         self.told = gr.HTML(elem_id="batch-told")
         self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
         self.kept = gr.State(None, time_to_live=LIFETIME)  # the files that what is shown is about
@@ -66,10 +69,19 @@ class BatchTab:
         given, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
         # A place of its own in the queue: others are answered between the parts of a batch.
         asked = self.button.click(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
-        asked.failure(self.blank, None, shown, **SILENT)
+        # Not cancelled when the files change, as they do when it fills them in: it is over in a moment, and looked at again then.
+        filled = self.example.click(self.fill_in, None, given, **SILENT)
+        tried = filled.success(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
+        for event in (asked, tried):
+            event.failure(self.blank, None, shown, **SILENT)
         forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *given], "outputs": shown, **SILENT}
         changed = gr.on([c.change for c in given], cancels=[asked], **forgetful)
-        changed.then(**forgetful)  # what was on its way has arrived
+        for done in (changed, tried):
+            done.then(**forgetful)  # what was on its way has arrived
+
+    def fill_in(self) -> tuple[str, str]:
+        """The page's examples as a file of pairs and a zip of pictures."""
+        return sentence(lambda: batch_of_examples(self.source.move_resource_to_block_cache))
 
     def blank(self) -> tuple:
         """No results."""

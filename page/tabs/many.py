@@ -1,5 +1,6 @@
 """The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several languages; ranked."""
 
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,8 +8,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from musti_model import Explanation, InputError, Prediction, Sentence
+from musti_model.processing import open_image
 
 from ..calls import MOST_PASSAGES, MOST_PICTURES, Calls
+from ..examples import EXAMPLES
 from ..inputs import SafeFile, SafeImage
 from ..language import later, number, refusal, say, sentence
 from ..markup import data_url, literal, script, template
@@ -16,8 +19,10 @@ from ..parts.why import WHOLE, evidence_figure, evidence_html
 from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
 OPACITY = 0.55  # of the maps below the table
+THUMBNAIL = 96  # px of the longest side of a ranked picture
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
+TRIES = {"passages": "Example: a picture with passages", "pictures": "Example: a passage with pictures"}
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
 HEADS = (later("rank"), later("probability of YES"), later("answer"), later("about"))
 ALTS = (
@@ -37,14 +42,15 @@ def split_passages(text: str) -> list[str]:
     return passages
 
 
-def table_rows(answers: list[tuple[int, Prediction]], names: list[str]) -> list[dict[str, Any]]:
-    """What ``ranking.hbs`` shows of each answer, best first."""
+def table_rows(answers: list[tuple[int, Prediction]], names: list[str], pictures: list[str]) -> list[dict[str, Any]]:
+    """What ``ranking.hbs`` shows of each answer, best first. pictures: files that are ranked; one alone is not shown again in each row."""
+    shown = [data_url(open_image(path, THUMBNAIL), THUMBNAIL) for path in pictures] if len(pictures) > 1 else [""] * len(names)
     told = {"heads": [say(h) for h in HEADS], "why": say("Why?")}
     return [
         told
         | {
             "rank": rank, "probability": number(a.probability, ".3f"), "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
-            "answer": say("cannot tell") if a.unsure else say(a.label), "about": literal(names[i]),
+            "answer": say("cannot tell") if a.unsure else say(a.label), "about": literal(names[i]), "picture": shown[i],
         }
         for rank, (i, a) in enumerate(answers, start=1)
     ]  # fmt: skip
@@ -82,6 +88,8 @@ class ManyTab:
         self.calls = calls
         self.kept, self.when = gr.State(None, time_to_live=LIFETIME), gr.Number(visible=False)
         self.mode = gr.Radio(MODES, value="passages", label="Compare", elem_id="mode")
+        with gr.Row():
+            self.tries = {mode: gr.Button(label, size="sm", elem_id=f"try-{mode}") for mode, label in TRIES.items()}
         with gr.Row():
             with gr.Column(min_width=300):
                 self._ask_pictures()
@@ -124,13 +132,23 @@ class ManyTab:
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
         self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
-        asked = self.button.click(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY)
-        asked.failure(self.blank, None, self.shown, **SILENT)
+        filled = [button.click(partial(self.example, mode), None, self.given, **SILENT).success for mode, button in self.tries.items()]
+        asked = [when(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for when in (self.button.click, *filled)]
+        for event in asked:
+            event.failure(self.blank, None, self.shown, **SILENT)
         chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
         forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
         gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
-        for done in (asked, chosen):  # the inputs may have changed while the model was at work
+        for done in (*asked, chosen):  # the inputs may have changed while the model was at work
             done.then(**forgetful)
+
+    def example(self, mode: str) -> list[Any]:
+        """The mode, and the page's examples in the inputs that it needs."""
+        pictures = [str(path) for path in dict.fromkeys(e.path for e in EXAMPLES)]
+        passages = list(dict.fromkeys(e.passage for e in EXAMPLES))
+        values = {self.picture: pictures[0], self.pictures: pictures, self.passages: "\n\n".join(passages), self.passage: passages[0]}
+        inputs = zip(self.given[1:], self.switch(mode), strict=True)
+        return [mode, *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs)]
 
     def switch(self, mode: str) -> list[dict]:
         """The inputs that a mode needs."""
@@ -148,7 +166,8 @@ class ManyTab:
         probabilities = [a.probability for _, a in answers]
         note = say("From the best to the last the probability falls by {spread:.3f}.", spread=max(probabilities) - min(probabilities))
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
-        return Ranking(inputs, when, questions, []), table_rows(answers, names), told, *self._below([])
+        rows = sentence(lambda: table_rows(answers, names, pictures))
+        return Ranking(inputs, when, questions, []), rows, told, *self._below([])
 
     def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple:
         """The evidence of a row, beside that of the row before."""
