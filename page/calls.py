@@ -59,6 +59,7 @@ class Calls:
 
     pipe: MustiPipeline
     predict: Callable[[str | None, str], Prediction]
+    look: Callable[[str | None, str], Explanation]
     explain: Callable[[str | None, str], Explanation]
     measure: Callable[[str, str, Explanation], dict[str, Faithfulness]]
     alter: Callable[[str, str, Alteration], float]
@@ -96,6 +97,7 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Cal
     return Calls(
         pipe,
         predict=lent(quick, lambda image, passage: pipe(picture(image), passage)),
+        look=lent(quick, lambda image, passage: pipe.explain(picture(image), passage, evidence=False).fit(PAGE_SIDE)),
         explain=lent(slow, lambda image, passage: pipe.explain(picture(image), passage).fit(PAGE_SIDE)),
         measure=lent(slow, lambda image, passage, explanation: pipe.faithfulness(picture(image), passage, explanation)),
         alter=lent(quick, lambda image, passage, alteration: pipe.what_if(picture(image), passage, alteration)),

@@ -81,7 +81,10 @@ class PairTab:
         """After an answer: its explanations, and how faithful they are."""
         asking, held = self.asking, self.held
         asked.success(None, js=script("show_verdict.js"), **PRIVATE)
-        explained = asked.success(self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW)
+        # The gate is seen in the pass that answers; what takes many passes follows.
+        looked = asked.success(self.look, [held.question, asking.image, asking.passage], self.board.shown, **FAST)
+        looked.failure(self.board.blank, None, self.board.shown, **SILENT)
+        explained = looked.success(self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW)
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
         drawn = explained.success(self.redraw, {held.explanation, *self.controls}, self.views, **SILENT)
@@ -89,7 +92,7 @@ class PairTab:
         measured = drawn.success(self.measure, [held.question, held.explanation], [held.measured, held.told], **SLOW)
         measured.failure(lambda: "", None, held.told, **SILENT)
         judged = measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
-        for done in (asked, explained, judged):  # so may the picture or the passage
+        for done in (asked, looked, explained, judged):  # so may the picture or the passage
             self._check(done.then)
 
     def _check(self, when: Callable[..., Any]) -> None:
@@ -114,9 +117,20 @@ class PairTab:
             self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes, self.below: gr.update(visible=not question.failed)
         }  # fmt: skip
 
+    def look(self, question: Question | None, image: str | None, passage: str) -> Values:
+        """The gate board of the question that was answered last; none if picture or passage are others meanwhile."""
+        if not self._stands(question, image, passage):
+            return gr.skip()
+        return self.board.draw(self.calls.look(question.image, question.passage), {})
+
+    @staticmethod
+    def _stands(question: Question | None, image: str | None, passage: str) -> bool:
+        """Whether this is the question that was answered."""
+        return question is not None and not question.failed and question[:2] == (image, passage)
+
     def run(self, question: Question | None, image: str | None, passage: str) -> Values:
-        """The explanations of the question that was answered last; none if picture or passage are others meanwhile."""
-        if question is None or question.failed or question[:2] != (image, passage):
+        """The explanations of the same."""
+        if not self._stands(question, image, passage):
             return gr.skip()
         return {self.held.explanation: self.calls.explain(question.image, question.passage)} | self.keeping.blank()
 
