@@ -13,6 +13,7 @@ from .take_away import scratch
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
 CREDITS = {
     "march-pastoral.jpg": "Peter Henry Emerson, A March Pastoral, 1888. J. Paul Getty Museum, Open Content Program (CC0)",
+    "allium-oreophilum.jpg": "Karl Blossfeldt, Allium oreophilum, 1928. J. Paul Getty Museum, Open Content Program (CC0)",
     "nagasaki-boats.jpg": "Felice Beato, Nagasaki, 1860s. J. Paul Getty Museum, Open Content Program (CC0)",
     "china.jpg": "Peter Koe, CC BY 2.0",
     "flower.jpg": "dany13, CC BY 2.0",
@@ -35,22 +36,25 @@ class Example(NamedTuple):
         return FOLDER / self.picture
 
 
+_ROSE = "What's in a name? That which we call a rose by any other name would smell as sweet."
 EXAMPLES = (
-    Example(
-        "nagasaki-boats.jpg",
-        "Dans l'océan de ta chevelure, j'entrevois un port fourmillant de chants mélancoliques, d'hommes vigoureux de toutes nations et de navires de "
-        "toutes formes découpant leurs architectures fines et compliquées sur un ciel immense où se prélasse l'éternelle chaleur.",
-        "Charles Baudelaire, Un hémisphère dans une chevelure, 1862", "YES", "fr",
-    ),
+    Example("allium-oreophilum.jpg", _ROSE, "William Shakespeare, Romeo and Juliet, 1597", "YES"),
     Example(
         "china.jpg",
         "Da nahm Maria ein Pfund Salbe von ungefälschter, köstlicher Narde und salbte die Füße Jesu und trocknete mit ihrem Haar seine Füße; das Haus aber "
         "ward voll vom Geruch der Salbe.",
         "Johannes 12, 3, Lutherbibel, 1912", "YES", "de",
     ),
+    Example("march-pastoral.jpg", _ROSE, "William Shakespeare, Romeo and Juliet, 1597", "NO"),
     Example(
-        "march-pastoral.jpg", "What's in a name? That which we call a rose by any other name would smell as sweet.", "William Shakespeare, Romeo and Juliet, 1597",
-        "NO",
+        "march-pastoral.jpg",
+        "The hungry sheep look up, and are not fed, But, swoln with wind and the rank mist they draw, Rot inwardly, and foul contagion spread.",
+        "John Milton, Lycidas, 1638", "YES",
+    ),
+    Example(
+        "allium-oreophilum.jpg",
+        "Voici venir les temps où vibrant sur sa tige chaque fleur s'évapore ainsi qu'un encensoir; les sons et les parfums tournent dans l'air du soir.",
+        "Charles Baudelaire, Harmonie du soir, 1857", "YES", "fr",
     ),
     Example(
         "flower.jpg", "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and fish-like smell.",

@@ -15,19 +15,17 @@ class Step(NamedTuple):
 
 TOUR = (
     Step(
+        later("Flowers, and *a rose by any other name*: YES. On the board the gate opened at *rose* and nearly nowhere else; point at the word, and the picture shows where it looked."),
+        0, "why",
+    ),
+    Step(later("The same words before sheep: the gate stays shut at *rose*, and the answer is NO. The headline says what was seen and what was read."), 2, "why"),
+    Step(
         later(
-            "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. The answer is YES, and it hangs on one word: *Haus*."
+            "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. Shut the gate on the board: read without the picture, the verse says "
+            "nothing any more, and the answer turns."
         ),
-        1, "why",
-    ),
-    Step(
-        later("Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it back, and draw over the palace: it turns as well."),
-        1, "what-if",
-    ),
-    Step(later("Sheep, and *a rose by any other name*: a NO. The headline says what was seen (wrongly, here) and what was read."), 2, "why"),
-    Step(
-        later("The palace once more. Shut the gate on the board: with these weights hardly anything changes, since hardly anything of the picture was let in."),
         1, "vote",
     ),
-    Step(later("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell."), 4, "why"),
+    Step(later("Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it back, and draw over the palace: it turns as well."), 1, "what-if"),
+    Step(later("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell."), 6, "why"),
 )  # fmt: skip
