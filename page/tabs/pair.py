@@ -44,7 +44,7 @@ class PairTab:
             self.asking = Asking(self.pipe, examples)
             with gr.Column(scale=3, min_width=300, elem_id="answer"):
                 self.verdict = Verdict()
-                with gr.Column(visible=False) as self.below:  # the answer
+                with gr.Column(elem_id="below"):  # the style sheet shows it while an answer stands above
                     self.show_around = gr.Button("Show me around", size="sm", elem_id="show-around")
                     self.held = Held(question, explanation, measured, gr.HTML(elem_id="told"))
                     self.board = GateBoard(self.held)
@@ -63,7 +63,7 @@ class PairTab:
         asking, held = self.asking, self.held
         self.views = [*(c for part in self.parts for c in part.shown), held.told]
         self.explained = [held.explanation, held.measured, *self.views, *self.keeping.shown]
-        self.shown = [held.question, self.verdict.html, self.below, *self.explained]
+        self.shown = [held.question, self.verdict.html, *self.explained]
         accordions = [s.accordion for s in self.sections]
         demo.load(self.reopen, None, [asking.mark, asking.image, asking.passage, *self.controls, *accordions], **SILENT)
         given = [asking.image, asking.passage, self.when]
@@ -113,9 +113,7 @@ class PairTab:
 
     def _told(self, question: Question) -> Values:
         """A question, and what it got at once."""
-        return {
-            self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes, self.below: gr.update(visible=not question.failed)
-        }  # fmt: skip
+        return {self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes}
 
     def look(self, question: Question | None, image: str | None, passage: str) -> Values:
         """The gate board of the question that was answered last; none if picture or passage are others meanwhile."""
@@ -164,7 +162,7 @@ class PairTab:
             return self._told(question)
         if question is None or when <= question.asked:
             return gr.skip()
-        return self.blank() | {self.held.question: None, self.verdict.html: self.verdict.waiting(), self.below: gr.update(visible=False)}
+        return self.blank() | {self.held.question: None, self.verdict.html: self.verdict.waiting()}
 
     def blank(self, told: str = "") -> Values:
         """No explanation. told: what is going on, in English."""
