@@ -49,7 +49,7 @@ def test_like_things_are_drawn_on_one_scale(pipe, picture):
         shown = replace(explanation, gate_effect=tiny, evidence=replace(explanation.evidence, words=[evidence] * words, branches=none))
         assert scales.scale_for("words", "logit", shown)[1] == max(evidence, scales.LEAST)
         for colour in colours(gate_effect.effect_html(shown, "vit")):
-            assert max(abs(a - b) for a, b in zip(colour, middle, strict=True)) <= 4
+            assert max(abs(a - b) for a, b in zip(colour, middle, strict=True)) <= 8
     whole, branch = (why.evidence_html(shown, part) for part in (why.WHOLE, "vit"))
     assert re.findall("legend.*?–", whole) == re.findall("legend.*?–", branch)
     large = replace(explanation, evidence=replace(explanation.evidence, words=[3.0] * words))

@@ -11,7 +11,7 @@ from page.markup import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 SPOKEN = {"say", "later", "Sentence", "InputError", "paragraph", "heading", "refusal", "WeightsError"}
-NAMES = {"ViT", "ResNet", "Grad-CAM", "ResNet: Grad-CAM"}  # alike in all languages
+NAMES = {"ViT", "ResNet", "CNN", "Grad-CAM", "ResNet: Grad-CAM", "CNN: Grad-CAM"}  # alike in all languages
 
 
 def _constants(node: ast.AST) -> list[str]:

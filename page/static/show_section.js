@@ -1,4 +1,4 @@
 (name) => {
   // Where a step of the tour leads.
-  if (name) document.querySelector(`#section-${name}`)?.scrollIntoView({block: "start", behavior: "smooth"});
+  if (name) document.querySelector(`#section-${name}`)?.scrollIntoView({block: "start"});
 }
