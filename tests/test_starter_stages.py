@@ -95,7 +95,7 @@ def test_from_raw_material_to_weights(data, tmp_path, small):
     assert {"words", "pictures", "prototypes", "places", "pairs", "gate", "pooled", "lost", "widest"} <= row.keys() and np.isfinite(row["loss"])
     assert all(torch.equal(v, frozen[k]) for k, v in model.branches["resnet"].backbone.state_dict().items())
     assert torch.equal(model.text.embeddings.word_embeddings.weight, words)
-    metrics = finish(model, shop, data, work, out)
+    metrics = finish(model, shop, data, work, out, "python -m training.starter")
     pipe = MustiPipeline.from_pretrained(out, precision="float32")
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), pipe.model.state_dict().values(), strict=True))
     assert pipe.objects == tuple(sorted(OBJECTS)) and 0 < pipe(Image.new("RGB", (60, 40), "blue"), "The fish stank.").probability < 1

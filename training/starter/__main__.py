@@ -54,7 +54,9 @@ def main() -> None:
     match_stage(model, shop, options.work / "match", *options.match, recipe)
     told("pairs are learned")
     toward_pretrained(model, options.data, recipe.back)
-    metrics = finish(model, shop, options.data, options.work, options.out)
+    sizes = " ".join(f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match)))
+    command = f"python -m training.starter --data DIR --out assets/starter {'--large ' if options.large else ''}{sizes}"
+    metrics = finish(model, shop, options.data, options.work, options.out, command)
     print(json.dumps(summary(metrics), indent=1))
     told("done")
 

@@ -96,12 +96,14 @@ EfficientNet-Lite0 (Apache-2.0), DINOv2 ViT-S/14 (Apache-2.0, its first {config.
 - Knows {len(config.objects)} objects: {", ".join(config.objects)}. Of other smells it knows nothing.
 - Trained on pictures of at most 176 px, mostly photographs of 64 px; paintings are few.
 - Labels come from word lists: a passage that names a thing without evoking its smell counts as YES.
+- Names that were in no passage of the training ("names never trained on") are often not read; a YES is then missed.
+- Probabilities fit pairs of which one in four is a YES.
 - Seen German passages are few (most German is made by swapping names).
 - Stored in 8 bits a value, the word embeddings in 4 as they came; the scores are those of the stored weights.
 
 ## Made with
 
-`python -m training.starter --data DIR --out assets/starter` (measured again by `python -m training.starter.measure --data DIR`); recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes
+`{metrics["command"]}` (measured again by `python -m training.starter.measure --data DIR`); recorded training time {metrics["training_seconds_recorded"] / 60:.0f} minutes
 ({metrics["device"]}); torch {metrics["versions"]["torch"]}, Python {metrics["versions"]["python"]}. Logs and curves lie in this folder.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")

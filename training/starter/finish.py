@@ -140,8 +140,8 @@ def explained(folder: Path, shop: Workshop, data: Path) -> dict[str, Any]:
     return result | ({"photographs": photograph_scores(pipe, examples)} if examples.is_dir() else {})
 
 
-def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path) -> dict[str, Any]:
-    """Everything saved in ``out``; returns the metrics."""
+def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path, command: str) -> dict[str, Any]:
+    """Everything saved in ``out``; returns the metrics. command: that makes these weights, for the card."""
     few_bits(model)
     calibrate_reading(model, shop)
     calibrate_answers(model, shop)
@@ -151,6 +151,7 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path)
     metrics = measured(model, shop) | {
         "caveat": CAVEAT.format(count=len(model.config.objects)),
         "picture_sources": {str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True), strict=True)},
+        "command": command,
         "training_seconds_recorded": round(recorded_seconds(work)),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
