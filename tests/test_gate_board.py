@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -81,14 +82,25 @@ def filled(page) -> dict[str, float]:
     return result
 
 
-@pytest.fixture(scope="module")
-def word_url(tokenizer, url):
-    """The page on a tiny random model whose gate opens word by word."""
-    model = tiny_model(**GATES["word"])
+def served(tokenizer, gate: str) -> Iterator[str]:
+    """The page on a tiny random model with a gate of some kind."""
+    model = tiny_model(**GATES[gate])
     demo = app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"))
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
     yield address
     demo.close()
+
+
+@pytest.fixture(scope="module")
+def word_url(tokenizer, url):
+    """The page on a gate that opens word by word."""
+    yield from served(tokenizer, "word")
+
+
+@pytest.fixture(scope="module")
+def published_url(tokenizer, url):
+    """The page on the published gate."""
+    yield from served(tokenizer, "scalar")
 
 
 def opened(tab, address: str, flower, passage: str = PASSAGE) -> None:
@@ -244,9 +256,10 @@ def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, 
     tab.close()
 
 
-def test_the_published_gate_says_that_its_places_are_no_findings(page, flower):
-    ask(page, flower, PASSAGE)
-    page.locator(".gate-word").first.wait_for()
-    assert "no finding of a thing" in page.locator(".gate-note").inner_text()
-    page.locator(".gate-word", has_text="nosegay").hover()
-    assert "the picture's share is 0.0" in told(page)
+def test_the_published_gate_says_that_its_places_are_no_findings(browser, published_url, flower):
+    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    opened(tab, published_url, flower)
+    assert "no finding of a thing" in tab.locator(".gate-note").inner_text()
+    tab.locator(".gate-word", has_text="nosegay").hover()
+    assert "the picture's share is 0." in told(tab)
+    tab.close()

@@ -120,7 +120,7 @@ def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flo
     page.goto(url)
     page.wait_for_function("() => document.documentElement.lang === 'fr'")
     page.wait_for_function("title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"])
-    page.get_by_text("Dans l'océan de ta chevelure").first.click()
+    page.get_by_text("Voici venir les temps").first.click()
     page.locator("#verdict h2").wait_for()
     page.wait_for_timeout(500)
     assert "Image" in page.locator("#picture label").first.inner_text() and "Picture" not in page.locator("#picture").inner_text()

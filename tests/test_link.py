@@ -12,7 +12,7 @@ PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamb
 
 
 def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_branch):
-    page.get_by_text("Dans l'océan de ta chevelure").first.click()
+    page.get_by_text("What's in a name").first.click()
     answered(page)
     for name in ("vote", "why", "attention"):
         open_section(page, name)
@@ -29,7 +29,7 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     tab = browser.new_page()
     tab.goto(address)
     tab.locator("#evidence .word").first.wait_for()
-    assert "navires" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
+    assert "rose" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
     assert tab.get_by_label("Stretch colours").is_checked() and not tab.locator("#votes").is_visible()
     tab.close()
 
