@@ -177,8 +177,8 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
 
     for sample in tqdm(chosen, desc="pairs", mininterval=5):
         own, other = (explained(p, sample.pair.image, sample.pair.text) for p in (pipe, twin))
-        note_curves("words", of_words(own.question, own.words))
-        note_curves("regions", of_regions(own.question, own.maps))
+        note_curves("words", of_words(own.question, own.words, full=True))
+        note_curves("regions", of_regions(own.question, own.maps, full=True))
         for n, values in own.words.items():
             note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other.words[n]))
         for n, values in own.maps.items():

@@ -33,7 +33,10 @@ class Keeping:
         given = {held.question, held.explanation, self.opened, *self.controls.values()}
         made = self.make_link.click(self.link_to, given, [self.query, self.link], **PRIVATE)
         made.success(None, self.query, self.link, js=script("full_address.js"), **PRIVATE)
-        self.packed = self.pack.click(self.pack_up, {held.explanation, held.measured}, self.bundle, **PRIVATE)
+
+    def packs(self, measured: gr.events.Dependency) -> None:
+        """Has the zip made after an event that sees to it that everything in it is measured."""
+        self.packed = measured.then(self.pack_up, {self.held.explanation, self.held.measured}, self.bundle, **PRIVATE)
 
     def _watch(self, section: Section) -> None:
         """Notes in the browser when a section is opened or closed."""
@@ -67,7 +70,8 @@ class Keeping:
         if example is None:
             return None, {}
         controls = {control: named[name] for name, control in self.controls.items() if name in named}
-        return self.examples.index(example), controls | {s.accordion: gr.update(open=True) for s in self.sections if f"open-{s.name}" in named}
+        opened = [s for s in self.sections if f"open-{s.name}" in named]
+        return self.examples.index(example), controls | {self.opened: "".join(f" {s.name}" for s in opened)} | {s.accordion: gr.update(open=True) for s in opened}
 
 
 def choices_of(control: gr.components.Component) -> list[Any]:

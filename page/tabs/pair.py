@@ -1,6 +1,6 @@
 """The tab "One pair": a question, its answer at once, its explanations after."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class PairTab:
                     self.why, self.what_if = Why(self.held, calls, scores), WhatIf(self.held, calls)
                     self.effect, self.attention, self.vote = GateEffect(self.held, calls), Attention(self.held, calls), Vote(self.held, calls)
                     self.sections = [self.why, self.what_if, self.effect, self.attention, self.vote]
+                    self.telling = [self.why, self.effect, self.attention]  # how faithful they are
                     self.keeping = Keeping(self.held, examples, self.sections)
                 self.tour = Tour(TOUR, self.asking, self.sections)
         self.parts = [self.board, *self.sections]
@@ -65,15 +66,18 @@ class PairTab:
         self.explained = [held.explanation, held.measured, *self.views, *self.keeping.shown]
         self.shown = [held.question, self.verdict.html, *self.explained]
         accordions = [s.accordion for s in self.sections]
-        demo.load(self.reopen, None, [asking.mark, asking.image, asking.passage, *self.controls, *accordions], **SILENT)
+        demo.load(self.reopen, None, [asking.mark, asking.image, asking.passage, self.keeping.opened, *self.controls, *accordions], **SILENT)
         given = [asking.image, asking.passage, self.when]
         for event in (
             gr.on([asking.button.click, asking.passage.submit, asking.mark.change], self.answer, given, self.shown, js=STAMP, **FAST),
             asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
         ):
             self._explain(event)
+        self.keeping.packs(self._measured(self.keeping.pack.click))
         for done in (self.what_if.tried, self.keeping.packed):
             self._check(done.then)
+        for section in self.telling:
+            self._check(self._measured(section.accordion.expand).then)
         self._check(lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **(DRAWING | named)))
         self.tour.starts(self.show_around)
 
@@ -89,11 +93,19 @@ class PairTab:
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
         drawn = explained.success(self.redraw, {held.explanation, *self.controls}, self.views, **SILENT)
         self.tour.leads(drawn)
-        measured = drawn.success(self.measure, [held.question, held.explanation], [held.measured, held.told], **SLOW)
-        measured.failure(lambda: "", None, held.told, **SILENT)
-        judged = measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
+        judged = self._measured(drawn.success, [self.keeping.opened, self.tour.section])
         for done in (asked, looked, explained, judged):  # so may the picture or the passage
             self._check(done.then)
+
+    def _measured(self, when: Callable[..., Any], opened: Sequence[gr.Textbox] = ()) -> gr.events.Dependency:
+        """After an event: how faithful the explanations are, if that is not known yet and, where fields with the names of open sections are given, one of these
+        tells it. It takes as long as the explanations themselves, so nobody waits for it who does not ask why."""
+        held = self.held
+        given = [held.question, held.explanation, held.measured, *opened]
+        told = when(self.tell_measuring, given[1:], held.told, **SILENT)
+        measured = told.success(self.measure, given, [held.measured, held.told], **SLOW)
+        measured.failure(lambda: "", None, held.told, **SILENT)
+        return measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
 
     def _check(self, when: Callable[..., Any]) -> None:
         """After an event: see to it that no answer stands beside another question."""
@@ -137,14 +149,22 @@ class PairTab:
         explanation: Explanation | None = given[self.held.explanation]
         if explanation is None:
             return gr.skip()
-        return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: paragraph(MEASURING) if self.pipe.many_passes else ""}
+        return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: ""}
 
-    def measure(self, question: Question | None, explanation: Explanation | None) -> Values:
-        """How faithful these explanations are; a sentence where that cannot be measured."""
-        if question is None or explanation is None:
+    def _to_measure(self, explanation: Explanation | None, measured: Any, opened: Sequence[str]) -> bool:
+        names = " ".join(opened).split()
+        return explanation is not None and measured is None and (not opened or any(section.name in names for section in self.telling))
+
+    def tell_measuring(self, explanation: Explanation | None, measured: Any, *opened: str) -> Any:
+        """That it is being tried, or the sentence where that cannot be."""
+        if not self._to_measure(explanation, measured, opened):
             return gr.skip()
-        if not self.pipe.many_passes:
-            return {self.held.told: paragraph(TOO_LARGE)}
+        return paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE)
+
+    def measure(self, question: Question | None, explanation: Explanation | None, measured: Any, *opened: str) -> Values:
+        """How faithful these explanations are."""
+        if question is None or not self.pipe.many_passes or not self._to_measure(explanation, measured, opened):
+            return gr.skip()
         return {self.held.measured: self.calls.measure(question.image, question.passage, explanation)}
 
     def judge(self, given: Values) -> Values:
