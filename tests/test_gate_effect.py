@@ -8,7 +8,7 @@ import torch
 
 from musti_model.methods import CONTRIBUTION
 from musti_model.methods.gate_effect import gate_effect, gate_effects
-from tests.conftest import GATES, PASSAGE, pipeline, tiny_model
+from tests.conftest import GATES, GRIDS, PASSAGE, pipeline, tiny_config
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -65,7 +65,7 @@ def test_a_gates_words_meetings_and_map(tokenizer, picture, gate):
     question, e = pipe.ask(picture, PASSAGE), pipe.explain(picture, PASSAGE, evidence=False)
     met = pipe.model.fusion.meet(question.encoded["vit"], question.read)
     g, pieces = e.gates["vit"], question.pieces
-    assert g.meeting.shape == (len(e.words), 4, 4) and np.allclose(g.meeting.sum((1, 2)), 1, atol=1e-5)
+    assert g.meeting.shape == (len(e.words), *GRIDS["vit"]) and np.allclose(g.meeting.sum((1, 2)), 1, atol=1e-5)
     own = met.weights[0, list(pieces[1]), 1:].mean(0)
     assert np.allclose(g.meeting[1].ravel(), own / own.sum(), atol=1e-6)
     if pipe.model.fusion.by_word:
@@ -94,8 +94,7 @@ def test_no_gate_has_no_effect_to_measure(tokenizer, picture):
 
 
 def test_tokens_without_places_have_effects_on_words_only(tokenizer, picture):
-    config = tiny_model().config
-    branches = tuple(dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in config.branches)
+    branches = tuple(dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in tiny_config().branches)
     pipe = pipeline(tokenizer, branches=branches, padding="carry")
     question = pipe.ask(picture, PASSAGE)
     assert pipe.explain(picture, PASSAGE, evidence=False).gates["resnet"].meeting is None

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
-from tests.conftest import ANSWER, GATES, pipeline, tiny_model
+from tests.conftest import ANSWER, GATES, GRIDS, pipeline, tiny_model
 
 RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
 
@@ -60,7 +60,7 @@ def test_the_one_picture_is_encoded_once(pipe, pictures, monkeypatch):
 def test_answer_is_consistent(pipe, pictures):
     answer = pipe(pictures[0], TEXT)
     assert answer.logit == pytest.approx(sum(answer.votes.values()) + answer.vote_bias, abs=1e-5)
-    assert answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit)), abs=1e-6)
+    assert answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit / 1.6)), abs=1e-6) and answer.threshold == 0.37
     assert (answer.label == "YES") == (answer.probability >= answer.threshold)
     assert json.loads(json.dumps(answer.to_json())) == answer.to_json()
 
@@ -86,7 +86,7 @@ def test_explanation(pipe, tmp_path):
     assert all(m.shape == (60, 30) and np.isfinite(m).all() for m in e.maps.values())
     assert e.words == TEXT.replace(".", " .").split()
     assert all(TEXT[a:b] == w for w, (a, b) in zip(e.words, e.word_spans))
-    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), 4, 4)
+    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), *GRIDS["vit"])
     assert e.gate_weights.w_image == pytest.approx(0.7)
     assert e.head_map("vit", 1).shape == (60, 30)
     assert not any(p.grad is not None for p in pipe.model.parameters())

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from musti_model.attention import attention_gradients, bert_attention
 from musti_model.image_tower import ImageTokens
@@ -19,7 +20,7 @@ def test_relevance_without_a_class_token_starts_from_all_places(tokenizer, pictu
     real = relevance.relevance
     monkeypatch.setattr(relevance, "relevance", lambda layers, start: starts.append(start) or real(layers, start))
     maps = relevance.of_regions(pipeline(tokenizer, branches=(vit,)).ask(picture, PASSAGE))
-    assert maps["vit"].shape == (4, 4) and torch.allclose(starts[0], torch.full((16,), 1 / 16))
+    assert maps["vit"].shape == (5, 4) and torch.allclose(starts[0], F.pad(torch.full((20,), 1 / 20), (2, 0)))  # from no register
 
 
 def test_places_that_are_all_alike_add_up_to_the_distance_from_the_threshold(tokenizer, picture):
