@@ -219,6 +219,20 @@ def test_one_picture_in_training_leaves_the_mode_alone():
         assert not frozen.training and torch.equal(frozen.running_mean, before)
 
 
+def test_batch_norm_learns_nothing_from_one_picture():
+    """The statistics of one picture are none: neither used nor kept, though all else is in training."""
+    model = tiny_model().train()
+    norm, images = model.branches["resnet"].backbone.bn1, inputs(2)[0]["resnet"]
+    start, seen = norm.running_mean.clone(), []
+    for count in (1, 2):
+        model.encode_image("resnet", images[:count])
+        seen.append(torch.equal(norm.running_mean, start))
+    assert seen == [True, False]
+    with torch.no_grad():
+        learning = model.encode_image("resnet", images[:1]).tokens
+        assert torch.allclose(learning, model.eval().encode_image("resnet", images[:1]).tokens, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "backbone", "words"), [("a.b", "resnet18", "letters"), ("type", "resnet18", "cannot be called"), ("a", "hf-hub:x/y", "address")])
 def test_branches_that_cannot_be(name, backbone, words):
     with pytest.raises(ValueError, match=words):

@@ -265,6 +265,43 @@ def test_a_picture_of_nothing_known_says_so(tokenizer, pictures, gate):
             assert not any("not sure what the picture shows" in n for n in answer.notices) or not unsure
 
 
+def shows(pipe, monkeypatch, **shares: list[float]) -> None:
+    """From now on pictures show the objects with these probabilities, the last of nothing known, by branch."""
+    answers = iter([torch.tensor([shares[name]]).log() for name in pipe.model.branches] * 10)
+    monkeypatch.setattr(pipe.model, "name_picture", lambda tokens: next(answers))
+
+
+def test_a_doubtful_picture_is_said_to_be_one(pipe, pictures, monkeypatch):
+    """Of which the best guess has less than SEEN, and still more than nothing."""
+    doubt = "The model is not sure what the picture shows: its best guess, dog, has 38%."
+    shows(pipe, monkeypatch, vit=[0.2, 0.38, 0.1, 0.32], resnet=[0.2, 0.38, 0.1, 0.32])
+    answer = pipe(pictures[0], TEXT)
+    assert doubt in answer.notices and answer.objects_in_picture[0] == ("dog", 0.38)
+    shows(pipe, monkeypatch, vit=[0.2, 0.42, 0.1, 0.28], resnet=[0.2, 0.42, 0.1, 0.28])
+    assert not any("not sure what the picture shows" in n for n in pipe(pictures[0], TEXT).notices)
+
+
+def test_what_a_picture_shows_is_the_mean_of_its_branches_by_hand(pipe, pictures, monkeypatch):
+    shows(pipe, monkeypatch, vit=[0.7, 0.1, 0.1, 0.1], resnet=[0.1, 0.3, 0.2, 0.4])
+    assert pipe(pictures[0], TEXT).objects_in_picture == [("flower", 0.4), ("dog", 0.2), ("fish", 0.15)]
+
+
+@pytest.mark.parametrize(("shares", "read"), [((0.9, 0.3), True), ((0.3, 0.9), True), ((0.6, 0.3), False), ((0.3, 0.6), False)])
+def test_a_word_names_what_its_pieces_name_on_the_average(pipe, pictures, monkeypatch, shares, read):
+    """A word of two pieces, of which one alone would say something else than the mean."""
+    word = next(w for w in pipe.processor.passages([TEXT]).words[0] if len(w.pieces) == 2)
+
+    def named(words):
+        of_pieces = torch.full((*words.mask.shape, 4), 0.01)
+        of_pieces[..., 3] = 0.97
+        for piece, share in zip(word.pieces, shares):
+            of_pieces[:, piece] = torch.tensor([0.005, share, 0.005, 0.99 - share])
+        return of_pieces.log()
+
+    monkeypatch.setattr(pipe.model, "name_words", named)
+    assert pipe(pictures[0], TEXT).objects_in_passage == ([("dog", word.text)] if read else [])
+
+
 def test_what_a_picture_shows_is_the_mean_of_its_branches(word_pipe, pictures):
     question = word_pipe.ask(pictures[0], TEXT)
     shown = torch.stack([word_pipe.model.name_picture(t).softmax(-1) for t in question.encoded.values()]).mean(0)[0]

@@ -60,6 +60,27 @@ def test_relevance_by_hand():
     assert torch.allclose(relevance.relevance([(attention, gradient)], torch.tensor([1.0, 0.0])), torch.tensor([1.0, -2.0]))
 
 
+@pytest.mark.parametrize("gate", ["scalar", "word"])
+def test_a_cnns_relevance_is_what_the_vote_loses_as_a_place_fades(tokenizer, picture, gate):
+    """Gradient times activation is the slope of the vote along the strength of one place's activations; it has a sign."""
+    question = pipeline(tokenizer, **GATES[gate]).ask(picture, PASSAGE)
+    model, branch = question.model, question.model.branches["resnet"]
+    features, step = question.encoded["resnet"].feature_map.detach(), 0.05
+
+    def vote(row: int, column: int, strength: float) -> float:
+        changed = features.clone()
+        changed[:, :, row, column] *= strength
+        tokens = branch.to_tokens(changed, model.fusion.norm, model.grid_norm)
+        return float(model.match_words(question.encoded | {"resnet": tokens}, question.read).votes[0, 1])
+
+    with torch.no_grad():
+        slopes = [[(vote(r, c, 1 + step) - vote(r, c, 1 - step)) / (2 * step) for c in range(3)] for r in range(3)]
+    slopes = torch.tensor(slopes)
+    values = relevance.of_regions(question)["resnet"]
+    assert slopes.min() < 0  # so that a value without its sign would be seen
+    assert torch.allclose(values / values.abs().sum(), slopes / slopes.abs().sum(), atol=0.02)
+
+
 def test_gradients_of_attention_are_those_of_unfused_attention(pipe, question):
     branch = pipe.model.branches["vit"]
     block = branch.backbone.blocks[-1]
