@@ -22,6 +22,7 @@ test: .venv/test-ready lint
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 benchmark: .venv/demo-ready
 	$(BIN)/python -m benchmarks.speed

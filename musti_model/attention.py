@@ -8,9 +8,13 @@ model meanwhile.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Backbone = Any  # modules of timm and transformers: to a type checker their attributes are anything's
 
 
 def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
@@ -21,7 +25,7 @@ def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
     return scores.softmax(-1)
 
 
-def has_class_token(vit: nn.Module) -> bool:
+def has_class_token(vit: Backbone) -> bool:
     """Whether the first token of a timm ViT stands for the whole picture; else all that comes before the places are registers."""
     return vit.cls_token is not None
 
@@ -29,7 +33,7 @@ def has_class_token(vit: nn.Module) -> bool:
 def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
     asking = threading.get_ident()
 
-    def keep(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+    def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
         if threading.get_ident() == asking:
             store.append(output.detach())
 
@@ -37,23 +41,23 @@ def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
 
 
 @contextmanager
-def vit_attention(vits: dict[str, nn.Module]) -> Iterator[dict[str, Callable[[], Tensor]]]:
+def vit_attention(vits: dict[str, Backbone]) -> Iterator[dict[str, Callable[[], Tensor]]]:
     """Captures the attention of timm ViTs while the block runs.
 
     Yields {name: function}; after the forward pass each function returns [B, layers, heads, N, N] with N = 1 + places (registers are
     dropped and rows renormalised; without a class token row 0 is the mean of the places' rows).
     """
     with ExitStack() as stack:
-        getters = {}
+        getters: dict[str, Callable[[], Tensor]] = {}
         for name, vit in vits.items():
             store: list[Tensor] = []
             for block in vit.blocks:
                 _keep(stack, block.attn.qkv, store)
-            getters[name] = lambda vit=vit, store=store: _vit_maps(vit, store)
+            getters[name] = partial(_vit_maps, vit, store)
         yield getters
 
 
-def _vit_maps(vit: nn.Module, store: list[Tensor]) -> Tensor:
+def _vit_maps(vit: Backbone, store: list[Tensor]) -> Tensor:
     maps = []
     for block, qkv in zip(vit.blocks, store, strict=True):
         b, n, _ = qkv.shape
@@ -71,7 +75,7 @@ def _vit_maps(vit: nn.Module, store: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def bert_attention(encoder: nn.Module, mask: Tensor | None) -> Iterator[Callable[[], Tensor]]:
+def bert_attention(encoder: Backbone, mask: Tensor | None) -> Iterator[Callable[[], Tensor]]:
     """Captures the attention of a BERT encoder; the function yielded returns [B, layers, heads, T, T] after the pass."""
     queries: list[Tensor] = []
     keys: list[Tensor] = []
@@ -82,7 +86,7 @@ def bert_attention(encoder: nn.Module, mask: Tensor | None) -> Iterator[Callable
         yield lambda: _bert_maps(encoder, queries, keys, mask)
 
 
-def _bert_maps(encoder: nn.Module, queries: list[Tensor], keys: list[Tensor], mask: Tensor | None) -> Tensor:
+def _bert_maps(encoder: Backbone, queries: list[Tensor], keys: list[Tensor], mask: Tensor | None) -> Tensor:
     maps = []
     for layer, q, k in zip(encoder.layer, queries, keys, strict=True):
         heads, scale = layer.attention.self.num_attention_heads, layer.attention.self.scaling
@@ -92,7 +96,7 @@ def _bert_maps(encoder: nn.Module, queries: list[Tensor], keys: list[Tensor], ma
 
 
 @contextmanager
-def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tensor], list[tuple[Tensor, Tensor]]]]:
+def attention_gradients(blocks: Sequence[Backbone]) -> Iterator[Callable[[Tensor], list[tuple[Tensor, Tensor]]]]:
     """Captures the attention of ViT blocks or BERT layers together with its gradient during the one pass through them in which the block runs.
 
     Yields a function: output [] -> (attention, d output / d attention), [B, heads, N, N] each, first layer first. The gradient of the weights is that of
@@ -102,7 +106,7 @@ def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tenso
         kept = [_Capture(stack, block) for block in blocks]
 
         def of(output: Tensor) -> list[tuple[Tensor, Tensor]]:
-            gradients = torch.autograd.grad(output, [c.mixed for c in kept], retain_graph=True)
+            gradients = torch.autograd.grad(output, [c.mixed for c in kept if c.mixed is not None], retain_graph=True)
             return [c.pair(g) for c, g in zip(kept, gradients, strict=True)]
 
         yield of
@@ -111,7 +115,7 @@ def attention_gradients(blocks: Sequence[nn.Module]) -> Iterator[Callable[[Tenso
 class _Capture:
     """Queries, keys, values and their mixture in one block of either kind."""
 
-    def __init__(self, stack: ExitStack, block: nn.Module) -> None:
+    def __init__(self, stack: ExitStack, block: Backbone) -> None:
         asking = threading.get_ident()
         self.mixed: Tensor | None = None
         self.inputs: list[list[Tensor]] = []

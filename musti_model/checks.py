@@ -12,13 +12,17 @@ Check = Callable[[Any], str | None]  # a value -> what it should be, or None whe
 def number(low: float, high: float) -> Check:
     """A finite number from low to high."""
     said = f"a number from {low:g} to {high:g}"
-    return lambda value: None if isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high else said
+    return lambda value: None if isinstance(value, Real) and not isinstance(value, bool) and _between(low, value, high) else said
 
 
 def whole(low: int, high: int) -> Check:
     """A whole number from low to high."""
     said = f"a whole number from {low} to {high}"
-    return lambda value: None if isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high else said
+    return lambda value: None if isinstance(value, Integral) and not isinstance(value, bool) and _between(low, value, high) else said
+
+
+def _between(low: float, value: Any, high: float) -> bool:
+    return bool(low <= value <= high)
 
 
 def flag(value: Any) -> str | None:

@@ -206,7 +206,7 @@ class MustiConfig:
     @property
     def vocabulary(self) -> int:
         """How many wordpieces the text side embeds."""
-        return (_BERT_BASE | self.text)["vocab_size"]
+        return int((_BERT_BASE | self.text)["vocab_size"])
 
     @property
     def tokenizer_padding(self) -> str:
@@ -258,7 +258,7 @@ E5_SMALL = {
     "attention_probs_dropout_prob": 0.0,
     "pad_token_id": 1,
 }
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _STARTER_VIT = ImageBranchConfig(
     "vit", "vit_small_patch14_dinov2", {"img_size": 168, "depth": 7}, image_size=168, project=True, **_IMAGENET
 )

@@ -47,7 +47,7 @@ def orientation_of(exif: bytes) -> int | None:
         entries = list(_entries(exif))
     except (struct.error, ValueError):
         return None
-    return next((turn for tag, *entry in entries if tag == 274 and (turn := _turn(*entry))), None)
+    return next((turn for tag, kind, value, order in entries if tag == 274 and (turn := _turn(kind, value, order))), None)
 
 
 def _turn(kind: int, value: bytes, order: str) -> int | None:
@@ -88,7 +88,9 @@ _PIXEL_TAGS = {
 def _plain_tiff(data: bytes) -> Plain:
     """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder; so is whether white is zero, which
     decoders know of some kinds of numbers only."""
-    out, info, seen, end = bytearray(data), {}, set(), 0
+    info: dict[str, Any] = {}
+    seen: set[int] = set()
+    out, end = bytearray(data), 0
     big = data[2:3] == b"+"
     for position, tag, kind, count, value, order in _directory(data):
         end = position + (20 if big else 12)
@@ -119,7 +121,8 @@ _JPEG_KEPT = {b"Exif\0\0": "exif", b"http://ns.adobe.com/xap/1.0/\0": "xmp"}
 
 def _plain_jpeg(data: bytes) -> Plain:
     """Segments before the first scan: tables and sizes, the profile, what JFIF and Adobe say of the colours."""
-    out, info, at = [b"\xff\xd8"], {}, 2
+    info: dict[str, Any] = {}
+    out, at = [b"\xff\xd8"], 2
     for _ in range(MAX_STEPS):
         at = data.find(b"\xff", at)
         if at < 0:
@@ -186,7 +189,8 @@ def _plain_gif(data: bytes) -> Plain:
 
 def _plain_png(data: bytes) -> Plain:
     """Header, palette, transparency and pixels, the latter in one piece; of an animation the picture that stands for it."""
-    header, palette, pixels, rest, at = b"", b"", [], {}, 8
+    rest: dict[bytes, bytes] = {}
+    header, palette, pixels, at = b"", b"", [], 8
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         body = data[at + 8 : at + 8 + length]
@@ -235,9 +239,9 @@ def _png_info(rest: dict[bytes, bytes], depth: int, colours: int) -> dict[str, A
         info["gamma"] = int.from_bytes(rest[b"gAMA"]) / 100_000
     if colours in (0, 2) and len(rest.get(b"tRNS", b"")) >= 2 + 2 * colours:
         values = struct.unpack(">H" if colours == 0 else ">3H", rest[b"tRNS"][: 2 + 2 * colours])
-        values = [v & 2**depth - 1 for v in values]
+        values = tuple(v & 2**depth - 1 for v in values)
         if depth < 8:
-            values = [v * 255 // (2**depth - 1) for v in values]  # as the decoder spreads them
+            values = tuple(v * 255 // (2**depth - 1) for v in values)  # as the decoder spreads them
         info["transparency"] = values[0] if colours == 0 else tuple(v >> depth - 8 for v in values)
     return info
 

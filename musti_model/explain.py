@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .frames import Maps
+from .fusion import ScalarGate
 from .methods import BEST, Kind, Method, combined, method, total
 from .methods.faithfulness import of_regions, of_words
 from .methods.looks import Look, gate_maps, gates, heads, rollouts, words_attended
@@ -31,14 +32,16 @@ def explained(looked: Look, prediction: Prediction, settings: dict[str, Any]) ->
 
 
 def _scalars(model: MustiModel) -> GateWeights | None:
-    if model.config.gate != "scalar":
+    if not isinstance(model.fusion, ScalarGate):
         return None
-    return GateWeights(*model.fusion.scalars.weight[0].tolist(), model.fusion.scalars.bias.item())
+    w_image, w_text = model.fusion.scalars.weight[0].tolist()
+    return GateWeights(w_image, w_text, model.fusion.scalars.bias.item())
 
 
 def evidence_of(question: Question, by: Mapping[Kind, Method] = BEST) -> Evidence:
     """Evidence by two methods whose values add up over the branches, one of words and one of regions."""
-    methods, size = {kind: m.name for kind, m in by.items()}, question.picture.size
+    methods: dict[str, str] = {kind: m.name for kind, m in by.items()}
+    size = question.picture.size
     words, maps = by["words"].run(question), by["regions"].run(question)
     branches = {n: Evidence(values.tolist(), maps.get(n), size, methods) for n, values in words.items()}
     return Evidence(total(words).tolist(), combined(maps) if maps else None, size, methods, branches)

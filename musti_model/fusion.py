@@ -32,6 +32,13 @@ class Words:
     mask: Tensor
     read: Tensor | None = None
 
+    @property
+    def states(self) -> Tensor:
+        """``read``, for gates that ask for it. Raises ValueError for passages that were not read."""
+        if self.read is None:
+            raise ValueError("The gate compares words with places, so it needs the passage's states (MustiModel.words reads them).")
+        return self.read
+
 
 @dataclass(frozen=True)
 class Met:
@@ -81,11 +88,10 @@ class Fusion(nn.Module):
     the picture each word got, 0..1. ``base``, ``through`` and ``opening`` are the terms that ``fuse`` adds up before its LayerNorm:
     ``norm(base(T) + g * through(m))``.
 
-    space: where words and places are compared, None where they are not; reads: whether ``meet`` needs the passage's states read without a picture; gated:
-    whether there is a gate at all; by_word: whether it opens at each word as far as fits that word (``Met.opening``).
+    space: where words and places are compared, None where they are not; gated: whether there is a gate at all; by_word: whether it opens at each word as far
+    as fits that word (``Met.opening``).
     """
 
-    reads = False
     gated = False
     by_word = False
 
@@ -94,6 +100,11 @@ class Fusion(nn.Module):
         self.carry = config.padding == "carry"
         self.norm = nn.LayerNorm(hidden)  # shared with the published CNN projection
         self.space: CommonSpace | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether ``meet`` needs the passage's states read without a picture: only they can be compared with places."""
+        return self.space is not None
 
     def meet(self, image: ImageTokens, words: Words) -> Met:
         """By reading order. image tokens [B or 1, N, H]."""
@@ -185,19 +196,15 @@ class Gated(Fusion):
         if self.by_content or config.gate == "word":
             self.space = CommonSpace(hidden)
 
-    @property
-    def reads(self) -> bool:
-        return self.space is not None
-
     def meet(self, image: ImageTokens, words: Words) -> Met:
         """Raises ValueError for meeting by content where image tokens have no place (published axes)."""
-        agreement = None
-        if not self.by_content:
+        agreement, space = None, self.space if self.by_content else None
+        if space is None:
             met, weights = self._by_place(image, words.mask)
         elif image.grid is None:
             raise ValueError("Words can only look for places where image tokens have places; published axes have none.")
         else:
-            weights, agreement = self.space.look(self.word_space(words.read), image.tokens)
+            weights, agreement = space.look(self.word_space(words.states), image.tokens)
             met = weights.to(image.tokens.dtype) @ image.tokens
         return Met(met, weights, *self._opening(words, met, agreement))
 
@@ -263,8 +270,8 @@ class WordGate(Gated):
 
     def _opening(self, words: Words, met: Tensor, agreement: Tensor | None) -> tuple[Tensor | None, Tensor]:
         if agreement is None:  # by reading order: the word against the one place it happens to meet
-            agreement = F.cosine_similarity(self.word_space(words.read).float(), self.place_space(met).float(), dim=-1)
-        return agreement, (self.open_at(agreement) + self.word_score(words.read)[..., 0]).float().sigmoid()
+            agreement = F.cosine_similarity(self.word_space(words.states).float(), self.place_space(met).float(), dim=-1)
+        return agreement, (self.open_at(agreement) + self.word_score(words.states)[..., 0]).float().sigmoid()
 
 
 class LinearGate(Gated):

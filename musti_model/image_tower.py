@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .attention import has_class_token
+from .attention import Backbone, has_class_token
 from .config import MAX_ATTENTION, ImageBranchConfig
 
 
@@ -40,7 +40,7 @@ class ImageTokens:
 MAX_PLACES = 2500  # of a grid
 
 
-def _backbone(config: ImageBranchConfig) -> nn.Module:
+def _backbone(config: ImageBranchConfig) -> Backbone:
     """timm's, with random weights. Raises ValueError for one that timm does not have or cannot make of these arguments."""
     if not timm.is_model(config.backbone):
         raise ValueError(f"timm has no architecture {config.backbone!r}; choose one that timm.list_models() names.")
@@ -54,7 +54,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
-def _is_plain_vit(backbone: nn.Module) -> bool:
+def _is_plain_vit(backbone: Backbone) -> bool:
     """Whether attention can be recomputed from the blocks' projections, and its mixture goes to the next projection as it is.
 
     By class: others have the same attributes and add a relative position bias, subtract a second attention, or turn queries and keys.
@@ -73,7 +73,9 @@ def _is_plain_vit(backbone: nn.Module) -> bool:
 class _Features(nn.Module):
     """A backbone's features as a module's forward, which is what ``functional_call`` calls."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
@@ -82,7 +84,7 @@ class _Features(nn.Module):
         return self.backbone.forward_features(images)
 
 
-def _grid_of(backbone: nn.Module, config: ImageBranchConfig) -> tuple[int, int]:
+def _grid_of(backbone: Backbone, config: ImageBranchConfig) -> tuple[int, int]:
     """(rows, columns) of the places that a backbone makes of a picture of the branch's size. Shapes alone are worked out, nothing is computed.
 
     Raises: ValueError for a backbone that fails at that size, or whose features are neither a plain ViT's tokens nor a map.
@@ -102,7 +104,7 @@ def _grid_of(backbone: nn.Module, config: ImageBranchConfig) -> tuple[int, int]:
     shape = tuple(features.shape) if isinstance(features, Tensor) else ()
     last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
     if len(shape) == 4 and backbone.num_features == shape[-1 if last else 1]:
-        grid = shape[1:3] if last else shape[2:]
+        grid = (shape[1], shape[2]) if last else (shape[2], shape[3])
     elif _is_plain_vit(backbone):
         grid, heads = _vit_grid(backbone, config.image_size), sum(block.attn.num_heads for block in backbone.blocks)
         if shape[1] != backbone.num_prefix_tokens + grid[0] * grid[1] or heads * shape[1] ** 2 > MAX_ATTENTION:
@@ -116,7 +118,7 @@ def _grid_of(backbone: nn.Module, config: ImageBranchConfig) -> tuple[int, int]:
     return grid
 
 
-def _vit_grid(vit: nn.Module, side: int) -> tuple[int, int]:
+def _vit_grid(vit: Backbone, side: int) -> tuple[int, int]:
     """(rows, columns) of the patches; one made for any size has the picture's."""
     rows, columns = vit.patch_embed.dynamic_feat_size((side, side)) if vit.dynamic_img_size else vit.patch_embed.grid_size
     return int(rows), int(columns)
@@ -132,6 +134,8 @@ class ImageTower(nn.Module):
         attention could not be shown) nor one whose features are a map; and for a ViT or Swin of published axes that is not as wide as the text.
     """
 
+    backbone: Backbone
+
     def __init__(self, config: ImageBranchConfig, hidden: int, text_length: int) -> None:
         super().__init__()
         self.config = config
@@ -145,7 +149,7 @@ class ImageTower(nn.Module):
         channels = self.backbone.num_features
         if config.axes == "natural":
             as_it_is = self.is_vit and channels == hidden and not config.project
-            self.projection = nn.Identity() if as_it_is else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
+            self.projection: nn.Module = nn.Identity() if as_it_is else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
         elif self.is_vit:
             if channels != hidden:
                 raise ValueError("A ViT with published axes has the text's hidden size.")

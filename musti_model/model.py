@@ -6,7 +6,7 @@ B pairs, T text positions (wordpieces, special tokens included), L the text's fu
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .attention import bert_attention, vit_attention
+from .attention import Backbone, bert_attention, vit_attention
 from .config import MustiConfig
 from .folder import check_tensors, file_in
 from .fusion import Met, Opened, Words, make_fusion, place_weights
@@ -28,7 +28,7 @@ from .text_tower import TextTower
 class MustiInternals:
     """What happened inside one forward pass; dictionaries go by branch name.
 
-    shares: {branch: [B, T]} how much of the picture each position got, 0..1 (``Fusion.shares``); met: {branch: Met}; both None without a gate.
+    shares: {branch: [B, T]} how much of the picture each position got, 0..1 (``Fusion.shares``); met: {branch: Met}; both empty without a gate.
     grid: {branch: (rows, columns) or None}, the places of the image tokens.
     image_attention: {ViT branch: [B, layers, heads, 1 + places, 1 + places]}, rows sum to 1.
     text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions; without a gate the same for every branch.
@@ -36,8 +36,8 @@ class MustiInternals:
     feature_maps: {CNN branch: [B, C, rows, columns]}, part of the graph when gradients are on.
     """
 
-    shares: dict[str, Tensor] | None
-    met: dict[str, Met] | None
+    shares: dict[str, Tensor]
+    met: dict[str, Met]
     grid: dict[str, tuple[int, int] | None]
     image_attention: dict[str, Tensor]
     text_attention: dict[str, Tensor]
@@ -59,6 +59,13 @@ class MustiOutput:
     vote_bias: Tensor
     text_vectors: Tensor
     internals: MustiInternals | None = None
+
+    @property
+    def inside(self) -> MustiInternals:
+        """``internals``, for those who asked for them. Raises ValueError for a pass that was made without."""
+        if self.internals is None:
+            raise ValueError("This pass was made without internals; ask for them.")
+        return self.internals
 
 
 class MustiModel(
@@ -92,7 +99,7 @@ class MustiModel(
         self._start_gently()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":
+    def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":  # type: ignore[override]  # options as they are
         """As the mixin's (``revision``, ``token``, ``map_location`` ...), but nothing is left random unseen.
 
         Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False. For a folder that is told before anything is built; and
@@ -113,7 +120,7 @@ class MustiModel(
         return super().from_pretrained(source, strict=strict, **options)
 
     @classmethod
-    def _load_as_safetensor(cls, model: "MustiModel", model_file: str, map_location: str, strict: bool) -> "MustiModel":
+    def _load_as_safetensor(cls, model: "MustiModel", model_file: str, map_location: str, strict: bool) -> "MustiModel":  # type: ignore[override]
         """How the mixin reads the file: weights may be stored in fewer bits (``storage``)."""
         model.load_state_dict(renamed_state(restored(load_file(model_file, device=str(map_location)))), strict=strict)
         return model.eval()
@@ -129,13 +136,22 @@ class MustiModel(
 
     # Pictures -------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def vits(self) -> dict[str, Backbone]:
+        """{ViT branch: its backbone}."""
+        return {n: b.backbone for n, b in self.branches.items() if b.is_vit}
+
+    def tower(self, branch: str) -> ImageTower:
+        """One branch's image tower."""
+        return cast(ImageTower, self.branches[branch])
+
     def encode_images(self, images: dict[str, Tensor]) -> dict[str, ImageTokens]:
         """{branch: [B, 3, S, S]} -> {branch: ImageTokens}."""
         return {n: self.encode_image(n, images[n]) for n in self.branches}
 
     def encode_image(self, branch: str, images: Tensor) -> ImageTokens:
         """One branch: [B, 3, S, S] -> ImageTokens."""
-        return self.branches[branch](images, self.fusion.norm, self.grid_norm)
+        return self.tower(branch)(images, self.fusion.norm, self.grid_norm)
 
     def image_vector(self, image: ImageTokens) -> Tensor:
         """Image side of the cosine: Linear(L, 1) over the tokens, laid on the text's full grid. -> [B, H]."""
@@ -175,8 +191,7 @@ class MustiModel(
         """
         if not return_internals:
             return self.match(self.encode_images(images), input_ids, attention_mask)
-        vits = {n: b.backbone for n, b in self.branches.items() if b.is_vit}
-        with vit_attention(vits) as image_attention:
+        with vit_attention(self.vits) as image_attention:
             encoded = self.encode_images(images)
         return self.match(encoded, input_ids, attention_mask, {n: a() for n, a in image_attention.items()})
 
@@ -215,8 +230,8 @@ class MustiModel(
         internals = None
         if image_attention is not None:
             internals = MustiInternals(
-                shares={n: self.fusion.shares(words, m) for n, m in met.items()} if met else None,
-                met=met or None,
+                shares={n: self.fusion.shares(words, m) for n, m in met.items()},
+                met=met,
                 grid={n: i.grid for n, i in encoded.items()},
                 image_attention=image_attention,
                 text_attention=dict(zip(encoded, attention, strict=True)),

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
@@ -92,7 +92,9 @@ def _from_bytes(data: bytes, largest: int | None) -> Image.Image:
     try:
         file = plain(data)
         with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
-            image.info = {k: v for k, v in image.info.items() if k not in ("exif", "xmp")} | file.info if file.info else image.info
+            if file.info:
+                image.info = {k: v for k, v in image.info.items() if k not in ("exif", "xmp")}
+                image.info.update(file.info)
             return _as_seen(image, largest, file.scans)
     except InputError:
         raise
@@ -169,8 +171,9 @@ def _check_work(image: Image.Image, scans: int) -> None:
 _NATIVE = {"I;16S": "I;16NS", "I;16BS": "I;16NS", "I;32S": "I;32NS", "I;32BS": "I;32NS", "F;32F": "F;32NF", "F;32BF": "F;32NF"}
 
 
-def _set_straight(image: Image.Image) -> None:
-    """Before a TIFF or a PSD is decoded: where Pillow takes its numbers for others without a word."""
+def _set_straight(image: Any) -> None:
+    """Before a TIFF or a PSD is decoded: where Pillow takes its numbers for others without a word. image: a picture of Pillow's; what those of its plugins
+    hold beside it is declared nowhere."""
     if image.format == "PSD" and image.mode == "1":  # one is black there
         image.tile = [(name, box, offset, "1;I") for name, box, offset, _ in image.tile]
     if image.format != "TIFF" or not image.tile:
@@ -197,12 +200,14 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
     """How the picture has to be turned to stand upright: by its EXIF, else by its XMP. Pillow's own way stumbles over other tags, and rewrites them."""
     exif, xmp = image.info.get("exif"), image.info.get("xmp")
     if "orientation" in image.info:
-        return _TURNS.get(image.info["orientation"])
+        told: Any = image.info["orientation"]
+        return _TURNS.get(told)
     if isinstance(exif, bytes) and (found := orientation_of(exif)):
         return _TURNS.get(found)
     if isinstance(xmp, bytes) and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)):
         return _TURNS.get(int(match[1]))
-    return None if exif or xmp else _TURNS.get(image.getexif().get(274))  # set on an open picture
+    set_on_it: Any = image.getexif().get(274)  # of an open picture
+    return None if exif or xmp else _TURNS.get(set_on_it)
 
 
 def _repaired(image: Image.Image) -> Image.Image:
@@ -312,7 +317,7 @@ def _by_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.
         raise ValueError("A profile of something else.")
     change = ImageCms.ImageCmsTransform(profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), image.mode, "RGB")
     inks = image.mode == "CMYK"  # which may be pale, all of them together
-    black, white = (change.apply(Image.new(image.mode, (1, 1), colour)).getpixel((0, 0)) for colour in ("black", 0 if inks else "white"))
+    black, white = (change.apply(Image.new(image.mode, (1, 1), colour)).tobytes() for colour in ("black", 0 if inks else "white"))  # R, G, B
     if min(white) < 128 or (max(black) > 128 and not inks):
         raise ValueError("A profile without a white, or without a black.")
     return change.apply(image)

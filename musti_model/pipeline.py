@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -40,6 +40,7 @@ SHOWN = 3  # best guesses at what a picture shows that are told
 NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 WINDOWS = 3  # as long as the model reads, of what was cut off from a passage, that are looked at
 LISTED = 3  # words in a notice
+T = TypeVar("T")
 
 
 def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
@@ -52,6 +53,9 @@ def choose_device(device: str | torch.device | None = None) -> tuple[torch.devic
     if chosen.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         return chosen, torch.bfloat16
     return chosen, None
+
+
+Seen = tuple[list[tuple[str, float]], bool]  # objects that a picture shows with their probabilities, and whether it most probably shows none
 
 
 class _Read(NamedTuple):
@@ -115,7 +119,7 @@ class MustiPipeline:
     def __call__(self, image: Picture | Question, passage: str | None = None) -> Prediction:
         """One pair. Raises InputError."""
         if not isinstance(image, Question):
-            return self.predict([image], [passage])[0]
+            return self.predict([image], [_given(passage)])[0]
         with self._inference():
             return self._predictions(image.answered, image.encoded, self._named(image.passages, image.read))[0]
 
@@ -127,7 +131,7 @@ class MustiPipeline:
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
             with self._inference():
-                read = self._read(list(passages[rows]))
+                read = self._read(passages[rows])
                 result += self._answer(self._encode(open_image(i) for i in images[rows]), read)
         return result
 
@@ -139,23 +143,18 @@ class MustiPipeline:
 
         Raises: InputError.
         """
-        one_image = isinstance(images, (str, Path, Image.Image))
-        if one_image == isinstance(passages, str):
-            raise InputError("Rank takes one picture with a list of passages, or a list of pictures with one passage.")
         answers: list[Prediction] = []
-        many = list(passages if one_image else images)
         with self._inference():
-            if one_image:
+            if isinstance(images, (str, Path, Image.Image)) and not isinstance(passages, str):
                 encoded = self._encode([open_image(images)])
-            else:
+                for some in _parts(passages, batch):
+                    answers += self._answer(encoded, self._read(some))
+            elif isinstance(passages, str) and not isinstance(images, (str, Path, Image.Image)):
                 read = self._read([passages])
-            for start in range(0, len(many), batch):
-                part = many[start : start + batch]
-                if one_image:
-                    read = self._read(part)
-                else:
-                    encoded = self._encode(open_image(i) for i in part)
-                answers += self._answer(encoded, read)
+                for part in _parts(images, batch):
+                    answers += self._answer(self._encode(open_image(i) for i in part), read)
+            else:
+                raise InputError("Rank takes one picture with a list of passages, or a list of pictures with one passage.")
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
     @property
@@ -208,7 +207,7 @@ class MustiPipeline:
 
     # Inside ---------------------------------------------------------------------------------------------------------------------
 
-    def _autocast(self):
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
 
     @contextmanager
@@ -217,7 +216,7 @@ class MustiPipeline:
             yield
 
     def _question(self, image: Picture | Question, passage: str | None) -> Question:
-        return image if isinstance(image, Question) else self.ask(image, passage)
+        return image if isinstance(image, Question) else self.ask(image, _given(passage))
 
     def _shut(self, question: Question) -> Shut | None:
         """The answer with the gate shut."""
@@ -240,8 +239,8 @@ class MustiPipeline:
     def _words(self, texts: Passages) -> Words:
         return self.model.words(texts.input_ids.to(self.device), texts.attention_mask.to(self.device))
 
-    def _read(self, passages: list[str]) -> _Read:
-        texts = self.processor.passages(passages)
+    def _read(self, passages: Sequence[str]) -> _Read:
+        texts = self.processor.passages([*passages])
         return self._named(texts, self._words(texts))
 
     def _named(self, texts: Passages, words: Words) -> _Read:
@@ -315,7 +314,7 @@ class MustiPipeline:
         seen = self._seen(encoded)
         return [self._prediction(output, row, seen, read) for row in range(len(output.logits))]
 
-    def _seen(self, encoded: dict[str, ImageTokens]) -> list[tuple[list[tuple[str, float]], bool]]:
+    def _seen(self, encoded: dict[str, ImageTokens]) -> list[Seen]:
         """For each picture the best three objects that it shows, mean of the branches, and whether it most probably shows nothing known; empty without a
         naming head."""
         if not self.objects:
@@ -332,14 +331,14 @@ class MustiPipeline:
     def _probability(self, logit: float) -> float:
         return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())  # without an overflow
 
-    def _prediction(self, output: MustiOutput, row: int, seen: list, passages: _Read) -> Prediction:
+    def _prediction(self, output: MustiOutput, row: int, all_seen: list[Seen], passages: _Read) -> Prediction:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
         if not math.isfinite(logit):
             raise WeightsError("The weights {name} give no number for this pair; they are damaged or were trained badly.", name=self.name)
         probability = self._probability(logit)
-        (seen, nothing), read, notices = (side[row if len(side) > 1 else 0] for side in (seen, passages.named, passages.notices))
-        notices, unread = list(notices), bool(self.objects) and not read
+        (seen, nothing), read, notices = _row(all_seen, row), _row(passages.named, row), [*_row(passages.notices, row)]
+        unread = bool(self.objects) and not read
         if unread:
             notices.append(
                 Sentence("The model found none of the {count} smell objects it knows in this passage, so its answer says little.", count=len(self.objects))
@@ -387,6 +386,20 @@ def _listed(words: list[str]) -> str:
     for word in words:
         different.setdefault(word.casefold(), shortened(word))
     return ", ".join(list(different.values())[:LISTED]) + (" …" if len(different) > LISTED else "")
+def _given(passage: str | None) -> str:
+    if passage is None:
+        raise InputError("The passage must be text.")
+    return passage
+
+
+def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    values = list(values)
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _row(side: Sequence[T], row: int) -> T:
+    """Of a pair's picture or passage; one alone stands for all rows."""
+    return side[row if len(side) > 1 else 0]
 
 
 def _by_name(names: list[str], row: Tensor) -> dict[str, float]:

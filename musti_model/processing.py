@@ -81,18 +81,18 @@ class MustiProcessor:
 
     def passages(self, texts: list[str]) -> Passages:
         """Texts -> token ids, T = ``text_length`` for padding "carry", else the longest of the batch. Raises InputError."""
-        texts = [clean_passage(t) for t in texts]
-        spans = [[m.span() for m in WORD.finditer(t)] for t in texts]
+        cleaned = [clean_passage(t) for t in texts]
+        spans = [[m.span() for m in WORD.finditer(t)] for t in cleaned]
         # The tokenizer would walk all words only to cut off those beyond the grid; twice as many as it has places, because some signs give no piece.
         most = 2 * self.config.text_length
-        given = [handed(t, s[:most], self._alphabet) for t, s in zip(texts, spans, strict=True)]
+        given = [handed(t, s[:most], self._alphabet) for t, s in zip(cleaned, spans, strict=True)]
         encoded = self.tokenizer(
             [text for text, _ in given], truncation=True, max_length=self.config.text_length, padding=self.config.tokenizer_padding, return_tensors="pt"
         )
-        words = [self._words(*row) for row in zip(texts, spans, (p for _, p in given), encoded.encodings, strict=True)]
-        notices = [self._notice(w, t, s) for w, t, s in zip(words, texts, spans, strict=True)]
-        rests = [Passage(t[w[-1].end if w else 0 :] if n else "") for w, t, n in zip(words, texts, notices, strict=True)]
-        return Passages(encoded["input_ids"], encoded["attention_mask"], texts, words, notices, rests)
+        words = [self._words(t, s, places, e) for t, s, (_, places), e in zip(cleaned, spans, given, encoded.encodings or [], strict=True)]
+        notices = [self._notice(w, t, s) for w, t, s in zip(words, cleaned, spans, strict=True)]
+        rests = [Passage(t[w[-1].end if w else 0 :] if n else "") for w, t, n in zip(words, cleaned, notices, strict=True)]
+        return Passages(encoded["input_ids"], encoded["attention_mask"], [*cleaned], words, notices, rests)
 
     @functools.cached_property
     def _alphabet(self) -> frozenset[str]:

@@ -167,7 +167,9 @@ class _Skipped:
         pass
 
 
-_SKIPPED = [(_Skipped, n) for n in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
+_SKIPPED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Skipped, n) for n in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

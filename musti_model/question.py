@@ -48,7 +48,7 @@ class Question:
         picture = open_image(image)
         images = {n: t.to(device) for n, t in processor.images([picture]).items()}
         # Tensors made in inference mode could take no part in a graph later.
-        with torch.inference_mode(False), torch.no_grad(), vit_attention({n: b.backbone for n, b in model.branches.items() if b.is_vit}) as attention:
+        with torch.inference_mode(False), torch.no_grad(), vit_attention(model.vits) as attention:
             encoded = {n: t.float() for n, t in model.encode_images(images).items()}
             read = model.words(texts.input_ids.to(device), texts.attention_mask.to(device))
         return cls(model, picture, texts, images, encoded, attention, read)
@@ -57,7 +57,8 @@ class Question:
         """What ``make`` gives, made once for this question."""
         if name not in self.made:
             self.made[name] = make()
-        return self.made[name]
+        kept: T = self.made[name]
+        return kept
 
     @property
     def input_ids(self) -> Tensor:

@@ -170,7 +170,9 @@ def handed(passage: str, spans: list[tuple[int, int]], alphabet: Collection[str]
 
     Signs that are no punctuation (°, ™, emoji) stand apart, because tokenizers would read them and the word beside them as one.
     """
-    parts, places, at, before = [], [], 0, 0
+    parts: list[str] = []
+    places: list[tuple[int, int]] = []
+    at, before = 0, 0
     for start, end in spans:
         word = passage[start:end]
         apart = start > before or _is_sticky(word) or (parts and _is_sticky(parts[-1]))

@@ -240,5 +240,5 @@ class Explanation:
 
     def _write(self, folder: Path, full_size: tuple[int, int]) -> Path:
         evidence = {} if self.evidence is None else {"evidence": self.evidence} | {f"evidence:{n}": e for n, e in self.evidence.branches.items()}
-        signed = {n: e.map for n, e in evidence.items() if e.grid is not None}
+        signed = {n: drawn for n, e in evidence.items() if (drawn := e.map) is not None}
         return save_explanation(folder, self.image, self.maps, signed, {"heads": self.heads}, self.manifest(), full_size)

@@ -1,5 +1,6 @@
 """The text side: a transformers text model of the BERT kind, taken apart into embedding, encoder and pooler."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 # Architectures whose embeddings, encoder layers and pooler are BERT's; others hand out their attention and layers in other ways.
-ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
+ARCHITECTURES: dict[str, tuple[Callable[..., PretrainedConfig], Callable[..., PreTrainedModel]]] = {
     "bert": (BertConfig, BertModel),
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
 }
@@ -22,6 +23,10 @@ class TextTower(nn.Module):
     Raises: ValueError for a model type that is not there.
     """
 
+    embeddings: Any  # transformers' modules
+    encoder: Any
+    pooler: Any
+
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         kind = settings.get("model_type", "bert")
@@ -29,7 +34,7 @@ class TextTower(nn.Module):
             raise ValueError(f"text.model_type is one of {', '.join(ARCHITECTURES)}, not {kind!r}.")
         config_class, model_class = ARCHITECTURES[kind]
         values = {k: v for k, v in settings.items() if k != "model_type"}
-        model = model_class(config_class(**values, attn_implementation="sdpa"))
+        model: Any = model_class(config_class(**values, attn_implementation="sdpa"))
         self.config = model.config
         self.embeddings, self.encoder, self.pooler = model.embeddings, model.encoder, model.pooler
 

@@ -46,7 +46,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     _check_rules(read_json(folder, "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    special = {name: _content(settings.get(name)) for name in SPECIAL}
+    special: dict[str, Any] = {name: _content(settings.get(name)) for name in SPECIAL}
     wrong = [name for name, token in special.items() if name != "mask_token" and (token is None or tokenizer.token_to_id(token) is None)]
     if wrong:
         raise ValueError(f"tokenizer_config.json does not name a wordpiece as {', '.join(wrong)}")

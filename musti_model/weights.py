@@ -58,11 +58,14 @@ class Weights:
 
     def load(self) -> tuple[MustiModel, MustiProcessor]:
         """Builds the model and the processor, and tries them once. Raises WeightsError for a folder that is incomplete or corrupt."""
+        folder = self.folder
+        if folder is None:
+            raise ValueError("These weights lie in no folder; there is nothing to load.")
         try:
-            config = MustiConfig.load(self.folder)
-            processor = MustiProcessor.from_pretrained(self.folder, config)
+            config = MustiConfig.load(folder)
+            processor = MustiProcessor.from_pretrained(folder, config)
             with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints a line, which would spoil --json
-                model = MustiModel.from_pretrained(self.folder, strict=True, map_location="cpu")
+                model = MustiModel.from_pretrained(folder, strict=True, map_location="cpu")
             _try(model, processor)
             return model, processor
         except Exception as error:  # safetensors, JSON, tokenizer and shape errors have no common base

@@ -29,21 +29,30 @@ TEXTS = [
 ]
 
 
+SIZES = {"vit": 40, "resnet": 48}  # px of the tiny model's branches
+GRIDS = {"vit": (5, 4), "resnet": (3, 3)}  # rows, columns
+VIT_ARGS = {"img_size": 40, "patch_size": [8, 10], "embed_dim": 24, "depth": 2, "num_heads": 2, "reg_tokens": 2}
+
+
 def tiny_config(**changes) -> MustiConfig:
-    """Two branches, 32 features, two layers, a text grid of 32."""
+    """Two branches, 32 features, two layers, a text grid of 32. Nothing that may differ is alike: the branches' sizes, grids, widths and pixel ranges, rows and
+    columns, registers before the places, a padding sign that is not 0, a temperature that is not 1, a threshold that is not .5."""
     values = {
         "branches": (
+            ImageBranchConfig("vit", "vit_base_patch16_224", VIT_ARGS, image_size=40),
             ImageBranchConfig(
-                "vit", "vit_base_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}, image_size=32
+                "resnet", "resnet18", {"channels": [8, 16, 24, 40], "output_stride": 16}, image_size=48,
+                mean=(0.5, 0.45, 0.4), std=(0.2, 0.25, 0.3), resample="bilinear",
             ),
-            ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32], "output_stride": 16}, image_size=64),
         ),
         "text": {
             "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-            "max_position_embeddings": 64,
+            "max_position_embeddings": 64, "pad_token_id": 1,
         },
         "text_length": 32,
         "objects": ("flower", "dog", "fish"),
+        "threshold": 0.37,
+        "temperature": 1.6,
         "name": "tiny",
     }  # fmt: skip
     return MustiConfig(**(values | changes))
@@ -54,14 +63,29 @@ GATES = {  # every kind of gate and meeting
     "linear": {"gate": "linear", "meeting": "content"}, "linear by place": {"gate": "linear"},
 }  # fmt: skip
 WORD = GATES["word"]
+VOTES = (0.9, -0.35, 0.5)  # of the first, second, third branch
+SCALE, BIAS, VOTING_BIAS = 7.0, -0.6, 0.15
 
 
 def tiny_model(**changes) -> MustiModel:
-    """Random, but with a gate that matters and differs from word to word where it can."""
+    """Random, with votes of unequal weight and sign, and with a gate that matters and differs from word to word where it can."""
     torch.manual_seed(0)
     model = MustiModel(tiny_config(**changes)).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
+        model.voting.weight.copy_(torch.tensor([VOTES[: len(model.branches)]]))
+        model.voting.bias.fill_(VOTING_BIAS)
+        model.scale.fill_(SCALE)
+        model.bias.fill_(BIAS)
+        model.final_projection.weight.add_(0.02 * torch.randn(model.final_projection.weight.shape, generator=generator))  # unequal places
+        for module in model.modules():  # else all words would be of one length, and blocks of the ResNet would pass on what they got
+            if isinstance(module, torch.nn.LayerNorm | torch.nn.BatchNorm2d) and module is not model.fusion.norm:
+                module.weight.add_(0.3 * torch.randn(module.weight.shape, generator=generator))
+        for branch in model.branches.values():
+            for name in ("cls_token", "reg_token"):  # timm starts them all at practically 0
+                if branch.is_vit and getattr(branch.backbone, name) is not None:
+                    token = getattr(branch.backbone, name)
+                    token.add_(torch.randn(token.shape, generator=generator))
         if model.config.gate == "scalar":
             model.fusion.scalars.weight.copy_(torch.tensor([[0.7, -0.2]]))
             model.fusion.scalars.bias.fill_(0.1)
@@ -73,7 +97,8 @@ def tiny_model(**changes) -> MustiModel:
             model.fusion.word_score.weight.copy_(0.3 * torch.randn(1, 32, generator=generator))
         if model.config.gate == "linear":
             model.fusion.classifier.weight.copy_(0.3 * torch.randn(1, 64, generator=generator))
-        if getattr(model.fusion, "space", None) is not None:
+        if model.fusion.space is not None:
+            model.fusion.space.tau.fill_(9.0)
             for side in (model.fusion.space.word, model.fusion.space.place):
                 side.weight.add_(0.3 * torch.randn(32, 32, generator=generator))
     return model

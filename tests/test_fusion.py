@@ -104,6 +104,37 @@ def test_each_word_meets_the_picture_once(gate):
         assert 0 < shares.min() and shares.max() < 1
 
 
+@pytest.mark.parametrize("gate", ["word", "word by place"])
+def test_the_opening_by_hand(gate):
+    """alpha times the agreement, beta, and the word's own score, whatever the picture."""
+    fusion = tiny_model(**GATES[gate]).fusion
+    torch.manual_seed(4)
+    read, image = torch.randn(1, 3, 32), ImageTokens(torch.randn(1, 5, 32), (2, 2))
+    met = fusion.meet(image, Words(torch.randn(1, 3, 32), torch.ones(1, 3, dtype=torch.long), read))
+    p, q = (F.normalize(side(x), dim=-1) for side, x in ((fusion.space.word, read[0]), (fusion.space.place, image.tokens[0, 1:])))
+    if gate == "word":
+        agreement = ((9 * p @ q.T).softmax(-1) * (p @ q.T)).sum(-1)  # tau is 9
+    else:
+        agreement = (p * F.normalize(fusion.space.place(met.image[0]), dim=-1)).sum(-1)
+    own = read[0] @ fusion.word_score.weight[0]
+    assert own.abs().min() > 0.05
+    assert torch.allclose(met.agreement[0], agreement, atol=1e-5)
+    assert torch.allclose(met.opening[0], torch.sigmoid(6 * agreement - 0.5 + own), atol=1e-5)
+
+
+def test_the_whole_picture_is_no_place_to_look_at():
+    """A word would rather look at a whole that is exactly what it means; it may not."""
+    space = tiny_model(**GATES["word"]).fusion.space
+    torch.manual_seed(5)
+    tokens, queries = torch.randn(1, 5, 32), torch.randn(1, 2, 32)
+    weights, agreement = space.look(queries, tokens)
+    with torch.no_grad():
+        tokens[0, 0] = torch.linalg.solve(space.place.weight, queries[0, 0] - space.place.bias)
+    other, same = space.look(queries, tokens)
+    assert torch.equal(weights, other) and torch.equal(agreement, same)
+    assert weights.shape == (1, 2, 5) and not weights[..., 0].any() and torch.allclose(weights.sum(-1), torch.ones(1, 2))
+
+
 def test_words_cannot_look_for_places_that_tokens_have_not():
     fusion = tiny_model(**GATES["word"]).fusion
     words = Words(torch.zeros(1, 3, 32), torch.ones(1, 3), torch.zeros(1, 3, 32))

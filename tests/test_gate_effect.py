@@ -8,7 +8,7 @@ import torch
 
 from musti_model.methods import CONTRIBUTION
 from musti_model.methods.gate_effect import gate_effect, gate_effects
-from tests.conftest import GATES, PASSAGE, pipeline, tiny_model
+from tests.conftest import GATES, GRIDS, PASSAGE, pipeline, tiny_config
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -46,6 +46,28 @@ def test_the_effect_of_a_linear_reader_by_hand(tokenizer, picture, gate, monkeyp
     assert e.total == pytest.approx(slope * float((model.fusion.added(met)[0] @ direction).sum()), rel=1e-3)
 
 
+def test_a_bent_path_is_followed_all_the_way(tokenizer, picture):
+    """Where the vote does not change evenly as the gate opens: the mean gradient over two hundred points says the same, one point something else."""
+    pipe = pipeline(tokenizer, **GATES["word"])
+    with torch.no_grad():
+        pipe.model.fusion.pass_on.weight.mul_(8)
+    question, model = pipe.ask(picture, PASSAGE), pipe.model
+    e, met = gate_effect(question, "vit"), model.fusion.meet(question.encoded["vit"], question.read)
+    added, vector, slope = model.fusion.added(met).detach(), model.image_vector(question.encoded["vit"]).detach(), float(model.vote_slopes()[0])
+
+    def by_position(points: int) -> torch.Tensor:
+        """[T]"""
+        let_in = (((torch.arange(points) + 0.5) / points).view(-1, 1, 1) * added).requires_grad_()
+        fused = model.fusion.norm(model.fusion.base(question.read.text) + let_in)
+        votes = slope * torch.nn.functional.cosine_similarity(model.text_vectors_of(fused, question.mask), vector)
+        (gradient,) = torch.autograd.grad(votes.sum(), let_in)
+        return (gradient.mean(0) * added[0]).sum(-1)
+
+    many, one = ([float(by_position(n)[list(p)].sum()) for p in question.pieces] for n in (200, 1))
+    assert e.words == pytest.approx(many, abs=0.02 * max(map(abs, many))) and e.error <= 0.01
+    assert np.abs(np.array(one) - many).max() > 0.1 * max(map(abs, many))
+
+
 @pytest.mark.parametrize("gate", ["word", "linear"])
 def test_what_the_opening_lets_in_counts(tokenizer, picture, gate):
     """A gate that opens half as far at one word lets half as much in there."""
@@ -65,7 +87,7 @@ def test_a_gates_words_meetings_and_map(tokenizer, picture, gate):
     question, e = pipe.ask(picture, PASSAGE), pipe.explain(picture, PASSAGE, evidence=False)
     met = pipe.model.fusion.meet(question.encoded["vit"], question.read)
     g, pieces = e.gates["vit"], question.pieces
-    assert g.meeting.shape == (len(e.words), 4, 4) and np.allclose(g.meeting.sum((1, 2)), 1, atol=1e-5)
+    assert g.meeting.shape == (len(e.words), *GRIDS["vit"]) and np.allclose(g.meeting.sum((1, 2)), 1, atol=1e-5)
     own = met.weights[0, list(pieces[1]), 1:].mean(0)
     assert np.allclose(g.meeting[1].ravel(), own / own.sum(), atol=1e-6)
     if pipe.model.fusion.by_word:
@@ -94,8 +116,7 @@ def test_no_gate_has_no_effect_to_measure(tokenizer, picture):
 
 
 def test_tokens_without_places_have_effects_on_words_only(tokenizer, picture):
-    config = tiny_model().config
-    branches = tuple(dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in config.branches)
+    branches = tuple(dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in tiny_config().branches)
     pipe = pipeline(tokenizer, branches=branches, padding="carry")
     question = pipe.ask(picture, PASSAGE)
     assert pipe.explain(picture, PASSAGE, evidence=False).gates["resnet"].meeting is None

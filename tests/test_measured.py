@@ -41,6 +41,12 @@ def test_the_true_order_beats_every_random_one():
     assert result["true"].deletion < result["true"].random_deletion < result["upside down"].deletion
 
 
+def test_an_order_as_good_as_any_other_is_no_better_than_chance():
+    """Where it does not matter what goes first, all random orders do as well."""
+    result = fa._measure({"any": np.arange(8.0)}, lambda kept: np.array([len(k) / 8 for k in kept]), "YES", seed=0)["any"]
+    assert result.chance == 1 and result.deletion == result.random_deletion
+
+
 def test_every_explanation_of_a_pair_is_measured(pipe, picture, monkeypatch):
     explanation = pipe.explain(picture, PASSAGE)
     measured = pipe.faithfulness(picture, PASSAGE, explanation)

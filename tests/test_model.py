@@ -1,16 +1,18 @@
 """Identities of the model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, preset
-from tests.conftest import GATES, WORD, tiny_config, tiny_model
+from tests.conftest import BIAS, GATES, GRIDS, SCALE, SIZES, VOTES, VOTING_BIAS, WORD, tiny_config, tiny_model
 
 
 def inputs(batch: int = 2, width: int = 20, sizes=None):
     generator = torch.Generator().manual_seed(1)
-    sizes = sizes or {"vit": 32, "resnet": 64}
+    sizes = sizes or SIZES
     images = {n: torch.randn(batch, 3, s, s, generator=generator) for n, s in sizes.items()}
     ids = torch.randint(5, 300, (batch, width), generator=generator)
     mask = torch.ones_like(ids)
@@ -51,7 +53,7 @@ def test_asking_for_internals_changes_nothing(gate):
     assert plain.internals is None
     assert torch.equal(plain.logits, asked.logits)
     inside = asked.internals
-    assert torch.allclose(inside.image_attention["vit"].sum(-1), torch.ones(2, 2, 2, 17), atol=1e-5)
+    assert torch.allclose(inside.image_attention["vit"].sum(-1), torch.ones(2, 2, 2, 21), atol=1e-5)  # 5 x 4 places and the class token, without the registers
     attention = inside.text_attention["resnet"]
     assert torch.allclose(attention.sum(-1), torch.ones_like(attention[..., 0]), atol=1e-5)
     assert attention[1, ..., 10:].abs().max() == 0  # padding is not attended to
@@ -59,7 +61,7 @@ def test_asking_for_internals_changes_nothing(gate):
 
 def test_captured_attention_is_the_attention_used():
     model = tiny_model(branches=tiny_config().branches[:1])
-    images, ids, mask = inputs(sizes={"vit": 32})
+    images, ids, mask = inputs()
     maps = model(images, ids, mask, return_internals=True).internals.text_attention["vit"]
     model.text.encoder.config._attn_implementation = "eager"  # which hands out its weights
     seen = []
@@ -90,12 +92,9 @@ def test_batch_equals_single(gate):
 
 
 def test_votes_add_up():
-    model = tiny_model()
-    with torch.no_grad():
-        model.voting.weight.copy_(torch.tensor([[0.3, 1.2]]))
-        model.voting.bias.fill_(-0.4)
-    out = model(*inputs())
-    expected = model.scale * (out.similarities @ torch.tensor([0.3, 1.2]) - 0.4) + model.bias
+    out = tiny_model()(*inputs())
+    expected = SCALE * (out.similarities @ torch.tensor(VOTES[:2]) + VOTING_BIAS) + BIAS
+    assert torch.allclose(out.votes, SCALE * torch.tensor(VOTES[:2]) * out.similarities, atol=1e-5)
     assert torch.allclose(out.logits, expected, atol=1e-5)
     assert torch.allclose(out.votes.sum(1) + out.vote_bias, out.logits)
 
@@ -107,17 +106,16 @@ def test_published_one_branch_logit_is_the_cosine():
     assert torch.equal(out.logits, out.similarities[:, 0])
     affine = tiny_model(branches=tiny_config().branches[:1])
     out = affine({"vit": images["vit"]}, ids, mask)
-    assert torch.allclose(out.logits, 10 * out.similarities[:, 0], atol=1e-5)
+    assert torch.allclose(out.logits, SCALE * (VOTES[0] * out.similarities[:, 0] + VOTING_BIAS) + BIAS, atol=1e-5)
 
 
 def test_published_axes_and_carry():
-    vit = tiny_config().branches[0]
-    resnet = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
-    model = tiny_model(branches=(vit, resnet), padding="carry", text_length=17, logit="published", voting="mean")
-    images, ids, mask = inputs(width=17)
+    vit, resnet = tiny_config().branches
+    model = tiny_model(branches=(vit, replace(resnet, axes="published")), padding="carry", text_length=21, logit="published", voting="mean")
+    images, ids, mask = inputs(width=21)
     out = model(images, ids, mask, return_internals=True)
     assert out.internals.met["resnet"].weights is None and out.internals.grid["resnet"] is None
-    assert torch.allclose(out.internals.met["vit"].weights[0], torch.eye(17), atol=1e-5)
+    assert torch.allclose(out.internals.met["vit"].weights[0], torch.eye(21), atol=1e-5)
     assert torch.allclose(out.logits, out.similarities.mean(1))
     # by the equations: channels become tokens, places become features
     branch = model.branches["resnet"]
@@ -184,7 +182,9 @@ def test_captured_picture_attention_is_the_attention_used():
         block.attn.fused_attn = False  # timm then computes the weights, and drops out on them
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(images, ids, mask)
-    assert torch.allclose(maps, torch.stack(seen, 1), atol=1e-6)
+    keep = [0, *range(3, 23)]  # without the two registers after the class token, and what is left of a row adds up to 1 again
+    used = torch.stack(seen, 1)[..., keep, :][..., keep]
+    assert torch.allclose(maps, used / used.sum(-1, keepdim=True), atol=1e-6)
 
 
 @pytest.mark.parametrize(("padding", "same"), [("mask", True), ("carry", False)])
@@ -217,6 +217,20 @@ def test_one_picture_in_training_leaves_the_mode_alone():
         before = frozen.running_mean.clone()
         model.encode_images(inputs(count)[0])
         assert not frozen.training and torch.equal(frozen.running_mean, before)
+
+
+def test_batch_norm_learns_nothing_from_one_picture():
+    """The statistics of one picture are none: neither used nor kept, though all else is in training."""
+    model = tiny_model().train()
+    norm, images = model.branches["resnet"].backbone.bn1, inputs(2)[0]["resnet"]
+    start, seen = norm.running_mean.clone(), []
+    for count in (1, 2):
+        model.encode_image("resnet", images[:count])
+        seen.append(torch.equal(norm.running_mean, start))
+    assert seen == [True, False]
+    with torch.no_grad():
+        learning = model.encode_image("resnet", images[:1]).tokens
+        assert torch.allclose(learning, model.eval().encode_image("resnet", images[:1]).tokens, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "backbone", "words"), [("a.b", "resnet18", "letters"), ("type", "resnet18", "cannot be called"), ("a", "hf-hub:x/y", "address")])
@@ -367,5 +381,5 @@ def test_backbones_that_could_not_be_explained_are_refused(branch, words):
 
 def test_finding_the_grid_leaves_the_backbone_as_it_was():
     branch = tiny_model().train().branches["resnet"]
-    assert branch.grid == (4, 4) and all(m.training for m in branch.modules())
+    assert branch.grid == GRIDS["resnet"] and all(m.training for m in branch.modules())
     assert branch.backbone.bn1.num_batches_tracked == 0 and branch.backbone.conv1.weight.device.type == "cpu"

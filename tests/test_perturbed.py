@@ -178,7 +178,7 @@ def test_the_roughness_of_a_grid_by_hand():
 def test_only_the_cells_that_differ_from_a_blank_picture_have_a_value(pipe):
     pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
     pixels[32:64, 0:16] = 128 + np.random.default_rng(1).choice([-90, 90], (32, 16, 1))
-    for values in hiding.run(pipe.ask(Image.fromarray(pixels), PASSAGE), 192).values():
+    for values in hiding.run(pipe.ask(Image.fromarray(pixels), PASSAGE), 768).values():  # of few, what cells do together goes to others by chance
         assert values[4:8, 0:2].abs().mean() > 4 * values[:3, 4:].abs().mean()
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
-from tests.conftest import ANSWER, GATES, pipeline, tiny_model
+from tests.conftest import ANSWER, GATES, GRIDS, pipeline, tiny_model
 
 RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
 
@@ -60,7 +60,7 @@ def test_the_one_picture_is_encoded_once(pipe, pictures, monkeypatch):
 def test_answer_is_consistent(pipe, pictures):
     answer = pipe(pictures[0], TEXT)
     assert answer.logit == pytest.approx(sum(answer.votes.values()) + answer.vote_bias, abs=1e-5)
-    assert answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit)), abs=1e-6)
+    assert answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit / 1.6)), abs=1e-6) and answer.threshold == 0.37
     assert (answer.label == "YES") == (answer.probability >= answer.threshold)
     assert json.loads(json.dumps(answer.to_json())) == answer.to_json()
 
@@ -86,7 +86,7 @@ def test_explanation(pipe, tmp_path):
     assert all(m.shape == (60, 30) and np.isfinite(m).all() for m in e.maps.values())
     assert e.words == TEXT.replace(".", " .").split()
     assert all(TEXT[a:b] == w for w, (a, b) in zip(e.words, e.word_spans))
-    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), 4, 4)
+    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), *GRIDS["vit"])
     assert e.gate_weights.w_image == pytest.approx(0.7)
     assert e.head_map("vit", 1).shape == (60, 30)
     assert not any(p.grad is not None for p in pipe.model.parameters())
@@ -263,6 +263,43 @@ def test_a_picture_of_nothing_known_says_so(tokenizer, pictures, gate):
             assert len(answer.objects_in_picture) == 3 and set(dict(answer.objects_in_picture)) == set(pipe.objects)
             assert answer.to_json()["unsure"] == unsure and answer.to_json()["objects_in_picture"][0] == list(answer.objects_in_picture[0])
             assert not any("not sure what the picture shows" in n for n in answer.notices) or not unsure
+
+
+def shows(pipe, monkeypatch, **shares: list[float]) -> None:
+    """From now on pictures show the objects with these probabilities, the last of nothing known, by branch."""
+    answers = iter([torch.tensor([shares[name]]).log() for name in pipe.model.branches] * 10)
+    monkeypatch.setattr(pipe.model, "name_picture", lambda tokens: next(answers))
+
+
+def test_a_doubtful_picture_is_said_to_be_one(pipe, pictures, monkeypatch):
+    """Of which the best guess has less than SEEN, and still more than nothing."""
+    doubt = "The model is not sure what the picture shows: its best guess, dog, has 38%."
+    shows(pipe, monkeypatch, vit=[0.2, 0.38, 0.1, 0.32], resnet=[0.2, 0.38, 0.1, 0.32])
+    answer = pipe(pictures[0], TEXT)
+    assert doubt in answer.notices and answer.objects_in_picture[0] == ("dog", 0.38)
+    shows(pipe, monkeypatch, vit=[0.2, 0.42, 0.1, 0.28], resnet=[0.2, 0.42, 0.1, 0.28])
+    assert not any("not sure what the picture shows" in n for n in pipe(pictures[0], TEXT).notices)
+
+
+def test_what_a_picture_shows_is_the_mean_of_its_branches_by_hand(pipe, pictures, monkeypatch):
+    shows(pipe, monkeypatch, vit=[0.7, 0.1, 0.1, 0.1], resnet=[0.1, 0.3, 0.2, 0.4])
+    assert pipe(pictures[0], TEXT).objects_in_picture == [("flower", 0.4), ("dog", 0.2), ("fish", 0.15)]
+
+
+@pytest.mark.parametrize(("shares", "read"), [((0.9, 0.3), True), ((0.3, 0.9), True), ((0.6, 0.3), False), ((0.3, 0.6), False)])
+def test_a_word_names_what_its_pieces_name_on_the_average(pipe, pictures, monkeypatch, shares, read):
+    """A word of two pieces, of which one alone would say something else than the mean."""
+    word = next(w for w in pipe.processor.passages([TEXT]).words[0] if len(w.pieces) == 2)
+
+    def named(words):
+        of_pieces = torch.full((*words.mask.shape, 4), 0.01)
+        of_pieces[..., 3] = 0.97
+        for piece, share in zip(word.pieces, shares):
+            of_pieces[:, piece] = torch.tensor([0.005, share, 0.005, 0.99 - share])
+        return of_pieces.log()
+
+    monkeypatch.setattr(pipe.model, "name_words", named)
+    assert pipe(pictures[0], TEXT).objects_in_passage == ([("dog", word.text)] if read else [])
 
 
 def test_what_a_picture_shows_is_the_mean_of_its_branches(word_pipe, pictures):

@@ -138,8 +138,10 @@ def test_padding_modes(tokenizer):
 
 def test_pixels_are_normalised(processor):
     pixels = processor.images([Image.new("RGB", (90, 30), (255, 0, 255))])
-    assert pixels["vit"].shape == (1, 3, 32, 32) and pixels["resnet"].shape == (1, 3, 64, 64)
+    assert pixels["vit"].shape == (1, 3, 40, 40) and pixels["resnet"].shape == (1, 3, 48, 48)
     assert pixels["vit"][0, 0].min() == 1 and pixels["vit"][0, 1].max() == -1
+    for channel, value in enumerate(((1 - 0.5) / 0.2, (0 - 0.45) / 0.25, (1 - 0.4) / 0.3)):  # each branch by its own means and deviations
+        assert np.allclose(pixels["resnet"][0, channel], value, atol=1e-5)
 
 
 def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from musti_model.attention import attention_gradients, bert_attention
 from musti_model.image_tower import ImageTokens
@@ -19,7 +20,7 @@ def test_relevance_without_a_class_token_starts_from_all_places(tokenizer, pictu
     real = relevance.relevance
     monkeypatch.setattr(relevance, "relevance", lambda layers, start: starts.append(start) or real(layers, start))
     maps = relevance.of_regions(pipeline(tokenizer, branches=(vit,)).ask(picture, PASSAGE))
-    assert maps["vit"].shape == (4, 4) and torch.allclose(starts[0], torch.full((16,), 1 / 16))
+    assert maps["vit"].shape == (5, 4) and torch.allclose(starts[0], F.pad(torch.full((20,), 1 / 20), (2, 0)))  # from no register
 
 
 def test_places_that_are_all_alike_add_up_to_the_distance_from_the_threshold(tokenizer, picture):
@@ -57,6 +58,27 @@ def test_relevance_by_hand():
     gradient = torch.tensor([[[2.0, -4.0], [1.0, 1.0]]])
     # for: (1 0; 0 1) + I -> row 0 (2 0), less the identity (1 0); against: (0 2; 0 0) + I -> (1 2), less the identity (0 2)
     assert torch.allclose(relevance.relevance([(attention, gradient)], torch.tensor([1.0, 0.0])), torch.tensor([1.0, -2.0]))
+
+
+@pytest.mark.parametrize("gate", ["scalar", "word"])
+def test_a_cnns_relevance_is_what_the_vote_loses_as_a_place_fades(tokenizer, picture, gate):
+    """Gradient times activation is the slope of the vote along the strength of one place's activations; it has a sign."""
+    question = pipeline(tokenizer, **GATES[gate]).ask(picture, PASSAGE)
+    model, branch = question.model, question.model.branches["resnet"]
+    features, step = question.encoded["resnet"].feature_map.detach(), 0.05
+
+    def vote(row: int, column: int, strength: float) -> float:
+        changed = features.clone()
+        changed[:, :, row, column] *= strength
+        tokens = branch.to_tokens(changed, model.fusion.norm, model.grid_norm)
+        return float(model.match_words(question.encoded | {"resnet": tokens}, question.read).votes[0, 1])
+
+    with torch.no_grad():
+        slopes = [[(vote(r, c, 1 + step) - vote(r, c, 1 - step)) / (2 * step) for c in range(3)] for r in range(3)]
+    slopes = torch.tensor(slopes)
+    values = relevance.of_regions(question)["resnet"]
+    assert slopes.min() < 0  # so that a value without its sign would be seen
+    assert torch.allclose(values / values.abs().sum(), slopes / slopes.abs().sum(), atol=0.02)
 
 
 def test_gradients_of_attention_are_those_of_unfused_attention(pipe, question):

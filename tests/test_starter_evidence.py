@@ -76,8 +76,6 @@ def test_places_start_at_the_prototype_of_what_is_shown():
     def named() -> dict[str, float]:
         return picture_top1(model, encode_pictures(model, colours), labels)
 
-    with torch.no_grad():
-        model.branches["vit"].projection = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.LayerNorm(32))
     before = {n: p.clone() for n, p in model.named_parameters() if "backbone" in n}
     place_objects(model, pictures, most=20, strength=0.01)
     assert named()["resnet"] > 0.9 and named()["both"] > 0.9

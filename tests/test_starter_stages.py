@@ -183,8 +183,8 @@ def test_the_pairs_teach_the_gate_and_what_it_passes_on():
     model = MustiModel(tiny_config(gate="word", meeting="content")).train()
     shown = shown_by_hand()
     encoded = {
-        "vit": ImageTokens(model.branches["vit"].projection(torch.randn(4, 17, 32)), (4, 4)),
-        "resnet": ImageTokens(torch.randn(4, 17, 32), (4, 4)),
+        "vit": ImageTokens(model.branches["vit"].projection(torch.randn(4, 21, 24)), (5, 4)),
+        "resnet": ImageTokens(torch.randn(4, 10, 32), (3, 3)),
     }
     ids, mask = torch.randint(5, 300, (2, 8)), torch.ones(2, 8, dtype=torch.long)
     named = torch.tensor([[1, 0, 0], [0, 1, 0]], dtype=torch.bool)

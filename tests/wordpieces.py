@@ -6,7 +6,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")  # padding is not 0, so that a 0 that was meant for nothing is found out
 
 
 def train_tokenizer(texts: Iterable[str], forms: Iterable[str], vocabulary: int, length: int) -> PreTrainedTokenizerFast:

@@ -65,7 +65,8 @@ def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, answer
     curves = curves if answer == "YES" else 1 - curves
     areas = np.trapezoid(curves, dx=1 / steps, axis=1)  # [orders, (deletion, insertion)]
     random = areas[len(values) :]
+    deletion, insertion = random.mean(0).tolist()
     return {
-        name: Faithfulness(float(own[0]), float(own[1]), *random.mean(0).tolist(), float((random[:, 0] <= own[0]).mean()))
+        name: Faithfulness(float(own[0]), float(own[1]), deletion, insertion, chance=float((random[:, 0] <= own[0]).mean()))
         for name, own in zip(values, areas, strict=False)
     }

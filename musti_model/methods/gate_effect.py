@@ -125,14 +125,14 @@ def _split(followed: Followed, words: list[tuple[int, ...]]) -> GateEffect:
     positions = (gradient * path.change).sum(-1)  # [T]
     by_word = [float(positions[list(pieces)].sum()) for pieces in words]
     rest = float(positions.sum()) - sum(by_word)
-    if path.weights is None:
+    if path.weights is None or path.grid is None:
         return GateEffect(by_word, rest, None, 0.0, None, total, error)
     # [T, N]: what each image token changed through each position.
     table = path.opening[:, None] * path.weights[0].to(gradient.dtype) * (gradient @ path.tokens.T)
     tokens = table.sum(0).detach().cpu()
     links = torch.stack([table[list(pieces), 1:].sum(0) for pieces in words]) if words else table[:0, 1:]
-    links = links.detach().cpu().reshape(-1, *path.grid).numpy()
-    return GateEffect(by_word, rest, tokens[1:].reshape(path.grid).numpy(), float(tokens[0]), links, total, error)
+    through = links.detach().cpu().reshape(-1, *path.grid).numpy()
+    return GateEffect(by_word, rest, tokens[1:].reshape(path.grid).numpy(), float(tokens[0]), through, total, error)
 
 
 def _words(question: Question) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """Where the model looked and what its gate did, seen in the one pass that answers: attention, Grad-CAM, gate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..image_tower import ImageTokens
 from ..model import MustiOutput
 from ..question import Question
 from ..results import Gate
@@ -28,31 +30,31 @@ def look(question: Question) -> Look:
         # From the feature maps on: the backbones have done their part already, and take none in the gradient.
         encoded = {n: t if t.feature_map is None else _from_features(question, n, t.feature_map) for n, t in question.encoded.items()}
         output = model.match_words(encoded, question.read, attention)
-        maps = output.internals.feature_maps
+        maps = output.inside.feature_maps
         gradients = torch.autograd.grad(output.logits.sum(), list(maps.values())) if maps else ()
     cams = {n: grad_cam(_first(m), _first(g)) for (n, m), g in zip(maps.items(), gradients, strict=True)}
     return Look(question, output, cams)
 
 
-def _from_features(question: Question, branch: str, feature_map: Tensor):
+def _from_features(question: Question, branch: str, feature_map: Tensor) -> ImageTokens:
     model = question.model
-    return model.branches[branch].to_tokens(feature_map.detach().clone(), model.fusion.norm, model.grid_norm)
+    return model.tower(branch).to_tokens(feature_map.detach().clone(), model.fusion.norm, model.grid_norm)
 
 
 def words_attended(looked: Look) -> dict[str, list[float]]:
     """{branch: attention of the text encoder's summary token to each word, last layer, mean of the heads}."""
-    attention = looked.output.internals.text_attention
+    attention = looked.output.inside.text_attention
     return {n: to_words(class_word_attention(_first(a)), looked.question.pieces) for n, a in attention.items()}
 
 
 def gates(looked: Look) -> dict[str, Gate]:
     """{branch: its gate}; empty without one."""
-    inside, pieces = looked.output.internals, looked.question.pieces
+    inside, pieces = looked.output.inside, looked.question.pieces
     result = {}
-    for name, met in (inside.met or {}).items():
-        meeting = None
-        if met.weights is not None:
-            meeting = places_met(_first(met.weights), pieces).reshape(len(pieces), *inside.grid[name]).numpy()
+    for name, met in inside.met.items():
+        meeting, grid = None, inside.grid[name]
+        if met.weights is not None and grid is not None:
+            meeting = places_met(_first(met.weights), pieces).reshape(len(pieces), *grid).numpy()
         result[name] = Gate(to_words(_first(inside.shares[name]), pieces), meeting)
     return result
 
@@ -60,29 +62,34 @@ def gates(looked: Look) -> dict[str, Gate]:
 def gate_maps(looked: Look) -> dict[str, Tensor]:
     """{branch: [rows, columns]}: of a gate that opens word by word, the sum over the words of opening times meeting; of the scalar gate, the share of each
     position laid on the places that it met."""
-    inside, fusion = looked.output.internals, looked.question.model.fusion
-    result = {}
-    for name, met in (inside.met or {}).items():
-        if met.weights is None:
+    inside, by_word, result = looked.output.inside, looked.question.model.fusion.by_word, {}
+    for name, gate in gates(looked).items():
+        weights, grid = inside.met[name].weights, inside.grid[name]
+        if gate.meeting is None or weights is None or grid is None:
             continue
-        if fusion.by_word:
-            gate = gates(looked)[name]
+        if by_word:
             result[name] = torch.einsum("w,wij->ij", torch.tensor(gate.words), torch.from_numpy(gate.meeting))
         else:
-            result[name] = to_places(_first(inside.shares[name]), _first(met.weights), inside.grid[name])
+            result[name] = to_places(_first(inside.shares[name]), _first(weights), grid)
     return result
 
 
 def rollouts(looked: Look) -> dict[str, Tensor]:
     """{ViT branch: [rows, columns]}."""
-    inside = looked.output.internals
-    return {n: rollout(_first(a)).reshape(inside.grid[n]) for n, a in inside.image_attention.items()}
+    return {n: rollout(a).reshape(grid) for n, a, grid in _image_attention(looked)}
 
 
 def heads(looked: Look) -> dict[str, Tensor]:
     """{ViT branch: [heads, rows, columns]}, last layer."""
-    inside = looked.output.internals
-    return {n: class_attention(_first(a)).reshape(-1, *inside.grid[n]) for n, a in inside.image_attention.items()}
+    return {n: class_attention(a).reshape(-1, *grid) for n, a, grid in _image_attention(looked)}
+
+
+def _image_attention(looked: Look) -> Iterator[tuple[str, Tensor, tuple[int, int]]]:
+    """(ViT branch, its attention [layers, heads, 1 + places, 1 + places], rows and columns of the places)."""
+    inside = looked.output.inside
+    for name, attention in inside.image_attention.items():
+        if (grid := inside.grid[name]) is not None:
+            yield name, _first(attention), grid
 
 
 # Pure functions on tensors; one example, no batch axis ------------------------------------------------------------------------------

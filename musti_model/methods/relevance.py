@@ -3,9 +3,9 @@
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..attention import attention_gradients, has_class_token
+from ..attention import Backbone, attention_gradients, has_class_token
 from ..question import Question
 from .contract import Method, by_branch
 
@@ -35,24 +35,25 @@ def of_regions(question: Question) -> dict[str, Tensor]:
     (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, shares of the branch's vote (``shares_of_vote``)."""
     model, result = question.model, {}
     with ExitStack() as stack:
-        vits = {n: stack.enter_context(attention_gradients(b.backbone.blocks)) for n, b in model.branches.items() if b.is_vit}
+        vits = {n: stack.enter_context(attention_gradients(vit.blocks)) for n, vit in model.vits.items()}
         encoded = model.encode_images(question.images)
         votes = model.match_words(encoded, question.read).votes[0]
         total = votes.sum()  # a branch's picture has a part in its own vote alone
         for k, (name, image) in enumerate(encoded.items()):
-            branch = model.branches[name]
-            if image.grid is None or branch.is_swin:
+            if image.grid is None:
                 continue
-            if branch.is_vit:
-                values = _places(_row(vits[name](total), 0), branch.backbone)
-            else:
+            if name in vits:
+                values = _places(_row(vits[name](total), 0), model.vits[name])
+            elif image.feature_map is not None:
                 (gradient,) = torch.autograd.grad(total, image.feature_map, retain_graph=True)
                 values = (gradient * image.feature_map)[0].sum(0).flatten()
+            else:  # a Swin has neither such attention nor a map of convolutions
+                continue
             result[name] = shares_of_vote(values.reshape(image.grid), votes[k]).float().cpu()
     return result
 
 
-def _places(pairs: list[tuple[Tensor, Tensor]], vit: nn.Module) -> Tensor:
+def _places(pairs: list[tuple[Tensor, Tensor]], vit: Backbone) -> Tensor:
     start = torch.zeros(pairs[0][0].shape[-1], device=pairs[0][0].device)
     prefix = vit.num_prefix_tokens
     if has_class_token(vit):
