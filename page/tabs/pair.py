@@ -151,17 +151,17 @@ class PairTab:
             return gr.skip()
         return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: ""}
 
-    def _to_measure(self, explanation: Explanation | None, measured: Any, opened: Sequence[str]) -> bool:
-        names = " ".join(opened).split()
+    def _to_measure(self, explanation: Explanation | None, measured: Any, opened: Sequence[str | None]) -> bool:
+        names = " ".join(name or "" for name in opened).split()  # a field that was never filled holds None
         return explanation is not None and measured is None and (not opened or any(section.name in names for section in self.telling))
 
-    def tell_measuring(self, explanation: Explanation | None, measured: Any, *opened: str) -> Any:
+    def tell_measuring(self, explanation: Explanation | None, measured: Any, *opened: str | None) -> Any:
         """That it is being tried, or the sentence where that cannot be."""
         if not self._to_measure(explanation, measured, opened):
             return gr.skip()
         return paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE)
 
-    def measure(self, question: Question | None, explanation: Explanation | None, measured: Any, *opened: str) -> Values:
+    def measure(self, question: Question | None, explanation: Explanation | None, measured: Any, *opened: str | None) -> Values:
         """How faithful these explanations are."""
         if question is None or not self.pipe.many_passes or not self._to_measure(explanation, measured, opened):
             return gr.skip()
