@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def told(monkeypatch):
         (GUESSED, "flower", 0.9, False), (GUESSED, "fish", 0.75, False),  # the passage settles what the picture shows
     ],
 )  # fmt: skip
-def test_when_an_answer_says_little(pipe, picture, told, seen, read, probability, unsure):
-    assert pipe.config.threshold == 0.5
+def test_when_an_answer_says_little(pipe, picture, told, monkeypatch, seen, read, probability, unsure):
+    monkeypatch.setattr(pipe, "config", replace(pipe.config, threshold=0.5))
     told(seen, read, probability)
     for answer in (pipe(picture, PASSAGE), pipe.rank(picture, [PASSAGE])[0][1], pipe(pipe.ask(picture, PASSAGE))):
         assert answer.unsure == unsure and answer.doubtful == (seen != SURE)

@@ -51,7 +51,7 @@ def to_cells(values: Tensor) -> Tensor:
 Probabilities = Callable[[list[tuple[int, ...]]], np.ndarray]
 
 
-def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, answer: str, seed: int, few: bool) -> dict[str, Faithfulness]:
+def _measure(values: dict[str, np.ndarray], probabilities: Probabilities, answer: str, seed: int, few: bool = False) -> dict[str, Faithfulness]:
     """All curves from one batched call in which nothing is asked twice. probabilities: lists of kept units -> [lists]."""
     rng, sign = np.random.default_rng(seed), 1 if answer == "YES" else -1
     steps, randoms = (FEW_STEPS, FEW_RANDOM) if few else (STEPS, RANDOM)

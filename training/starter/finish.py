@@ -64,7 +64,11 @@ def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
     pairs, passages = shop.pairs["dev"], shop.passages["dev"]
     scored = score_pairs(model, shop.tokenizer, encode_pictures(model, shop.pictures["dev"].pixels), passages, pairs)
     logits, labels = scored.logits["learned"], np.array([p.label for p in pairs])
-    temperature, shift = fit_platt(logits, labels)
+    try:
+        temperature, shift = fit_platt(logits, labels)
+    except ValueError as error:  # nothing was learned, as after a few steps for a trial
+        print(f"The answers are left as they are. {error}", flush=True)
+        temperature, shift = 1.0, 0.0
     model.bias.data += shift  # of every branch alike, so of the vote
     set_config(model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature)))
 
