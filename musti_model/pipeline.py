@@ -386,6 +386,8 @@ def _listed(words: list[str]) -> str:
     for word in words:
         different.setdefault(word.casefold(), shortened(word))
     return ", ".join(list(different.values())[:LISTED]) + (" …" if len(different) > LISTED else "")
+
+
 def _given(passage: str | None) -> str:
     if passage is None:
         raise InputError("The passage must be text.")
