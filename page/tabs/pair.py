@@ -182,7 +182,7 @@ class PairTab:
             return self._told(question)
         if question is None or when <= question.asked:
             return gr.skip()
-        return self.blank() | {self.held.question: None, self.verdict.html: self.verdict.waiting()}
+        return self.blank() | {self.verdict.html: self.verdict.waiting()}  # the question is kept: what is still on its way for it is taken away as well
 
     def blank(self, told: str = "") -> Values:
         """No explanation. told: what is going on, in English."""
