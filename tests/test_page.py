@@ -445,7 +445,9 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     drawn = pair.redraw(given)
     assert set(drawn) <= set(pair.views) and set(pair.blank()) == set(pair.explained)
     assert "roses" in drawn[attention.words] and "roses" in drawn[why.evidence] and drawn[why.map.image]["visible"] and drawn[what_if.board]["words"]
-    given[pair.held.measured] = measured = pair.measure(question, explanation)[pair.held.measured]
+    given[pair.held.measured] = told = pair.measure(question, explanation, None)[pair.held.measured]
+    measured = told.by_name
+    assert pair.judge(given | {pair.held.measured: told._replace(asked="another")}) == gr.skip()  # of the question before, and late
     judged = pair.judge(given)
     assert "details" in judged[why.faithful_words] and bool(judged[attention.faithful_map]) == (f"{kinds[0]}" in measured if kinds else False)
     assert "details" in judged[attention.faithful_words] and bool(judged[effect.faithful]) == (f"effect:{name}" in measured)

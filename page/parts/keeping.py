@@ -11,7 +11,7 @@ from ..link import query_of, reopened
 from ..markup import script
 from ..take_away import zipped
 from ..visit import PRIVATE
-from .part import Held, Section, Values
+from .part import Held, Section, Values, measured_of
 
 
 class Keeping:
@@ -50,7 +50,8 @@ class Keeping:
 
     def pack_up(self, given: Values) -> dict:
         """The zip."""
-        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        explanation = given[self.held.explanation]
+        measured = measured_of(explanation, given[self.held.measured])
         if explanation is None:
             raise refusal("There is nothing to take away yet; press “Compare” first.")
         path = sentence(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))

@@ -32,8 +32,20 @@ class Question(NamedTuple):
     votes: str
 
 
+class Measured(NamedTuple):
+    """How faithful an explanation is, by name. asked: whose (``Explanation.asked``): a measurement that took long may arrive beside the next explanation."""
+
+    asked: str
+    by_name: dict[str, Faithfulness]
+
+
+def measured_of(explanation: Explanation | None, measured: Measured | None) -> dict[str, Faithfulness] | None:
+    """What was measured of this very explanation; None where nothing was."""
+    return measured.by_name if explanation is not None and measured is not None and measured.asked == explanation.asked else None
+
+
 class Held(NamedTuple):
-    """Components that keep the last question (``Question``), its explanation, and how faithful that is by name; and the line that says what is going on."""
+    """Components that keep the last question (``Question``), its explanation, and how faithful that is (``Measured``); and the line that says what is going on."""
 
     question: gr.State
     explanation: gr.State
@@ -66,7 +78,8 @@ class Part:
 
     def redraw(self, given: Values) -> Values:
         """All of it, as the controls stand. No model runs."""
-        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        explanation = given[self.held.explanation]
+        measured = measured_of(explanation, given[self.held.measured])
         if explanation is None:
             return self.blank() | {self.held.told: paragraph(NOTHING)}
         return self.draw(explanation, given) | (self.judge(explanation, measured, given) if measured else {})

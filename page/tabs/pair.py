@@ -16,7 +16,7 @@ from ..parts.attention import Attention
 from ..parts.gate_board import GateBoard
 from ..parts.gate_effect import GateEffect
 from ..parts.keeping import Keeping
-from ..parts.part import DRAWING, Held, Question, Values
+from ..parts.part import DRAWING, Held, Measured, Question, Values, measured_of
 from ..parts.tour import Tour
 from ..parts.verdict import Verdict, verdict_html
 from ..parts.vote import Vote, votes_html
@@ -151,25 +151,26 @@ class PairTab:
             return gr.skip()
         return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: ""}
 
-    def _to_measure(self, explanation: Explanation | None, measured: Any, opened: Sequence[str | None]) -> bool:
+    def _to_measure(self, explanation: Explanation | None, measured: Measured | None, opened: Sequence[str | None]) -> bool:
         names = " ".join(name or "" for name in opened).split()  # a field that was never filled holds None
-        return explanation is not None and measured is None and (not opened or any(section.name in names for section in self.telling))
+        return explanation is not None and measured_of(explanation, measured) is None and (not opened or any(section.name in names for section in self.telling))
 
-    def tell_measuring(self, explanation: Explanation | None, measured: Any, *opened: str | None) -> Any:
+    def tell_measuring(self, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Any:
         """That it is being tried, or the sentence where that cannot be."""
         if not self._to_measure(explanation, measured, opened):
             return gr.skip()
         return paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE)
 
-    def measure(self, question: Question | None, explanation: Explanation | None, measured: Any, *opened: str | None) -> Values:
+    def measure(self, question: Question | None, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Values:
         """How faithful these explanations are."""
-        if question is None or not self.pipe.many_passes or not self._to_measure(explanation, measured, opened):
+        if question is None or explanation is None or not self.pipe.many_passes or not self._to_measure(explanation, measured, opened):
             return gr.skip()
-        return {self.held.measured: self.calls.measure(question.image, question.passage, explanation)}
+        return {self.held.measured: Measured(explanation.asked, self.calls.measure(question.image, question.passage, explanation))}
 
     def judge(self, given: Values) -> Values:
         """How faithful each view is, beside it; as it stands while nothing is measured."""
-        explanation, measured = given[self.held.explanation], given[self.held.measured]
+        explanation: Explanation | None = given[self.held.explanation]
+        measured = measured_of(explanation, given[self.held.measured])
         if explanation is None or measured is None:
             return gr.skip()
         return self._of_parts(lambda part: part.judge(explanation, measured, given)) | {self.held.told: ""}
