@@ -210,6 +210,7 @@ def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slow
     answered(page)
     for section in ("why", "what-if", "vote"):  # views are built when they are opened
         open_section(page, section)
+    page.locator("#faithful-evidence summary").wait_for(timeout=60_000)
     begun = slowly(step)
     page.get_by_role("button", name="Compare", exact=True).click()
     wait_for(page, begun)
