@@ -27,7 +27,7 @@ GUIDE = (
 )
 
 
-KINDS = {"words": "Words", "regions": later("Regions")}
+KINDS = {"words": later("Words"), "regions": later("Regions")}
 COLUMNS = (later("deletion"), later("insertion"), later("better than random"), later("pointing"))
 METHODS = (
     later("occlusion"), later("relevance"), later("in place and close up"), later("in place"), later("close up"), later("contribution"),
