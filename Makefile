@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint benchmark
+.PHONY: demo test lint mutants benchmark
 
 .venv/demo-ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,14 @@ test: .venv/test-ready lint
 lint: .venv/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+.venv/mutants-ready: .venv/test-ready
+	$(BIN)/pip install "mutmut>=3.8,<4"
+	touch $@
+
+mutants: .venv/mutants-ready
+	$(BIN)/mutmut run $(if $(MODULE),"musti_model.$(MODULE)*")
+	$(BIN)/mutmut results
 
 benchmark: .venv/demo-ready
 	$(BIN)/python -m benchmarks.speed

@@ -47,6 +47,10 @@ def test_the_scalar_gate_by_hand():
         assert torch.allclose(shut[0, 0], normalised(raw), atol=1e-5)
     share = model.fusion.shares(Words(text, torch.ones(1, 1)), met_by(image))
     assert share.item() == pytest.approx(2 * 3 / (2 * 3 + 1.5 * 4))  # norms of w_image I and (1 + w_text) T
+    # Of each word by itself, however small what it meets is; and w_text T + T + b before the LayerNorm, which would hide b.
+    two = torch.cat([text, 2 * text], dim=1) / 1e3, torch.cat([image, image], dim=1) / 1e3
+    shares = model.fusion.shares(Words(two[0], torch.ones(1, 2)), met_by(two[1]))
+    assert shares[0].tolist() == pytest.approx([6 / (6 + 6), 6 / (6 + 12)]) and torch.allclose(model.fusion.base(text), 1.5 * text + 1)
 
 
 @pytest.mark.parametrize("gate", ["word", "linear"])
@@ -120,6 +124,67 @@ def test_the_opening_by_hand(gate):
     assert own.abs().min() > 0.05
     assert torch.allclose(met.agreement[0], agreement, atol=1e-5)
     assert torch.allclose(met.opening[0], torch.sigmoid(6 * agreement - 0.5 + own), atol=1e-5)
+
+
+def test_the_linear_gates_opening_by_hand():
+    fusion = tiny_model(**GATES["linear by place"]).fusion
+    torch.manual_seed(6)
+    text, tokens = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
+    met = fusion.meet(ImageTokens(tokens, (1, 2)), Words(text, torch.ones(1, 3, dtype=torch.long)))
+    v, c = fusion.classifier.weight[0], fusion.classifier.bias
+    assert torch.allclose(met.opening[0], torch.sigmoid(text[0] @ v[:32] + tokens[0] @ v[32:] + c), atol=1e-5)  # each meets one token: as many places as words
+    assert met.agreement is None and not fusion.reads
+
+
+def test_how_gates_start():
+    """The published one lets in a little at every word; the others pass on what they met, half open: the word gate where word and places agree by half."""
+    scalar, word, linear = (MustiModel(tiny_config(**GATES[g])).fusion for g in ("scalar", "word", "linear"))
+    assert scalar.scalars.weight.tolist() == [[pytest.approx(0.05), 0.0]] and scalar.scalars.bias.item() == 0
+    assert torch.equal(word.open_at(torch.tensor([0.5, 0.75])), torch.tensor([0.0, 5.0])) and not word.word_score.weight.any() and word.space.tau == 16
+    for matrix in (word.pass_on, linear.pass_on, word.space.word, word.space.place, linear.space.word):
+        assert torch.equal(matrix.weight, torch.eye(32)) and (matrix.bias is None or not matrix.bias.any())
+    assert 0 < linear.classifier.weight.abs().max() <= 0.1 / 64**0.5 and linear.classifier.bias.item() == 0
+
+
+def test_without_a_gate_nothing_of_the_picture_is_shared():
+    fusion, text = tiny_model(gate="none").fusion, torch.randn(1, 3, 32)
+    words = Words(text, torch.ones(1, 3, dtype=torch.long))
+    met = fusion.meet(ImageTokens(torch.randn(1, 3, 32), (1, 2)), words)
+    assert torch.equal(fusion.fuse(text, met), text) and fusion.shares(words, met).tolist() == [[0, 0, 0]] and met.opening.tolist() == [[1, 1, 1]]
+    assert met.image.shape == (1, 3, 32) and torch.allclose(met.weights[0], torch.eye(3))
+    for without in (fusion, tiny_model(**GATES["linear by place"]).fusion):
+        assert not without.reads and without.word_space(text) is text and without.place_space(text) is text
+
+
+@pytest.mark.parametrize(("padding", "position", "expected"), [("carry", 3, [0, 0, 0, 1]), ("mask", 2, [0, 0, 1 / 3, 2 / 3])])
+def test_where_padding_is_carried_it_meets_the_lower_part(padding, position, expected):
+    """Three places, four positions of which the last is padding: it meets the last place, or else the last wordpiece meets the lower half."""
+    fusion, expected = tiny_model(padding=padding).fusion, torch.tensor(expected, dtype=torch.float)
+    tokens = torch.randn(1, 4, 32)
+    met = fusion.meet(ImageTokens(tokens, (1, 3)), Words(torch.randn(1, 4, 32), torch.tensor([[1, 1, 1, 0]])))
+    assert torch.allclose(met.weights[0, position], expected, atol=1e-6)
+    assert torch.allclose(met.image[0, position], expected @ tokens[0], atol=1e-6)
+
+
+def test_nothing_shared_of_nothing():
+    zero = torch.zeros(1, 1, 32)
+    assert tiny_model().fusion.shares(Words(zero, torch.ones(1, 1)), met_by(zero)).item() == 0
+
+
+def test_words_look_in_full_precision_whatever_the_rest_has():
+    """The gate is steep; half precision would be seen in it."""
+    space = tiny_model(**GATES["word"]).fusion.space
+    torch.manual_seed(7)
+    queries, tokens = torch.randn(1, 4, 32), torch.randn(1, 6, 32)
+    exact = space.look(queries, tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = space.look(queries, tokens)
+    assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(exact, rough, strict=True))
+
+
+def test_states_that_were_not_read_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="MustiModel.words"):
+        tiny_model(**GATES["word"]).fusion.meet(ImageTokens(torch.zeros(1, 3, 32), (1, 2)), Words(torch.zeros(1, 3, 32), torch.ones(1, 3)))
 
 
 def test_the_whole_picture_is_no_place_to_look_at():

@@ -1,6 +1,7 @@
 """Measures of the evidence, and where places start, on cases worked by hand."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_a_ridge_without_penalty_finds_a_linear_map():
 def test_places_start_at_the_prototype_of_what_is_shown():
     """Red, green and blue pictures: after the fit each is named right, by a backbone that never learned."""
     torch.manual_seed(0)
-    model = MustiModel(tiny_config(gate="word", meeting="content")).eval()
+    vit, resnet = tiny_config().branches  # a picture large enough for places that are not at its edge, which convolutions see otherwise
+    model = MustiModel(tiny_config(gate="word", meeting="content", branches=(vit, replace(resnet, image_size=96)))).eval()
     colours = np.zeros((60, 24, 24, 3), np.uint8)
     labels = np.arange(60) % 3
     colours[np.arange(60), :, :, labels] = np.random.default_rng(0).integers(90, 255, (60, 1, 1))

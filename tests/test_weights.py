@@ -205,7 +205,7 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "a wide ViT": (args(embed_dim=100_000), "embed_dim of backbone_args"),
     "a rather wide ViT": (args(embed_dim=8192), "of another shape: "),
     "a tall ViT": (args(depth=10_000), "depth of backbone_args"),
-    "many small patches": (args(patch_size=1, img_size=32), "of another shape: "),
+    "many small patches": (args(patch_size=1, img_size=40), "of another shape: "),
     "another form of attention": (args(qk_norm=True), "not a plain ViT"),
     "an empty file": (written(TENSORS, b""), "no safetensors file, or it is cut off"),
     "a cut file": (lambda folder: os.truncate(folder / TENSORS, 9000), "no safetensors file, or it is cut off"),
