@@ -26,6 +26,7 @@ def test_one_pair(page, url, flower, scheme):
     page.locator("#show-around").click()
     page.locator("#tour-next").wait_for()
     answered(page)
+    page.wait_for_timeout(800)  # what fades in has its colours then
     assert serious(page) == [], "tour"
 
 

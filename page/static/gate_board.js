@@ -52,7 +52,7 @@ const drawPlaces = (at) => {
 };
 
 const colourWords = (values) => element.querySelectorAll(".gate-word").forEach((word, at) => {
-  word.style.backgroundColor = `rgba(${HUE}, ${(0.85 * values[at]).toFixed(3)})`;
+  word.style.backgroundColor = `rgba(${HUE}, ${(0.7 * values[at]).toFixed(3)})`;
 });
 
 const mostMet = (b, at) => {
