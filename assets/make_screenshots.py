@@ -28,6 +28,7 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
         page.get_by_role("button", name="Compare", exact=True).click()
         page.locator("#verdict h2").wait_for(timeout=120_000)
         page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=120_000)
+        page.screenshot(path=folder / f"page-board-{width}-{scheme}.png")
         marks = {"why": "#evidence-map img", "what-if": "#board .strike", "gate": "#gate-map img", "attention": "#attention-map img", "vote": "#votes table"}
         for name, mark in marks.items():
             page.locator(f"#section-{name} > button").click()
