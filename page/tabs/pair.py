@@ -87,7 +87,7 @@ class PairTab:
         asked.success(None, js=script("show_verdict.js"), **PRIVATE)
         # The gate is seen in the pass that answers; what takes many passes follows.
         looked = asked.success(self.look, [held.question, asking.image, asking.passage], self.board.shown, **FAST)
-        looked.failure(self.board.blank, None, self.board.shown, **SILENT)
+        looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         explained = looked.success(self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW)
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
