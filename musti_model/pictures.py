@@ -206,8 +206,10 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
         return _TURNS.get(found)
     if isinstance(xmp, bytes) and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)):
         return _TURNS.get(int(match[1]))
+    if exif or xmp:
+        return None
     set_on_it: Any = image.getexif().get(274)  # of an open picture
-    return None if exif or xmp else _TURNS.get(set_on_it)
+    return _TURNS.get(set_on_it)
 
 
 def _repaired(image: Image.Image) -> Image.Image:

@@ -53,6 +53,7 @@ def test_no_width_scrolls_sideways(browser, url, flower, width):
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     ask(tab, flower.with_name("candle.jpg"), PASSAGE)
     open_section(tab, "why")
+    tab.locator("#evidence-map").scroll_into_view_if_needed()
     tab.locator("#evidence-map img").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     text = tab.locator("#evidence .passage").bounding_box()

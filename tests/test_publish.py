@@ -13,6 +13,7 @@ from PIL import Image
 
 from musti_model import MustiPipeline, MustiProcessor, WeightsError
 from musti_model.weights import find_weights
+from page.weights import weights_html
 from tests.conftest import tiny_model
 from tests.hub import READ, running_hub, use_hub
 from training.publish import PublishError, main, publish, scrub
@@ -236,9 +237,9 @@ def test_push_then_pull_by_revision_then_the_page(run, hub, tmp_path, monkeypatc
     monkeypatch.setenv("MUSTI_MODEL", source)
     pipe, problem = app.load_pipeline()
     assert problem is None and pipe.name == REPO
-    banner = app.weights_banner(pipe, problem)
-    assert REPO in banner and commit in banner
-    assert "F1-macro 0.73 on 80 held-out test pairs" in banner and "own split of MUSTI" in banner
+    told = weights_html(pipe)
+    assert REPO in app.weights_banner(pipe, problem) and commit in told
+    assert "F1-macro 0.73 on 80 held-out test pairs" in told and "own split of MUSTI" in told
     app.build(pipe, problem)
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # a pinned commit in the cache needs no Hub

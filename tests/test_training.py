@@ -1,6 +1,7 @@
 """From a MUSTI file to trained, evaluated, compared and applied weights, through the commands, at the smallest size."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -118,7 +119,7 @@ def test_a_run_holds_what_it_takes_to_repeat_it(runs, pairs, folder):
     assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0  # a finished run stays as it is, temperature and all
     assert (runs / "a0" / "weights" / "model.safetensors").read_bytes() == before
     assert (runs / "a0" / "weights" / "config.json").read_text() == config
-    assert about["start"].startswith("207 of 207 tensors start from") and "sha256:" in about["start"]
+    assert re.match(r"(\d+) of \1 tensors start from", about["start"]) and "sha256:" in about["start"]
 
 
 def test_a_run_is_of_one_kind(runs, pairs, folder, capsys):

@@ -16,7 +16,7 @@ from ..losses import FocalLoss
 
 FOLDER = Path(__file__).parent
 # Branches of the starter's size by the kind of the branch they stand for. There is no small Swin among the embedded weights: it starts anew.
-SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
+SMALL_SWIN = {"img_size": 96, "window_size": 3, "embed_dim": 48, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
 
 
 @dataclass(frozen=True)
@@ -146,20 +146,20 @@ def _detector(name: str, table: dict[str, Any], size: str) -> DetectorConfig:
     config = DetectorConfig(name=name, **table)
     if size == "base":
         return config
-    small = preset("compact")
+    small = preset("starter")
     return replace(config, text=small.text, text_length=small.text_length)
 
 
 def at_starter_size(config: MustiConfig) -> MustiConfig:
     """The same architecture with the backbones, text encoder and text grid of the embedded starter."""
-    small = preset("compact")
-    vit, resnet = small.branches
+    small = preset("starter")
+    vit, cnn = small.branches
     branches = []
     for b in config.branches:
         if b.backbone.startswith("swin"):
             like = ImageBranchConfig(b.name, "swin_tiny_patch4_window7_224", SMALL_SWIN, image_size=96)
         else:
-            like = vit if b.backbone.startswith("vit") else resnet
+            like = vit if b.backbone.startswith("vit") else cnn
         project = like.project and b.axes == "natural"
         branches.append(replace(like, name=b.name, axes=b.axes, project=project, norm_eps=b.norm_eps, resample=b.resample))
     return replace(config, branches=tuple(branches), text=small.text, text_length=small.text_length)
