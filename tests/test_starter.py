@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from musti_model import MustiPipeline
+from musti_model import Alteration, MustiPipeline
 from musti_model.weights import STARTER
+from page.examples import EXAMPLES as EXAMPLES_OF_PAGE
 from training.metrics import f1_macro
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
@@ -105,3 +106,12 @@ def test_bfloat16_agrees_with_float32():
     for text in PASSAGES["flower"]:
         a, b = exact(EXAMPLES / "flower.jpg", text), rough(EXAMPLES / "flower.jpg", text)
         assert abs(a.probability - b.probability) < 0.05
+
+
+def test_what_the_tour_says_of_the_palace_is_so(pipe):
+    """Without the one word, and without the palace, the answer turns."""
+    example = EXAMPLES_OF_PAGE[1]
+    word = pipe.explain(example.path, example.passage, evidence=False).words.index("Haus")
+    palace = [(row, column) for row in range(1, 7) for column in range(8)]
+    for alteration in (Alteration(struck=[word]), Alteration(blanked=palace), Alteration(gate="shut")):
+        assert pipe.what_if(example.path, example.passage, alteration) < pipe.config.threshold

@@ -5,6 +5,7 @@ import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,9 +19,9 @@ from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
 from training.losses import FocalLoss
-from training.starter import stages
+from training.starter import stages, towers
 from training.starter.drawing import IGNORE, ROUND_CPU, Album, KeptAlbum, Shown, TextBatches, Texts, draw_pairs, piece_labels
-from training.starter.finish import finish
+from training.starter.finish import calibrate_answers, finish
 from training.starter.lexicon import LANGUAGES, Lexicon, Mention
 from training.starter.measures import grids
 from training.starter.objective import Objective
@@ -272,3 +273,30 @@ def test_shared_text_stays_on_one_side(tmp_path, data):
     train = {p.text for p in splits["train"]}
     held = [p.text for s in ("dev", "test") for p in splits[s]]
     assert held and not any(h in t or t in h for h in held for t in train)
+
+
+def test_answers_are_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch):
+    """Labels drawn from sigmoid((z - 3) / 2): the bias goes down by 3, the temperature is 2; what the model answers moves with them."""
+    model, shop = workshop(data, tmp_path / "work")
+    rng, pairs = np.random.default_rng(0), shop.pairs["dev"]
+    logits = rng.normal(3, 8, 20_000)
+    labels = rng.random(len(logits)) < 1 / (1 + np.exp(-(logits - 3) / 2))
+    monkeypatch.setitem(shop.pairs, "dev", [replace(pairs[0], label=int(y)) for y in labels])
+    monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_: SimpleNamespace(logits={"learned": logits}))
+    before = model.vote_constant().item()
+    calibrate_answers(model, shop)
+    assert model.vote_constant().item() - before == pytest.approx(-3, abs=0.2) and model.config.temperature == pytest.approx(2, rel=0.05)
+    assert model.config.threshold == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_backbones_go_part_of_the_way_back(monkeypatch, share):
+    torch.manual_seed(0)
+    model, start = (MustiModel(tiny_config(gate="word", meeting="content")) for _ in range(2))
+    monkeypatch.setattr(towers, "starter_model", lambda *_: (start, None))
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    towers.toward_pretrained(model, Path(), share)
+    pretrained = dict(start.named_parameters())
+    for name, now in model.named_parameters():
+        expected = (1 - share) * before[name] + share * pretrained[name] if "backbone" in name else before[name]
+        assert torch.allclose(now, expected, atol=1e-6), name
