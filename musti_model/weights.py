@@ -28,6 +28,7 @@ from .processing import MustiProcessor
 
 _INSTALLED, _CLONED = Path(__file__).parent / "starter", Path(__file__).parents[1] / "assets" / "starter"
 STARTER = _INSTALLED if _INSTALLED.is_dir() else _CLONED
+EMBEDDED = "embedded starter"  # what its weights are called
 _HUB_ID = re.compile(r"^[\w.\-]+/[\w.\-]+(@[\w.\-/]+)?$")
 TRIED = "The roses smelled sweet."  # what newly loaded weights are asked
 FILES = ["*.json", "*.txt", "model.safetensors", "README.md"]  # the card is shown on the page
@@ -99,7 +100,7 @@ def find_weights(source: str | Path | None = None) -> Weights:
     source = source or os.environ.get("MUSTI_MODEL") or STARTER
     folder = Path(source)
     if os.path.isdir(folder):  # False also for a name too long for a file
-        name = "embedded starter" if folder.resolve() == STARTER.resolve() else str(source)
+        name = EMBEDDED if folder.resolve() == STARTER.resolve() else str(source)
         return Weights(folder, name, _fingerprint(folder))
     if not _HUB_ID.match(str(source)):
         raise WeightsError("There are no weights at {source}; give a folder or a Hub id such as user/name.", source=source)

@@ -3,10 +3,9 @@
 from html import escape
 
 from musti_model import MustiPipeline
+from musti_model.weights import EMBEDDED
 
 from .language import say
-
-EMBEDDED = "embedded starter"  # the name of the weights that lie with the code
 
 
 def weights_banner(pipe: MustiPipeline, problem: str | None) -> str:

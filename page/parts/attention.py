@@ -44,7 +44,8 @@ class Attention(Section):
         self.words = gr.HTML(elem_id="words")
         self.faithful_words = gr.HTML(elem_id="faithful-words", elem_classes="faithful")
         self.controls = [self.view, self.head, self.opacity, self.stretch, self.word_branch]
-        self.shown = [self.head, *self.map.shown, self.faithful_map, self.words, self.faithful_words]
+        self.judged = [self.faithful_map, self.faithful_words]
+        self.shown = [self.head, *self.map.shown, self.words, *self.judged]
 
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """The map of the chosen view, and the passage coloured by attention."""

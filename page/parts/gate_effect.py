@@ -35,7 +35,8 @@ class GateEffect(Section):
         self.faithful = gr.HTML(elem_id="faithful-gate", elem_classes="faithful")
         self.opacity = opacity(self.name, gated)
         self.controls = [self.branch, self.opacity]
-        self.shown = [self.effect, *self.map.shown, self.faithful]
+        self.judged = [self.faithful]
+        self.shown = [self.effect, *self.map.shown, *self.judged]
 
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """The coloured passage, the map, its legend."""

@@ -3,6 +3,7 @@
 Handlers take and give {component: value}, so that nobody counts places.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -53,24 +54,25 @@ class Held(NamedTuple):
     told: gr.HTML
 
 
-class Part:
+class Part(ABC):
     """A view of an explanation.
 
-    controls: what a visitor chooses in it, and a link keeps; shown: what it fills; given: {component: value} of the controls and of ``Held``.
+    controls: what a visitor chooses in it, and a link keeps; shown: what it fills; judged: those of it that say how faithful that is; given: {component: value} of the controls and of ``Held``.
     """
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.controls: list[gr.components.Component] = []
         self.shown: list[gr.components.Component] = []
+        self.judged: list[gr.HTML] = []
 
+    @abstractmethod
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """What it shows of an explanation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def blank(self) -> Values:
         """What it shows of none."""
-        raise NotImplementedError
 
     def judge(self, explanation: Explanation, measured: dict[str, Faithfulness], given: Values) -> Values:
         """What it says of how faithful that is."""
@@ -106,9 +108,9 @@ class Section(Part):
         if self.controls:
             self.listen()
 
+    @abstractmethod
     def build(self) -> None:
         """Makes its components."""
-        raise NotImplementedError
 
 
 class Map:

@@ -58,7 +58,8 @@ class Why(Section):
         if self.pipe.many_passes:
             Told(lambda: score_html(self.scores, f"{self.pipe.name} ({self.pipe.revision})"), elem_id="score")
         self.controls = [self.part, self.opacity]
-        self.shown = [self.evidence, self.faithful_words, *self.map.shown, self.faithful_map]
+        self.judged = [self.faithful_words, self.faithful_map]
+        self.shown = [self.evidence, *self.map.shown, *self.judged]
 
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """The coloured passage, the map, its legend."""

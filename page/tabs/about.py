@@ -15,7 +15,7 @@ from .pair import PairTab
 
 GUIDE = (
     "**The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the threshold it is called close; when the "
-    "model reads none of its objects in the passage, it says that it cannot tell.",
+    "model reads none of its objects in the passage, or is not sure what the picture shows, it says that it cannot tell.",
     "**The board** under the answer shows the text selection feature (TSF) gate: how far the picture opened it at each word, and where in the picture each of these words "
     "looked. Point at a word or at a place; a click keeps it. Its switch tells what the answer would be with the gate shut.",
     "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, "

@@ -26,7 +26,7 @@ from ..tour import TOUR
 from ..visit import FAST, LIFETIME, PRIVATE, SILENT, SLOW, STAMP
 
 WORKING = later("The explanations follow …")
-MEASURING = later("How faithful they are is being tried …")
+MEASURING = later("How faithful this is, is being tried …")
 FAILED = later("The explanations could not be made.")
 TOO_LARGE = later("How faithful this is was not measured: these weights are too large for that on this machine.")
 
@@ -51,7 +51,8 @@ class PairTab:
                     self.why, self.what_if = Why(self.held, calls, scores), WhatIf(self.held, calls)
                     self.effect, self.attention, self.vote = GateEffect(self.held, calls), Attention(self.held, calls), Vote(self.held, calls)
                     self.sections = [self.why, self.what_if, self.effect, self.attention, self.vote]
-                    self.telling = [self.why, self.effect, self.attention]  # how faithful they are
+                    self.telling = [s for s in self.sections if s.judged]
+                    self.judged = [c for s in self.telling for c in s.judged]
                     self.keeping = Keeping(self.held, examples, self.sections)
                 self.tour = Tour(TOUR, self.asking, self.sections)
         self.parts = [self.board, *self.sections]
@@ -102,9 +103,9 @@ class PairTab:
         tells it. It takes as long as the explanations themselves, so nobody waits for it who does not ask why."""
         held = self.held
         given = [held.question, held.explanation, held.measured, *opened]
-        told = when(self.tell_measuring, given[1:], held.told, **SILENT)
-        measured = told.success(self.measure, given, [held.measured, held.told], **SLOW)
-        measured.failure(lambda: "", None, held.told, **SILENT)
+        told = when(self.tell_measuring, given[1:], self.judged, **SILENT)
+        measured = told.success(self.measure, given, [held.measured, *self.judged], **SLOW)
+        measured.failure(lambda: dict.fromkeys(self.judged, ""), None, self.judged, **SILENT)
         return measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
 
     def _check(self, when: Callable[..., Any]) -> None:
@@ -155,11 +156,11 @@ class PairTab:
         names = " ".join(name or "" for name in opened).split()  # a field that was never filled holds None
         return explanation is not None and measured_of(explanation, measured) is None and (not opened or any(section.name in names for section in self.telling))
 
-    def tell_measuring(self, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Any:
-        """That it is being tried, or the sentence where that cannot be."""
+    def tell_measuring(self, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Values:
+        """That it is being tried, or the sentence where that cannot be, in the place of what will be said."""
         if not self._to_measure(explanation, measured, opened):
             return gr.skip()
-        return paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE)
+        return dict.fromkeys(self.judged, paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE))
 
     def measure(self, question: Question | None, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Values:
         """How faithful these explanations are."""
@@ -173,7 +174,7 @@ class PairTab:
         measured = measured_of(explanation, given[self.held.measured])
         if explanation is None or measured is None:
             return gr.skip()
-        return self._of_parts(lambda part: part.judge(explanation, measured, given)) | {self.held.told: ""}
+        return self._of_parts(lambda part: part.judge(explanation, measured, given))
 
     def settle(self, question: Question | None, image: str | None, passage: str, when: float) -> Values:
         """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What left the browser before the
