@@ -46,7 +46,7 @@ from page.calls import calls_of
 from page.door import Door, Page
 from page.endpoints import endpoints
 from page.examples import EXAMPLES
-from page.language import Told, later, speak, switch_html
+from page.language import Told, later, speak, switch_html, translations
 from page.markup import script
 from page.tabs.about import about_tab, measured_scores
 from page.tabs.batch import BatchTab
@@ -57,6 +57,7 @@ from page.weights import weights_banner
 
 ROOT = Path(__file__).parent
 ASSETS = ROOT / "assets"
+DONE = later("done")
 
 
 def load_pipeline() -> tuple[MustiPipeline, str | None]:
@@ -110,6 +111,8 @@ def launch_settings() -> dict[str, Any]:
         "mcp_server": find_spec("mcp") is not None,  # a tool for language models, where gradio[mcp] is installed
         "ssr_mode": False,  # a Space would switch it on; the page is tried without
         "footer_links": ["api"],
+        # Gradio announces to screen readers that something is done by a text that its dictionaries lack; Slovenian visitors get the English one.
+        "i18n": gr.I18n(**{tag: {"common.complete": words} for tag, words in {"en": DONE, **{t: said[DONE] for t, said in translations().items()}}.items()}),
         "allowed_paths": [str(ASSETS / "examples")],
         "state_session_capacity": MOST_VISITS,
         "app_kwargs": {"middleware": [Middleware(Door)], "lifespan": swept(LIFETIME)},

@@ -265,7 +265,7 @@ def test_other_pairs_are_refused(runs, tmp_path, capsys):
 def test_any_weights_on_any_labelled_file(runs, folder, pairs, tmp_path):
     assert evaluate.main(["--weights", str(folder), "--pairs", str(pairs), "--out", str(tmp_path / "report")]) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["test"]["pairs"] == 90 and report["threshold"] == 0.5
+    assert report["test"]["pairs"] == 90 and report["threshold"] == MustiPipeline.from_pretrained(folder).config.threshold
 
 
 def test_a_threshold_given_as_a_number_is_kept(pairs, folder, tmp_path):
