@@ -527,8 +527,7 @@ def test_guided_tour(page):
         page.wait_for_function("text => document.querySelector('#passage textarea').value === text", arg=app.EXAMPLES[TOUR[step - 1].example].passage)
         if step == 1 or TOUR[step - 1].example != TOUR[step - 2].example:
             page.wait_for_function("() => document.querySelector('#verdict .verdict:not([data-old])')", timeout=60_000)
-        else:
-            page.wait_for_function("() => document.querySelector('#told')?.innerText.trim()")
+        page.locator(f"#section-{section} > button[aria-expanded=true]").wait_for()
         answered(page)
         page.locator(places[section]).first.wait_for()
         assert [n for n in SECTIONS if page.locator(f"#section-{n} > button").get_attribute("aria-expanded") == "true"] == [section]
