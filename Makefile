@@ -1,36 +1,41 @@
-# Each target does the set-up it needs in .venv.
+# Each target does the set-up it needs: the demo's packages in .venv, the tests' in .venv-test, so that no test changes what the demo runs on.
 PYTHON ?= python3
-BIN = .venv/bin
+DEMO = .venv
+TEST = .venv-test
+# Processes that share the tests, a file at a time. Each loads the page and the weights for itself (some 1.5 GB).
+WORKERS ?= 2
 
 .PHONY: demo test lint mutants benchmark
 
-.venv/demo-ready: requirements.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --upgrade pip
-	$(BIN)/pip install -r requirements.txt
+$(DEMO)/ready: requirements.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --upgrade pip
+	$(DEMO)/bin/pip install -r requirements.txt
 	touch $@
 
-.venv/test-ready: .venv/demo-ready requirements-test.txt requirements-train.txt
-	$(BIN)/pip install -r requirements-test.txt
+$(TEST)/ready: requirements.txt requirements-train.txt requirements-test.txt
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/pip install --upgrade pip
+	$(TEST)/bin/pip install -r requirements-test.txt
 	touch $@
 
-demo: .venv/demo-ready
-	$(BIN)/python app.py
+demo: $(DEMO)/ready
+	$(DEMO)/bin/python app.py
 
-test: .venv/test-ready lint
-	$(BIN)/python -m pytest
+test: $(TEST)/ready lint
+	$(TEST)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-lint: .venv/test-ready
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+lint: $(TEST)/ready
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/mypy
 
-.venv/mutants-ready: .venv/test-ready
-	$(BIN)/pip install "mutmut>=3.8,<4"
+$(TEST)/mutants-ready: $(TEST)/ready
+	$(TEST)/bin/pip install "mutmut>=3.8,<4"
 	touch $@
 
-mutants: .venv/mutants-ready
-	$(BIN)/mutmut run $(if $(MODULE),"musti_model.$(MODULE)*")
-	$(BIN)/mutmut results
+mutants: $(TEST)/mutants-ready
+	$(TEST)/bin/mutmut run $(if $(MODULE),"musti_model.$(MODULE)*")
+	$(TEST)/bin/mutmut results
 
-benchmark: .venv/demo-ready
-	$(BIN)/python -m benchmarks.speed
+benchmark: $(DEMO)/ready
+	$(DEMO)/bin/python -m benchmarks.speed

@@ -92,7 +92,11 @@ def ask(page, picture: Path | str, passage: str) -> None:
 def answered(page, timeout: float = 120_000) -> None:
     """Waits until all is told of the question that was asked: the answer, its explanations, how faithful they are."""
     page.locator("#verdict h2").wait_for(timeout=timeout)
-    page.wait_for_function("() => document.querySelector('#told') && !document.querySelector('#told').innerText.trim()", timeout=timeout)
+    # What one message brings is not drawn at one stroke: the line is to be empty, and the board not, at three looks in a row.
+    page.evaluate("() => { window.quiet = 0; }")
+    text = "document.querySelector('{}')?.innerText.trim()"
+    quiet = f"() => (window.quiet = {text.format('#told')} === '' && {text.format('#gate-board')} ? window.quiet + 1 : 0) >= 3"
+    page.wait_for_function(quiet, polling=100, timeout=timeout)
 
 
 def open_section(page, name: str) -> None:

@@ -132,8 +132,10 @@ class ManyTab:
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
         self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
-        filled = [button.click(partial(self.example, mode), None, self.given, **SILENT).success for mode, button in self.tries.items()]
-        asked = [when(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for when in (self.button.click, *filled)]
+        # While a ranking is under way none is kept: else a message that takes the one before away might arrive after the new one, and empty its table.
+        begun = [self.button.click(self.blank, None, self.shown, **SILENT)]
+        begun += [button.click(partial(self.example, mode), None, [*self.given, *self.shown], **SILENT) for mode, button in self.tries.items()]
+        asked = [b.success(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for b in begun]
         for event in asked:
             event.failure(self.blank, None, self.shown, **SILENT)
         chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
@@ -143,12 +145,12 @@ class ManyTab:
             done.then(**forgetful)
 
     def example(self, mode: str) -> list[Any]:
-        """The mode, and the page's examples in the inputs that it needs."""
+        """The mode, the page's examples in the inputs that it needs, and no ranking."""
         pictures = [str(path) for path in dict.fromkeys(e.path for e in EXAMPLES)]
         passages = list(dict.fromkeys(e.passage for e in EXAMPLES))
         values = {self.picture: pictures[0], self.pictures: pictures, self.passages: "\n\n".join(passages), self.passage: passages[0]}
         inputs = zip(self.given[1:], self.switch(mode), strict=True)
-        return [mode, *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs)]
+        return [mode, *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs), *self.blank()]
 
     def switch(self, mode: str) -> list[dict]:
         """The inputs that a mode needs."""

@@ -34,7 +34,7 @@ from .scoring import MODES, Scored, score_pairs, widest_names
 from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
 from .towers import starter_model
 
-STEPS = 100
+STEPS = 60
 OURS = "word gate, by content (ours)"
 # Changes to the model's config, and to the focal loss.
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
