@@ -89,14 +89,21 @@ def ask(page, picture: Path | str, passage: str) -> None:
     page.get_by_role("button", name="Compare", exact=True).click()
 
 
+# The line that says what is going on is empty and the board is about the passage in its field; at three looks in a row, since what one message brings is not drawn
+# at one stroke.
+ALL_TOLD = """() => {
+  const [told, board, passage] = ["#told", "#gate-board", "#passage textarea"].map((s) => document.querySelector(s));
+  const words = [...document.querySelectorAll(".gate-word")];
+  const all = told && board && !told.innerText.trim() && board.innerText.trim() && words.every((w) => passage.value.includes(w.innerText));
+  return (window.quiet = all ? window.quiet + 1 : 0) >= 3;
+}"""
+
+
 def answered(page, timeout: float = 120_000) -> None:
     """Waits until all is told of the question that was asked: the answer, its explanations, how faithful they are."""
     page.locator("#verdict h2").wait_for(timeout=timeout)
-    # What one message brings is not drawn at one stroke: the line is to be empty, and the board not, at three looks in a row.
     page.evaluate("() => { window.quiet = 0; }")
-    text = "document.querySelector('{}')?.innerText.trim()"
-    quiet = f"() => (window.quiet = {text.format('#told')} === '' && {text.format('#gate-board')} ? window.quiet + 1 : 0) >= 3"
-    page.wait_for_function(quiet, polling=100, timeout=timeout)
+    page.wait_for_function(ALL_TOLD, polling=100, timeout=timeout)
 
 
 def open_section(page, name: str) -> None:
