@@ -39,7 +39,6 @@ except ImportError:
 import gradio as gr
 from starlette.middleware import Middleware
 
-from assets.theme import theme
 from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
 from page.calls import calls_of
@@ -52,6 +51,7 @@ from page.tabs.about import about_tab, measured_scores
 from page.tabs.batch import BatchTab
 from page.tabs.many import ManyTab
 from page.tabs.pair import PairTab
+from page.theme import theme
 from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING, SILENT
 from page.weights import weights_banner
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from musti_model import MustiPipeline, MustiProcessor
-from page import space
 from tests.conftest import ANSWER, tiny_model
 from tests.hub import running_hub, use_hub
+from tools import space
 from training.publish import push
 
 ROOT = Path(__file__).parents[1]
