@@ -12,9 +12,9 @@ from musti_model.processing import open_image
 from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
+from .answers import answered
 from .archive import Pictures
 from .language import in_language, language, later, sentence
-from .records import answered
 from .uploads import GONE
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from musti_model import InputError, Sentence
-from training.data import LANGUAGES, Flawed, bare_address, language_tag, text_encoding
+from musti_model.records import LANGUAGES, Flawed, bare_address, language_tag, text_encoding
 
 FIELDS = ("id", "image", "text", "language", "title", "subtask1_label", "subtask2_labels")  # whose names may be in capitals
 NEEDED = {"image", "text"}

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from musti_model import InputError
+from musti_model.records import parse_records
+from page.answers import SIZE, answered, records_of, write_results
 from page.archive import LARGEST, Pictures
 from page.calls import calls_of
 from page.examples import EXAMPLES, batch_of_examples
-from page.records import SIZE, answered, records_of, write_results
 from page.tabs.batch import BatchTab, summary_html
 from tests.browser import ask, wait_for
-from training.data import parse_records
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from musti_model.errors import InputError
-from training.data import read_pairs
+from musti_model.records import read_pairs
 from training.fetch import FetchError, FetchSettings, clean_url, fetch, local_stem, picture_extension, retry_after
 from training.prepare import main, prepare
 from training.unpacking import BadPacking, TooLarge, Unpacker

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from musti_model.errors import InputError
-from training.data import MustiPair, fingerprint
+from musti_model.records import MustiPair, fingerprint
 from training.split import (
     components,
     cut_folds,

@@ -249,7 +249,7 @@ def test_kept_pictures_are_drawn_with_what_they_show(small):
 
 
 def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
-    from training.data import read_pairs
+    from musti_model.records import read_pairs
     from training.starter import export
 
     monkeypatch.setattr("sys.argv", ["export", "--data", str(data), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--yes", "5"])

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
 from musti_model import InputError, MustiPipeline, MustiProcessor
+from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
 from training import compare, detector, evaluate, learners, predict, train
-from training.data import MustiPair, read_pairs
 from training.metrics import sigmoid
 from training.objects import Vocabulary, carriers, gate_labels, object_scores, shared_objects
 from training.split import leaks

@@ -10,13 +10,13 @@ import torch
 
 from musti_model import MustiModel, MustiPipeline
 from musti_model.__main__ import main
+from musti_model.records import parse_records
+from page.answers import answered, write_results
 from page.archive import Pictures
 from page.parts.verdict import verdict_html
-from page.records import answered, write_results
 from page.tabs.batch import summary_html
 from page.take_away import zipped
 from tests.conftest import PASSAGE
-from training.data import parse_records
 
 OBJECTS = ("flower", "dog", "fish")  # of the tiny weights
 SURE, GUESSED, EMPTY = (0.8, 0.1, 0.05, 0.05), (0.35, 0.3, 0.2, 0.15), (0.3, 0.1, 0.1, 0.5)  # of each object, and of nothing known

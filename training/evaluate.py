@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import MustiPair, fingerprint, read_pairs
 
-from .data import MustiPair, fingerprint, read_pairs
 from .figures import draw_confusion, draw_curve, draw_reliability
 from .learners import labels_of, load_learner, pair_logits
 from .metrics import (

@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from musti_model.errors import InputError
 from musti_model.processing import MAX_BYTES, open_image
+from musti_model.records import bare_address
 
-from .data import bare_address
 from .unpacking import BadPacking, TooLarge, Unpacker
 
 Result = TypeVar("Result")

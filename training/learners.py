@@ -21,12 +21,12 @@ from musti_model.model import MustiModel
 from musti_model.older import renamed_state
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.records import MustiPair
 from musti_model.storage import restored
 from musti_model.text_tower import ARCHITECTURES
 from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
-from .data import MustiPair
 from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
 from .loop import Step
 from .losses import gate_loss

@@ -13,8 +13,8 @@ from torch import Tensor
 from musti_model import MustiPipeline
 from musti_model.processing import Passages
 from musti_model.question import Picture
+from musti_model.records import MustiPair
 
-from .data import MustiPair
 from .starter.lexicon import WORD, Mention, fold
 from .vocabulary import Vocabulary
 

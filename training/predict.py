@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from musti_model import MustiPipeline
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import BadRecord, MustiPair, iter_records, parse_records
 from musti_model.weights import find_weights
 
-from .data import BadRecord, MustiPair, iter_records, parse_records
 from .learners import MustiLearner, load_learner, pair_logits
 from .metrics import f1_macro, sigmoid
 from .objects import Vocabulary, object_scores, shared_objects

@@ -21,8 +21,8 @@ from typing import Any
 from tqdm import tqdm
 
 from musti_model.errors import InputError
+from musti_model.records import MustiPair, bare_address, iter_records, parse_records
 
-from .data import MustiPair, bare_address, iter_records, parse_records
 from .fetch import (
     EXTENSIONS,
     FetchError,

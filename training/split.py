@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from musti_model.errors import InputError
+from musti_model.records import MustiPair, fingerprint, language_tag, read_pairs
 
-from .data import MustiPair, fingerprint, language_tag, read_pairs
 from .pictures import recognise
 from .ties import tied
 

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import MustiPair, fingerprint, read_pairs
 
-from .data import MustiPair, fingerprint, read_pairs
 from .learners import Learner, PairBatches, build, labels_of, loss_step, pair_logits
 from .loop import CollapseError, patiently, train
 from .memory import keep_freed_memory

@@ -8,9 +8,9 @@ import unicodedata
 from pathlib import Path
 
 from musti_model.errors import InputError
+from musti_model.records import LANGUAGES as KNOWN
+from musti_model.records import language_tag
 
-from .data import LANGUAGES as KNOWN
-from .data import language_tag
 from .pictures import few
 from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name
 

@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from musti_model import Sentence
-from training.data import BadRecord, MustiPair, parse_records
+from musti_model.records import BadRecord, MustiPair, parse_records
 
+from ..answers import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
 from ..archive import Pictures
 from ..calls import Calls
 from ..examples import batch_of_examples
 from ..inputs import SafeFile
 from ..language import refusal, say, sentence
 from ..markup import render
-from ..records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
 from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8

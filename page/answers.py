@@ -1,4 +1,4 @@
-"""Records of a batch: read from a MUSTI file or a table, answered with the pictures of a zip, or told why not; written. Nothing is lost."""
+"""Answers to the records of a batch (a MUSTI file or a table) with the pictures of a zip, or why there is none; written. Nothing is lost."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from musti_model import InputError, MustiPipeline, Prediction, Sentence
-from training.data import BadRecord, MustiPair, iter_records
+from musti_model.records import BadRecord, MustiPair, iter_records
 
 from .archive import Pictures
 from .tables import rows_of, write_table

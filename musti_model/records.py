@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from musti_model.errors import InputError, Sentence
+from .errors import InputError, Sentence
 
 LABELS = {"YES": 1, "NO": 0}
 LANGUAGES = {  # a tag: how files write it out
@@ -38,7 +38,7 @@ class MustiPair:
 
     image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
     objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed;
-    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until ``training.pictures`` has looked.
+    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until the pictures were compared.
     """
 
     id: str
@@ -155,7 +155,7 @@ def _id(value: Any) -> str:
     return str(value).strip()
 
 
-def _label(value: Any) -> int | str | None:
+def _label(value: Any) -> int | Literal["bad"] | None:
     """1, 0, None for no label, or "bad"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
