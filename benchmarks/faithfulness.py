@@ -37,7 +37,7 @@ from musti_model.processing import open_image
 from musti_model.question import Question
 from musti_model.records import MustiPair, read_pairs
 from musti_model.results import Faithfulness
-from training.objects import Vocabulary
+from training.lexicon.objects import Vocabulary
 
 
 @dataclass(frozen=True)

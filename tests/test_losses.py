@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.losses import FocalLoss, gate_loss
+from training.loop.losses import FocalLoss, gate_loss
 
 
 def test_hand_worked_value():

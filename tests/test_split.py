@@ -9,19 +9,19 @@ import pytest
 
 from musti_model.errors import InputError
 from musti_model.records import MustiPair, fingerprint
-from training.split import (
+from training.data.folds import (
     components,
     cut_folds,
     folds,
     leaks,
     leave_language_out,
-    main,
     notices,
     parts_of,
     passage_key,
     split,
     split_fingerprint,
 )
+from training.split import main
 
 
 def pair(name, image, text, language="en", label=0) -> MustiPair:

@@ -18,11 +18,11 @@ from musti_model.fusion import Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
-from training.losses import FocalLoss
+from training.lexicon.naming import LANGUAGES, Lexicon, Mention
+from training.loop.losses import FocalLoss
 from training.starter import stages, towers
 from training.starter.drawing import IGNORE, ROUND_CPU, Album, KeptAlbum, Shown, TextBatches, Texts, draw_pairs, piece_labels
 from training.starter.finish import calibrate_answers, finish
-from training.starter.lexicon import LANGUAGES, Lexicon, Mention
 from training.starter.measures import grids
 from training.starter.objective import Objective
 from training.starter.passages import Passage, load_passages

@@ -20,7 +20,7 @@ from musti_model.config import MustiConfig
 from musti_model.errors import WeightsError
 from musti_model.weights import FILES, find_weights
 
-from .model_card import Facts, metrics, model_card
+from .hub.model_card import Facts, metrics, model_card
 
 # The folders before a file's name, in a text: /home/me/, C:\Users\me\, ~/, file:///home/me/; not those of an address on the web, not "and/or".
 _FOLDERS = re.compile(r"""(?:file://|(?<![\w.:/\\~-]))(?:[A-Za-z]:[\\/]|~?/)(?=[^\s/])(?:[^\s'"\\/,;:]+[\\/])*""")

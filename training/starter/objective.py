@@ -8,7 +8,7 @@ from musti_model.fusion import WordGate, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..losses import FocalLoss, gate_loss
+from ..loop.losses import FocalLoss, gate_loss
 from .augment import box_places
 from .drawing import IGNORE, Album, KeptAlbum, Shown, Texts, draw_pairs
 

@@ -12,7 +12,7 @@ from musti_model.fusion import Opened, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..metrics import best_threshold, collapsed, scores, sigmoid
+from ..report.metrics import best_threshold, collapsed, scores, sigmoid
 from .augment import plain_view
 from .pairs import Pair
 from .passages import Passage

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from musti_model.config import preset
 from musti_model.model import MustiModel
 
+from ..lexicon.naming import LANGUAGES, Lexicon
 from .augment import plain_view
-from .lexicon import LANGUAGES, Lexicon
 from .pictures import Pictures
 
 TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "vit_small_patch14_dinov2.safetensors"

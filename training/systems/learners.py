@@ -27,11 +27,11 @@ from musti_model.text_tower import ARCHITECTURES
 from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
+from ..lexicon.objects import Vocabulary, gate_labels
+from ..loop.losses import gate_loss
+from ..loop.train import Step
+from . import LossSettings, System
 from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
-from .loop import Step
-from .losses import gate_loss
-from .objects import Vocabulary, gate_labels
-from .systems import LossSettings, System
 
 PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta-base"}  # where each kind of text tower starts
 KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory

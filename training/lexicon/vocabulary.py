@@ -11,8 +11,8 @@ from musti_model.errors import InputError
 from musti_model.records import LANGUAGES as KNOWN
 from musti_model.records import language_tag
 
-from .pictures import few
-from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name
+from ..data.copies import few
+from .naming import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name
 
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")  # remarks: "Camphor (tree)"
 _BETWEEN = re.compile(r"[,;/|\n]")
