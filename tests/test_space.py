@@ -15,7 +15,7 @@ from musti_model import MustiPipeline, MustiProcessor
 from tests.conftest import ANSWER, tiny_model
 from tests.hub import running_hub, use_hub
 from tools import space
-from training.publish import push
+from training.hub.push import push
 
 ROOT = Path(__file__).parents[1]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
