@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from musti_model import MustiPipeline
 from musti_model.methods import BEST, EVIDENCE, combined, total
-from musti_model.methods.faithfulness import of_regions, of_words, to_cells
+from musti_model.methods.deletion_insertion import of_regions, of_words, to_cells
 from musti_model.methods.gate_effect import gate_effects
 from musti_model.processing import open_image
 from musti_model.question import Question
