@@ -13,7 +13,7 @@ from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
 from .answers import answered
-from .archive import Pictures
+from .archive import PictureZip
 from .language import in_language, language, later, sentence
 from .uploads import GONE
 
@@ -64,7 +64,7 @@ class Calls:
     measure: Callable[[str, str, Explanation], dict[str, Faithfulness]]
     alter: Callable[[str, str, Alteration], float]
     rank: Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
-    answer_many: Callable[[list, Pictures], list[dict[str, Any]]]
+    answer_many: Callable[[list, PictureZip], list[dict[str, Any]]]
 
 
 def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Calls:

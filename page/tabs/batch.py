@@ -11,7 +11,7 @@ from musti_model import Sentence
 from musti_model.records import BadRecord, MustiPair, parse_records
 
 from ..answers import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
-from ..archive import Pictures
+from ..archive import PictureZip
 from ..calls import Calls
 from ..examples import batch_of_examples
 from ..inputs import SafeFile
@@ -95,7 +95,7 @@ class BatchTab:
         """The counts so far, again and again, then the results."""
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
-        records, pictures = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
+        records, pictures = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), PictureZip(archive)))
         if not records:
             raise refusal("The file holds no record.")
         if len(records) > MOST_RECORDS:
@@ -109,7 +109,7 @@ class BatchTab:
         files = sentence(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
         yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
 
-    def _answered(self, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
+    def _answered(self, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:
         """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other parts go on."""
         try:
             return self.calls.answer_many(items, pictures)

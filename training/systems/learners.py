@@ -37,7 +37,7 @@ PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta
 KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory
 
 
-class Pictures:
+class SquareCache:
     """Pictures of pairs as squares of the model's size, decoded once while there is room."""
 
     def __init__(self, processor: MustiProcessor, root: Path) -> None:
@@ -68,7 +68,7 @@ class MustiLearner:
 
     def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path, vocabulary: Vocabulary | None = None) -> None:
         self.model, self.processor, self.vocabulary = model, processor, vocabulary
-        self.pictures = Pictures(processor, root)
+        self.pictures = SquareCache(processor, root)
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
         """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}, and "gate" [B, T] where the gate has a loss of its own
