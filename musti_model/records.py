@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .errors import InputError, Sentence
 
 LABELS = {"YES": 1, "NO": 0}
-LANGUAGES = {  # a tag: how files write it out
+LANGUAGE_NAMES = {  # a tag: how files write it out
     "en": ("eng", "english"),
     "de": ("deu", "ger", "german", "deutsch"),
     "fr": ("fra", "fre", "french", "français", "francais"),
@@ -28,7 +28,7 @@ DEEPEST = 100  # lists and objects inside each other; what is deeper cannot be w
 _CUT = 16
 # What tells how deeply a JSON text is nested; a string without an end is a quotation mark alone.
 _NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
-_TAGS = {name: tag for tag, names in LANGUAGES.items() for name in (tag, *names)}
+_TAGS = {name: tag for tag, names in LANGUAGE_NAMES.items() for name in (tag, *names)}
 _INVISIBLE = "\ufeff\u200b\u200e\u200f"  # byte order mark, zero-width space, direction marks
 
 

@@ -20,7 +20,7 @@ from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
 OPACITY = 0.55  # of the maps below the table
 THUMBNAIL = 96  # px of the longest side of a ranked picture
-LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
+VERSIONS = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
 TRIES = {"passages": "Example: a picture with passages", "pictures": "Example: a passage with pictures"}
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
@@ -115,7 +115,7 @@ class ManyTab:
         label = Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES)
         self.passages = gr.Textbox(label=label, lines=8, max_lines=16, elem_id="many-passages")
         self.passage = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
-        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
+        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in VERSIONS.items()]
 
     def _card(self, number: int, alt: str) -> tuple[gr.HTML, gr.Image, gr.HTML]:
         with gr.Column(min_width=320):
@@ -215,7 +215,7 @@ def _lists(
         texts = split_passages(passages or "")
         result = one, texts, [short(t) for t in texts]
     else:
-        filled = [(say(name), text) for name, text in zip(LANGUAGES.values(), versions, strict=True) if text and text.strip()]
+        filled = [(say(name), text) for name, text in zip(VERSIONS.values(), versions, strict=True) if text and text.strip()]
         if not filled:
             raise InputError("There is no passage; paste it in at least one language.")
         result = one, [text for _, text in filled], [f"{name}: {short(text)}" for name, text in filled]
