@@ -13,7 +13,7 @@ from musti_model.processing import open_image
 from ..calls import MOST_PASSAGES, MOST_PICTURES, Calls
 from ..examples import EXAMPLES
 from ..inputs import SafeFile, SafeImage
-from ..language import later, number, refusal, say, sentence
+from ..language import later, number, refusal, refusing, say
 from ..markup import data_url, literal, script, template
 from ..parts.why import WHOLE, evidence_figure, evidence_html
 from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
@@ -160,13 +160,13 @@ class ManyTab:
     def rank_all(self, *given: Any) -> tuple:
         """The table; rows are explained when they are asked for."""
         *inputs, when = given
-        pictures, passages, names = sentence(lambda: _lists(*inputs))
+        pictures, passages, names = refusing(lambda: _lists(*inputs))
         answers = self.calls.rank(pictures, passages)
         questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
         probabilities = [a.probability for _, a in answers]
         note = say("From the best to the last the probability falls by {spread:.3f}.", spread=max(probabilities) - min(probabilities))
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
-        rows = sentence(lambda: table_rows(answers, names, pictures))
+        rows = refusing(lambda: table_rows(answers, names, pictures))
         return Ranking(inputs, when, questions, []), rows, told, *self._below([])
 
     def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple:
