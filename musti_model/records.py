@@ -192,6 +192,7 @@ def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
     """The records of a MUSTI file one at a time: no more than a record and a chunk is held.
 
     The file is ``{"pairs": [...]}``, a bare list, one record, or a record a line. A record that names a field twice or is nested too deeply is ``Flawed``.
+    By hand around ``json``'s decoder: ``json.load`` would hold a stranger's file whole, and give nothing of one that is damaged near its end.
 
     Args:
         chunk: characters read at a time, at least 1.
