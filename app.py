@@ -39,19 +39,19 @@ except ImportError:
 import gradio as gr
 from starlette.middleware import Middleware
 
-from assets.theme import theme
 from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
 from page.calls import calls_of
 from page.door import Door, Page
 from page.endpoints import endpoints
 from page.examples import EXAMPLES
-from page.language import Told, later, speak, switch_html, translations
+from page.language import Told, later, switch_html, translate_on_load, translations
 from page.markup import script
 from page.tabs.about import about_tab, measured_scores
 from page.tabs.batch import BatchTab
 from page.tabs.many import ManyTab
 from page.tabs.pair import PairTab
+from page.theme import theme
 from page.visit import LIFETIME, MOST_MEGABYTES, MOST_VISITS, MOST_WAITING, SILENT
 from page.weights import weights_banner
 
@@ -95,7 +95,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
         shown.then(None, js=script("show_card.js"), api_visibility="private")
         demo.load(None, js=script("page.js"), api_visibility="private")
         demo.load(None, js=script("queue.js"), api_visibility="private")
-        speak(demo)
+        translate_on_load(demo)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)
 

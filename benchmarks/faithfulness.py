@@ -31,13 +31,13 @@ from tqdm import tqdm
 
 from musti_model import MustiPipeline
 from musti_model.methods import BEST, EVIDENCE, combined, total
-from musti_model.methods.faithfulness import of_regions, of_words, to_cells
+from musti_model.methods.deletion_insertion import of_regions, of_words, to_cells
 from musti_model.methods.gate_effect import gate_effects
 from musti_model.processing import open_image
 from musti_model.question import Question
+from musti_model.records import MustiPair, read_pairs
 from musti_model.results import Faithfulness
-from training.data import MustiPair, read_pairs
-from training.objects import Vocabulary
+from training.lexicon.objects import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musti_model.config import preset
 from musti_model.model import MustiModel
-from training.losses import FocalLoss
+from training.loop.losses import FocalLoss
 
 # Dense bfloat16 peak in TFLOP/s, from the makers' data sheets.
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L4": 121.0, "RTX 4090": 165.0}

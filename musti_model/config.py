@@ -108,7 +108,7 @@ class ImageBranchConfig:
 
     name: how outputs call it; backbone: of ``timm.create_model``, and backbone_args those arguments of it that BACKBONE_ARGS lists; image_size: side in px of the square the
     whole picture is resized to; mean, std: per channel, for pixels in 0..1; axes: "natural" (channels become features, places
-    become tokens) or "published" (CNN and Swin only: the axes of the published code, REFERENCE flaw: channels or a learned mix
+    become tokens) or "published" (CNN and Swin only: the axes of the published code: channels or a learned mix
     become tokens, so a token has no place in the picture); project: natural axes: learn a projection also for a ViT as wide as the
     text, whose tokens else enter as they are (as published); resample: "bicubic" or "bilinear" (as published); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps timm's.
     """

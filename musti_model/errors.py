@@ -23,16 +23,16 @@ class Sentence(str):
         return (self.template,), self.values
 
 
-class _Told(Exception):
+class _SentenceError(Exception):
     """An error whose message is a ``Sentence``; takes a template and its values."""
 
     def __init__(self, template: str, /, **values: Any) -> None:
         super().__init__(template if isinstance(template, Sentence) else Sentence(template, **values))
 
 
-class InputError(_Told, ValueError):
+class InputError(_SentenceError, ValueError):
     """A picture or a passage that cannot be used."""
 
 
-class WeightsError(_Told, RuntimeError):
+class WeightsError(_SentenceError, RuntimeError):
     """Weights that cannot be had: missing, private, offline, or corrupt."""

@@ -11,7 +11,7 @@ from .errors import InputError
 from .frames import Maps
 from .fusion import ScalarGate
 from .methods import BEST, Kind, Method, combined, method, total
-from .methods.faithfulness import of_regions, of_words
+from .methods.deletion_insertion import of_regions, of_words
 from .methods.looks import Look, gate_maps, gates, heads, rollouts, words_attended
 from .model import MustiModel
 from .question import Question

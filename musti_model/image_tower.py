@@ -127,7 +127,7 @@ def _vit_grid(vit: Backbone, side: int) -> tuple[int, int]:
 class ImageTower(nn.Module):
     """A backbone and its projection to the hidden size.
 
-    Natural axes: channels -> features; the places stay tokens. Published axes (REFERENCE, the published model): a CNN's channels
+    Natural axes: channels -> features; the places stay tokens. Published axes (as the authors' code has them): a CNN's channels
     become the tokens and its places the features; a Swin's places are mixed into tokens.
 
     Raises: ValueError for a backbone that cannot be made, does not take pictures of ``image_size``, or is neither a plain ViT (another's

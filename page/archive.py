@@ -51,7 +51,7 @@ class _Spelling:
     folded: tuple[str, ...]
 
 
-class Pictures:
+class PictureZip:
     """The pictures of a zip, found by a record's address (whole, from some folder on, or its last part, as it is or URL-encoded) or by its id.
 
     A picture is taken only where no other one fits as well, where its folders are not those of another object, and where no other record of the
@@ -79,7 +79,7 @@ class Pictures:
 
     def __reduce__(self) -> tuple:
         """Sent to the process of a borrowed GPU, it is opened there again."""
-        return Pictures, (self.path, tuple(self._asked))
+        return PictureZip, (self.path, tuple(self._asked))
 
     def know(self, asked: Iterable[tuple[str, str]]) -> None:
         """Has it heed records, as (address, id), before any of them is answered: two objects must not share one picture."""

@@ -12,9 +12,9 @@ from musti_model.processing import open_image
 from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
-from .archive import Pictures
-from .language import in_language, language, later, sentence
-from .records import answered
+from .answers import answered
+from .archive import PictureZip
+from .language import in_language, language, later, refusing
 from .uploads import GONE
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
@@ -64,7 +64,7 @@ class Calls:
     measure: Callable[[str, str, Explanation], dict[str, Faithfulness]]
     alter: Callable[[str, str, Alteration], float]
     rank: Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
-    answer_many: Callable[[list, Pictures], list[dict[str, Any]]]
+    answer_many: Callable[[list, PictureZip], list[dict[str, Any]]]
 
 
 def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Calls:
@@ -86,7 +86,7 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Cal
         return passages
 
     def lent(lane: ThreadPoolExecutor, function: Callable) -> Callable:
-        borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: sentence(lambda: function(*given))))
+        borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: refusing(lambda: function(*given))))
 
         def call(*given: Any) -> Any:
             # The process of a borrowed GPU does not know the visitor's language; who lends it asks the context which visitor it is.

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.data_classes import ListFiles
 
 from .calls import MOST_PICTURES
-from .language import later, refusal, sentence
+from .language import later, refusal, refusing
 from .uploads import upload_of, with_uploads
 
 
@@ -16,7 +16,7 @@ class SafeImage(gr.Image):
 
     def preprocess(self, payload: Any) -> str | None:
         """Path of the uploaded file. Raises gr.Error for anything but an upload."""
-        return None if payload is None else sentence(lambda: upload_of(payload.path, payload.url))
+        return None if payload is None else refusing(lambda: upload_of(payload.path, payload.url))
 
     def get_block_name(self) -> str:
         """The front end draws it as the ordinary image component."""
@@ -36,7 +36,7 @@ class SafeFile(gr.File):
         if payload is None:
             return None
         files = list(payload) if isinstance(payload, ListFiles) else [payload]
-        paths = sentence(lambda: [upload_of(f.path, f.url) for f in files])
+        paths = refusing(lambda: [upload_of(f.path, f.url) for f in files])
         return paths if self.most > 1 else next(iter(paths), None)
 
     def get_block_name(self) -> str:
@@ -69,4 +69,4 @@ def checked(components: Sequence[gr.blocks.Block], values: Any) -> list[Any]:
             raise refusal(later("There are {count} files; at most {most} can be given at a time."), count=len(value), most=component.most)
         if isinstance(component, gr.Textbox) and not isinstance(value, str | None):
             raise refusal(later("“{name}” takes a text."), name=component.label or component.elem_id or "")
-    return sentence(lambda: [with_uploads(value) for value in values])
+    return refusing(lambda: [with_uploads(value) for value in values])

@@ -1,4 +1,9 @@
-"""The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what has no translation stays English."""
+"""The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what has no translation stays English.
+
+``say`` translates a text now. ``later`` only marks one, where a constant is written down before there is a visitor (gettext's ``N_``). ``refusal`` is an
+error that says a text, and ``refusing`` calls a function so that every error of its becomes one. Components are built in English, and
+``translate_on_load`` has all of them say their texts to whoever opens the page; ``Told`` is the one whose HTML a function makes.
+"""
 
 import errno
 import functools
@@ -129,8 +134,8 @@ def no_room(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or no_room(error.__cause__))
 
 
-def sentence(function: Callable[[], Any]) -> Any:
-    """Calls a function; whatever it raises becomes a sentence on the page."""
+def refusing(function: Callable[[], Any]) -> Any:
+    """Calls a function; whatever it raises becomes a ``refusal``."""
     try:
         return function()
     except gr.Error:
@@ -188,7 +193,7 @@ def said_texts(component: gr.blocks.Block) -> dict[str, Any]:
     return {name: _said(held) for name, held in texts_of(component).items()}
 
 
-def speak(demo: gr.Blocks) -> None:
+def translate_on_load(demo: gr.Blocks) -> None:
     """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
     told = [b for b in demo.blocks.values() if isinstance(b, Told) or texts_of(b)]
     tag, title = gr.Textbox(visible=False), gr.Textbox(visible=False)

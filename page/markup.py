@@ -1,4 +1,8 @@
-"""What the browser gets: scripts and templates from their files, texts and pictures in a shape that a page may show."""
+"""What the browser gets: scripts and templates from their files, texts and pictures in a shape that a page may show.
+
+HTML that takes more than a line is a template, which escapes by itself. A line of it is an f-string where it is needed, and whatever a visitor, a file or
+weights brought into that goes through ``escape``.
+"""
 
 import base64
 import io

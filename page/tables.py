@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from musti_model import InputError, Sentence
-from training.data import LANGUAGES, Flawed, bare_address, language_tag, text_encoding
+from musti_model.records import LANGUAGE_NAMES, Flawed, bare_address, language_tag, text_encoding
 
 FIELDS = ("id", "image", "text", "language", "title", "subtask1_label", "subtask2_labels")  # whose names may be in capitals
 NEEDED = {"image", "text"}
@@ -92,7 +92,7 @@ def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
             problem = Sentence("its row has more cells than there are names in the first line; put its text in quotation marks")
         language = record.get("language", "")
         spilt = f"{delimiter} {language}" in last[0] and f"{delimiter} {record.get('image')}" not in last[0]  # as after a comma in a sentence, not in a table
-        if not problem and language and language_tag(language) not in LANGUAGES and (spilt or len(language.split()) > LANGUAGE_WORDS):
+        if not problem and language and language_tag(language) not in LANGUAGE_NAMES and (spilt or len(language.split()) > LANGUAGE_WORDS):
             problem = Sentence("its language is {language!r}; if that belongs to the text, put the text in quotation marks", language=language[:40])
         if "id" not in names:
             record["id"] = count

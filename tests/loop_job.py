@@ -15,7 +15,7 @@ import matplotlib.figure  # noqa: F401, once, before the forks
 import torch
 from accelerate import Accelerator
 
-from training.loop import TrainSettings, skipping, train
+from training.loop.train import TrainSettings, skipping, train
 
 SETTINGS = dict(epochs=3, steps_per_epoch=20, lr=0.05, warmup=0.2, precision="float32")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from musti_model import InputError
 from page import archive
-from page.archive import LARGEST, Pictures
+from page.archive import LARGEST, PictureZip
 
 MUSEUM = "https://museum.example/"
 
@@ -41,7 +41,7 @@ def zipped(tmp_path):
     return make
 
 
-def taken(pictures: Pictures, address: str, record_id: str = "") -> str:
+def taken(pictures: PictureZip, address: str, record_id: str = "") -> str:
     """Colour, with ? where it was found in another folder by its name; or the sentence."""
     try:
         found = pictures.find(address, record_id)
@@ -88,7 +88,7 @@ def taken(pictures: Pictures, address: str, record_id: str = "") -> str:
 )  # fmt: skip
 @pytest.mark.timeout(20)
 def test_addresses_and_names(zipped, red, blue, address, expected):
-    got = taken(Pictures(zipped((red, RED), (blue, BLUE))), address)
+    got = taken(PictureZip(zipped((red, RED), (blue, BLUE))), address)
     assert got == expected if expected.rstrip("?") in ("red", "blue") else expected in got
 
 
@@ -104,7 +104,7 @@ def test_addresses_and_names(zipped, red, blue, address, expected):
     ],
 )
 def test_ids_as_names(zipped, red, blue, address, expected):
-    got = taken(Pictures(zipped((red, RED), (blue, BLUE))), address, "15")
+    got = taken(PictureZip(zipped((red, RED), (blue, BLUE))), address, "15")
     assert got == expected if expected in ("red", "blue") else expected in got
 
 
@@ -113,7 +113,7 @@ def test_names_of_other_code_pages(zipped, page):
     name = ("rosée.png" if page in ("cp437", "cp850") else "češnja.png").encode(page)
     path = zipped(("X" * len(name), RED))
     path.write_bytes(path.read_bytes().replace(b"X" * len(name), name))
-    assert taken(Pictures(path), MUSEUM + name.decode(page)) == "red"
+    assert taken(PictureZip(path), MUSEUM + name.decode(page)) == "red"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_names_of_other_code_pages(zipped, page):
     ],
 )
 def test_two_objects_do_not_share_a_picture(zipped, name, addresses, expected):
-    pictures, asked = Pictures(zipped((name, RED))), [(address, str(n)) for n, address in enumerate(addresses, start=100)]
+    pictures, asked = PictureZip(zipped((name, RED))), [(address, str(n)) for n, address in enumerate(addresses, start=100)]
     if name == "101.jpg":
         asked, expected = asked[1:], expected[1:]
     pictures.know(asked)
@@ -142,12 +142,12 @@ def test_two_objects_do_not_share_a_picture(zipped, name, addresses, expected):
 def test_one_name_twice(zipped):
     with pytest.warns(UserWarning, match="Duplicate"):
         path = zipped(("a.png", RED), ("a.png", BLUE))
-    assert "several pictures" in taken(Pictures(path), "a.png")
+    assert "several pictures" in taken(PictureZip(path), "a.png")
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "C:\\a.png", "x/../../a.png", "\\\\server\\a.png"])
 def test_names_that_lead_out(zipped, name):
-    assert "leads out of the zip" in taken(Pictures(zipped((name, RED))), "a.png")
+    assert "leads out of the zip" in taken(PictureZip(zipped((name, RED))), "a.png")
 
 
 def patched(path: Path, at: int, value: bytes) -> Path:
@@ -163,7 +163,7 @@ def patched(path: Path, at: int, value: bytes) -> Path:
 def test_a_zip_that_lies(zipped):
     path = patched(zipped(("a.png", bytes(200_000_000))), 22, struct.pack("<I", 1000))
     tracemalloc.start()
-    assert "damaged in the zip" in taken(Pictures(path), "a.png")
+    assert "damaged in the zip" in taken(PictureZip(path), "a.png")
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
@@ -171,13 +171,13 @@ def test_a_zip_that_lies(zipped):
 def test_what_is_not_read(zipped):
     link = zipfile.ZipInfo("a.png")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-    assert "only a link" in taken(Pictures(zipped((link, b"/etc/passwd"))), "a.png")
-    assert "locked" in taken(Pictures(patched(zipped(("a.png", RED)), 6, b"\1")), "a.png")
+    assert "only a link" in taken(PictureZip(zipped((link, b"/etc/passwd"))), "a.png")
+    assert "locked" in taken(PictureZip(patched(zipped(("a.png", RED)), 6, b"\1")), "a.png")
     for method in (12, 14, 99):  # bzip2, LZMA, none: they unpack without bounds
-        assert "unusual way" in taken(Pictures(patched(zipped(("a.png", RED)), 8, bytes([method, 0]))), "a.png")
-    assert "over 30 MB" in taken(Pictures(zipped(("a.png", bytes(30_000_001)))), "a.png")
-    assert "cannot be read: This file is not a picture" in taken(Pictures(zipped(("a.png", b"text"))), "a.png")
-    assert "damaged" in taken(Pictures(patched(zipped(("a.png", RED)), 14, bytes(4))), "a.png")  # another checksum
+        assert "unusual way" in taken(PictureZip(patched(zipped(("a.png", RED)), 8, bytes([method, 0]))), "a.png")
+    assert "over 30 MB" in taken(PictureZip(zipped(("a.png", bytes(30_000_001)))), "a.png")
+    assert "cannot be read: This file is not a picture" in taken(PictureZip(zipped(("a.png", b"text"))), "a.png")
+    assert "damaged" in taken(PictureZip(patched(zipped(("a.png", RED)), 14, bytes(4))), "a.png")  # another checksum
 
 
 def test_files_that_share_bytes(zipped):
@@ -187,7 +187,7 @@ def test_files_that_share_bytes(zipped):
     data[second + 42 : second + 46] = bytes(4)  # where it begins
     path.write_bytes(data)
     with pytest.raises(InputError, match="lie over each other"):
-        Pictures(path)
+        PictureZip(path)
 
 
 def test_too_many_files(zipped, tmp_path, monkeypatch):
@@ -196,12 +196,12 @@ def test_too_many_files(zipped, tmp_path, monkeypatch):
     (tmp_path / "many.zip").write_bytes(entry * count + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, len(entry) * count, 0, 0))
     tracemalloc.start()
     with pytest.raises(InputError, match="more than 10000 files"):
-        Pictures(tmp_path / "many.zip")
+        PictureZip(tmp_path / "many.zip")
     assert tracemalloc.get_traced_memory()[1] < 30_000_000
     tracemalloc.stop()
     monkeypatch.setattr(archive, "MOST_FILES", 1)
     with pytest.raises(InputError, match="more than 1 files"):
-        Pictures(zipped(("a.png", RED), ("b.png", RED)))
+        PictureZip(zipped(("a.png", RED), ("b.png", RED)))
 
 
 def test_zips_with_the_fields_of_large_ones_and_with_something_before(tmp_path):
@@ -210,7 +210,7 @@ def test_zips_with_the_fields_of_large_ones_and_with_something_before(tmp_path):
     data = (tmp_path / "p.zip").read_bytes()
     for before in (b"", b"#!/bin/sh\n"):
         (tmp_path / "p.zip").write_bytes(before + data)
-        assert taken(Pictures(tmp_path / "p.zip"), "a.png") == "red"
+        assert taken(PictureZip(tmp_path / "p.zip"), "a.png") == "red"
 
 
 def test_any_damage_is_told(zipped, tmp_path):
@@ -221,11 +221,11 @@ def test_any_damage_is_told(zipped, tmp_path):
         damaged[at % len(data)] = at >> 24
         (tmp_path / "d.zip").write_bytes(damaged[: len(data) if seed % 4 else at % len(data)])
         try:
-            got = taken(Pictures(tmp_path / "d.zip"), "a.png")
+            got = taken(PictureZip(tmp_path / "d.zip"), "a.png")
         except InputError as error:
             got = str(error)
         assert got in ("red", "red?") or got.endswith("."), seed
 
 
 def test_large_pictures_are_shrunk(zipped):
-    assert Pictures(zipped(("a.png", drawn("red", (4000, 1000))))).open("a.png").size == (LARGEST, LARGEST // 4)
+    assert PictureZip(zipped(("a.png", drawn("red", (4000, 1000))))).open("a.png").size == (LARGEST, LARGEST // 4)

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from musti_model import InputError
-from page.archive import LARGEST, Pictures
+from musti_model.records import parse_records
+from page.answers import SIZE, answered, records_of, write_results
+from page.archive import LARGEST, PictureZip
 from page.calls import calls_of
 from page.examples import EXAMPLES, batch_of_examples
-from page.records import SIZE, answered, records_of, write_results
 from page.tabs.batch import BatchTab, summary_html
 from tests.browser import ask, wait_for
-from training.data import parse_records
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ RECORDS = [
 
 def test_every_record_comes_back(pipe, archive, tmp_path):
     items = list(parse_records(RECORDS))
-    rows = answered(pipe, items, Pictures(archive))
+    rows = answered(pipe, items, PictureZip(archive))
     assert [bool(r["answer"]) for r in rows] == [True, False, False, False, False, False, True]
     for row, words in zip(rows, ["", "no picture 'gone.jpg'", "cannot be read", "no words", "used before", "not an object", ""], strict=True):
         assert words in row["problem"] and bool(row["problem"]) == bool(words)
@@ -75,7 +75,7 @@ def test_tables_without_ids_are_counted(tmp_path):
 def test_the_second_file_is_no_zip(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"no zip")
     with pytest.raises(InputError, match="not a zip"):
-        Pictures(tmp_path / "x.zip")
+        PictureZip(tmp_path / "x.zip")
 
 
 HALF = "half \ud800 rose"
@@ -92,7 +92,7 @@ def test_odd_records_come_back_each_in_its_place(pipe, archive, tmp_path):
     whole = [{"id": f"whole {n}", "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(len(ODD))]
     (tmp_path / "pairs.json").write_text(json.dumps([r for pair in zip(ODD, whole, strict=True) for r in pair]), encoding="utf-8")
     records = list(records_of(tmp_path / "pairs.json"))
-    rows = answered(pipe, list(parse_records(records)), Pictures(archive))
+    rows = answered(pipe, list(parse_records(records)), PictureZip(archive))
     assert all(row["answer"] for row in rows[1::2]) and all(bool(row["answer"]) != bool(row["problem"]) for row in rows)
     assert [n for n, row in enumerate(rows[::2]) if row["answer"]] == [1, 5, 9]
     table, written = write_results(rows, records, keep(tmp_path))
@@ -115,7 +115,7 @@ def test_a_pair_that_breaks_the_model_is_alone(pipe, archive, monkeypatch):
 
     monkeypatch.setattr(type(pipe), "predict", breaking)
     records = [{"id": n, "image": "a/flower.jpg", "text": "A broken rose." if n in (2, 5) else "A rose."} for n in range(8)]
-    rows = answered(pipe, list(parse_records(records)), Pictures(archive))
+    rows = answered(pipe, list(parse_records(records)), PictureZip(archive))
     assert [bool(r["answer"]) for r in rows] == [n not in (2, 5) for n in range(8)]
     assert rows[2]["problem"] == "The model could not answer this pair; try another copy of the picture."
 
@@ -142,7 +142,7 @@ def test_pictures_are_opened_one_at_a_time_and_kept_small(pipe, tmp_path):
             Image.new("RGB", (4000, 3000), (n, 0, 0)).save(tmp_path / "p.jpg")
             file.write(tmp_path / "p.jpg", f"scan-of-{n}.jpg")
     seen = []
-    pictures = Pictures(tmp_path / "p.zip")
+    pictures = PictureZip(tmp_path / "p.zip")
     answered(SimpleNamespace(processor=pipe.processor, predict=lambda images, texts, batch: seen.extend(images) or pipe.predict(images, texts)),
              list(parse_records([{"id": n, "image": f"scan-of-{n}.jpg", "text": "A rose."} for n in range(4)])), pictures)  # fmt: skip
     assert [max(image.size) for image in seen] == [LARGEST] * 4
@@ -151,7 +151,7 @@ def test_pictures_are_opened_one_at_a_time_and_kept_small(pipe, tmp_path):
 def test_a_picture_found_by_its_name_alone_is_told(pipe, flower, tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
         file.write(flower, "scans/flower.jpg")
-    rows = answered(pipe, list(parse_records([{"id": 1, "image": "https://museum.example/x/flower.jpg", "text": "A rose."}])), Pictures(tmp_path / "p.zip"))
+    rows = answered(pipe, list(parse_records([{"id": 1, "image": "https://museum.example/x/flower.jpg", "text": "A rose."}])), PictureZip(tmp_path / "p.zip"))
     assert rows[0]["answer"] and "by its file name alone, in another folder: 'scans/flower.jpg'" in rows[0]["notices"]
 
 
@@ -225,7 +225,7 @@ def test_the_examples_are_a_batch_that_can_be_read(pipe, tmp_path):
     file, archive = batch_of_examples(keep(tmp_path))
     items = list(parse_records(records_of(file)))
     assert [(item.text, item.language) for item in items] == [(e.passage, e.language) for e in EXAMPLES]
-    assert all(row["answer"] and not row["problem"] for row in answered(pipe, items, Pictures(archive)))
+    assert all(row["answer"] and not row["problem"] for row in answered(pipe, items, PictureZip(archive)))
 
 
 def test_the_examples_are_answered_with_one_click(page):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from benchmarks import faithfulness as bench
 from musti_model.methods import BEST
+from musti_model.records import MustiPair
 from tests.conftest import WORD, tiny_config, tiny_model
-from training.data import MustiPair
-from training.objects import Vocabulary
+from training.lexicon.objects import Vocabulary
 
 VOCABULARY = Vocabulary()
 

@@ -220,7 +220,7 @@ def test_a_passage_is_read_once_whatever_the_number_of_pictures(gate):
 
 @pytest.mark.parametrize("gate", ["word", "linear by place"])
 def test_a_gate_of_words_learns_from_its_own_loss(gate):
-    from training.losses import gate_loss
+    from training.loop.losses import gate_loss
 
     model = tiny_model(**GATES[gate])
     images, ids, mask = inputs()

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("musti_model", "page", "training", "benchmarks", "assets", "tests")
+FOLDERS = ("musti_model", "page", "training", "benchmarks", "tools", "tests")
 
 
 def modules() -> dict[str, Path]:
@@ -57,6 +57,11 @@ def test_imports_of_every_kind_are_seen(tmp_path):
     assert imported("a.e.x", file, {"a", "a.e.b", "a.e.c", "a.d", "a.e"}) == {"a", "a.e.b", "a.e.c", "a.d"}
 
 
+def test_assets_hold_no_code():
+    """It would lie outside the rooms that are walked here."""
+    assert not list((ROOT / "assets").rglob("*.py"))
+
+
 def test_no_import_goes_in_a_circle():
     files = modules()
     assert len(files) > 80
@@ -64,13 +69,30 @@ def test_no_import_goes_in_a_circle():
     assert circle(graph) == []
 
 
-def test_imports_run_one_way():
-    """The model knows nothing of page and training; figures and the config nothing of torch; results nothing of the model."""
+MAY_IMPORT = {  # a room: the other rooms that it knows
+    "musti_model": set(),
+    "page": {"musti_model"},
+    "training": {"musti_model"},
+    "app": {"musti_model", "page"},
+    "benchmarks": {"app", "musti_model", "page", "training", "tests"},
+    "tools": {"app", "musti_model", "page", "training"},
+}
+
+
+def test_rooms_import_one_way():
+    """The model knows neither page nor training, and these two not each other."""
+    files = modules()
+    for name, file in files.items():
+        room = name.split(".")[0]
+        if room != "tests":
+            assert {m.split(".")[0] for m in imported(name, file, set(files))} - {room} <= MAY_IMPORT[room], name
+
+
+def test_imports_within_the_model_run_one_way():
+    """Methods know nothing of the pipeline; figures and the config nothing of torch; results nothing of the model."""
     files = modules()
     for name, file in files.items():
         seen = imported(name, file, set(files))
-        if name.startswith("musti_model"):
-            assert not [m for m in seen if m.split(".")[0] != "musti_model"], name
         if name.startswith("musti_model.methods."):
             assert not seen & {"musti_model.pipeline", "musti_model.explain", "musti_model.figures"}, name
     assert not imported("musti_model.results", files["musti_model.results"], set(files)) & {"musti_model.model", "musti_model.question", "musti_model.pipeline"}

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from training import loop
-from training.loop import CollapseError, TrainSettings, parameter_groups, schedule, skipping, train
-from training.memory import recompute_activations
+from training.loop import train as loop
+from training.loop.memory import recompute_activations
+from training.loop.train import CollapseError, TrainSettings, parameter_groups, schedule, skipping, train
 
 
 @skipping

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
 
-from training.losses import FocalLoss, gate_loss
+from training.loop.losses import FocalLoss, gate_loss
 
 
 def test_hand_worked_value():
@@ -14,6 +15,19 @@ def test_hand_worked_value():
     logits = torch.tensor([math.log(0.8 / 0.2), math.log(0.4 / 0.6)])
     expected = (0.25 * 0.2**2 * -math.log(0.8) + 0.75 * 0.4**2 * -math.log(0.6)) / 2
     assert FocalLoss(2.0, 0.25)(logits, torch.tensor([1, 0])).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize("alpha", [None, 0.25, 0.5, 0.9])
+def test_it_is_the_loss_of_torchvision(gamma, alpha):
+    """Value and gradient; there, a negative alpha stands for none."""
+    labels = (torch.arange(21) % 3 == 0).float()
+    ours, theirs = (torch.linspace(-4, 4, 21).requires_grad_() for _ in range(2))
+    loss = FocalLoss(gamma, alpha)(ours, labels)
+    expected = sigmoid_focal_loss(theirs, labels, alpha=-1 if alpha is None else alpha, gamma=gamma, reduction="mean")
+    loss.backward()
+    expected.backward()
+    assert torch.allclose(loss, expected, rtol=1e-5) and torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_gamma_zero_without_alpha_is_cross_entropy():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from musti_model import InputError
 from musti_model.methods import OCCLUSION, combined, hiding, total
-from musti_model.methods import faithfulness as fa
+from musti_model.methods import deletion_insertion as fa
 from tests.conftest import GATES, PASSAGE, pipeline
 
 

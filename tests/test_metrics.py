@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import (
+from training.report.metrics import (
     best_threshold,
     collapsed,
     expected_calibration_error,

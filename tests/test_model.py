@@ -263,7 +263,7 @@ def test_a_vit_without_a_class_token():
 
 
 def test_a_swin_of_published_axes_is_a_mix_of_its_places():
-    """REFERENCE: last hidden state transposed -> Linear over the places -> LayerNorm over the grid -> transposed."""
+    """As the published code has it: last hidden state transposed -> Linear over the places -> LayerNorm over the grid -> transposed."""
     args = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
     branch = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", args, image_size=32, axes="published")
     model = tiny_model(branches=(branch,), padding="carry")

@@ -1,5 +1,6 @@
 """What an installation asks for is what a Space and the Makefile install, and all that the library reads goes along."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -28,3 +29,15 @@ def test_every_package_and_every_file_that_it_reads_goes_along():
         folder = ROOT / folders.get(package, package.replace(".", "/"))
         assert folder.is_dir(), package
         assert {p.suffix for p in folder.iterdir() if p.is_file()} <= kinds | {".py", ".pyi", ".png", ".jsonl"}, package
+
+
+def test_commands_and_files_that_the_documents_name_are_there():
+    """Modules move; what a reader types must not break."""
+    for name in ("README.md", "CONTRIBUTING.md", "training/README.md", "Makefile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        commands = set(re.findall(r"python -m ((?:musti_model|training|benchmarks|tools|page)[\w.]*)", text))
+        for command in commands:
+            path = ROOT / command.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), (name, command)
+        for file in re.findall(r"`((?:assets|benchmarks|musti_model|page|tests|tools|training)/[\w./-]*)`", text):
+            assert (ROOT / file).exists(), (name, file)

@@ -23,10 +23,10 @@ import pytest
 from PIL import Image
 
 from musti_model.errors import InputError
-from training.data import read_pairs
-from training.fetch import FetchError, FetchSettings, clean_url, fetch, local_stem, picture_extension, retry_after
+from musti_model.records import read_pairs
+from training.data.fetch import FetchError, FetchSettings, clean_url, fetch, local_stem, picture_extension, retry_after
+from training.data.unpacking import BadPacking, TooLarge, Unpacker
 from training.prepare import main, prepare
-from training.unpacking import BadPacking, TooLarge, Unpacker
 
 FAST = FetchSettings(delay=0, timeout=0.5, total=1.0, max_bytes=100_000, retries=2, backoff=0.01, max_wait=0.5)
 

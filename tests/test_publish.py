@@ -16,7 +16,8 @@ from musti_model.weights import find_weights
 from page.weights import weights_html
 from tests.conftest import tiny_model
 from tests.hub import READ, running_hub, use_hub
-from training.publish import PublishError, main, publish, scrub
+from training.hub.push import PublishError
+from training.publish import main, publish, scrub
 
 REPO = "me/smells"
 TEXT = "The roses smelled sweet in the old house."

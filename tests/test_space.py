@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from musti_model import MustiPipeline, MustiProcessor
-from page import space
 from tests.conftest import ANSWER, tiny_model
 from tests.hub import running_hub, use_hub
-from training.publish import push
+from tools import space
+from training.hub.push import push
 
 ROOT = Path(__file__).parents[1]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."

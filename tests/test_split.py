@@ -8,20 +8,20 @@ from dataclasses import replace
 import pytest
 
 from musti_model.errors import InputError
-from training.data import MustiPair, fingerprint
-from training.split import (
+from musti_model.records import MustiPair, fingerprint
+from training.data.folds import (
     components,
     cut_folds,
     folds,
     leaks,
     leave_language_out,
-    main,
     notices,
     parts_of,
     passage_key,
     split,
     split_fingerprint,
 )
+from training.split import main
 
 
 def pair(name, image, text, language="en", label=0) -> MustiPair:

@@ -9,7 +9,7 @@ import torch
 from musti_model import Alteration, MustiPipeline
 from musti_model.weights import STARTER
 from page.examples import EXAMPLES as EXAMPLES_OF_PAGE
-from training.metrics import f1_macro
+from training.report.metrics import f1_macro
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 # Passages written for this test, in five languages; each names one object.

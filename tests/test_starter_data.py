@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from training.starter.lexicon import FOLDER, LANGUAGES, Lexicon, held_out_forms
+from training.lexicon.naming import FOLDER, LANGUAGES, Lexicon, held_out_forms
 from training.starter.pairs import balanced_pairs
 from training.starter.passages import Passage, PassageMill, load_passages, sprinkle, swap, wear, window
 from training.starter.pictures import Pictures, split_of

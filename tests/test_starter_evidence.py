@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from musti_model.model import MustiModel
+from training.lexicon.naming import LANGUAGES, Mention
 from training.starter.evidence import PHOTOGRAPHS, SENTENCES, photograph_scores, share_in_quarter, top_word_names
-from training.starter.lexicon import LANGUAGES, Mention
 from training.starter.passages import Passage
 from training.starter.pictures import Pictures
 from training.starter.scoring import encode_pictures

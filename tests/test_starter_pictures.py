@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from training.starter.augment import box_places, collages, nothing, plain_view, random_view
+from musti_model.config import ImageBranchConfig
+from training.starter.augment import box_places, branch_input, collages, nothing, plain_view, random_view
 from training.starter.pictures import STORED_SIZE, load_pictures, split_of
 from training.starter.typeset import text_pages
 
@@ -152,3 +153,14 @@ def test_pages_of_text():
     assert (pages.reshape(20, -1).std(1) > 5).all() and len({tuple(p[0, 0]) for p in pages}) > 3
     with pytest.raises(ValueError, match="at least one passage"):
         text_pages([], 1, 64, seed=0)
+
+
+def test_pictures_come_to_a_branch_as_the_processor_brings_them():
+    """By the branch's own size, mean and deviation, whatever size they are kept in."""
+    branch = ImageBranchConfig("cnn", "resnet18", image_size=24, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+    x = torch.rand(2, 3, 24, 24, generator=seeded())
+    by_hand = torch.stack([(x[:, i] - m) / s for i, (m, s) in enumerate(zip(branch.mean, branch.std, strict=True))], dim=1)
+    assert torch.allclose(branch_input(x, branch), by_hand, atol=1e-6)
+    flat = torch.tensor([0.1, 0.7, 0.9]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
+    small = branch_input(flat, branch)
+    assert small.shape == (1, 3, 24, 24) and torch.allclose(small[0, :, 0, 0], torch.tensor([-2.0, 1.2, 1.2]), atol=1e-5)

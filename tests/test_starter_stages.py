@@ -18,11 +18,11 @@ from musti_model.fusion import Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
-from training.losses import FocalLoss
+from training.lexicon.naming import LANGUAGES, Lexicon, Mention
+from training.loop.losses import FocalLoss
 from training.starter import stages, towers
 from training.starter.drawing import IGNORE, ROUND_CPU, Album, KeptAlbum, Shown, TextBatches, Texts, draw_pairs, piece_labels
 from training.starter.finish import calibrate_answers, finish
-from training.starter.lexicon import LANGUAGES, Lexicon, Mention
 from training.starter.measures import grids
 from training.starter.objective import Objective
 from training.starter.passages import Passage, load_passages
@@ -249,7 +249,7 @@ def test_kept_pictures_are_drawn_with_what_they_show(small):
 
 
 def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
-    from training.data import read_pairs
+    from musti_model.records import read_pairs
     from training.starter import export
 
     monkeypatch.setattr("sys.argv", ["export", "--data", str(data), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--yes", "5"])

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel
 
+from training.lexicon.naming import LANGUAGES, Lexicon, Name, held_out_forms
 from training.starter.doubtful import WordEncoder, doubtful_words
-from training.starter.lexicon import LANGUAGES, Lexicon, Name, held_out_forms
 from training.starter.pairs import balanced_pairs
 from training.starter.passages import Passage
 from training.starter.pictures import Pictures

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musti_model.config import preset
-from training.losses import FocalLoss
+from training.loop.losses import FocalLoss
 from training.starter.table import OURS, ROWS, STEPS, Table, draw, write
 
 

@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 
 from musti_model import InputError
-from page.records import records_of
+from musti_model.records import MustiPair, parse_records
+from page.answers import records_of
 from page.tables import safe_cell, write_table
-from training.data import MustiPair, parse_records
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
 from musti_model import InputError, MustiPipeline, MustiProcessor
+from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
-from training import compare, detector, evaluate, learners, predict, train
-from training.data import MustiPair, read_pairs
-from training.metrics import sigmoid
-from training.objects import Vocabulary, carriers, gate_labels, object_scores, shared_objects
-from training.split import leaks
-from training.systems import load_system, system_names
+from training import compare, evaluate, predict, train
+from training.data.folds import leaks
+from training.lexicon.objects import Vocabulary, carriers, gate_labels, object_scores, shared_objects
+from training.report.metrics import sigmoid
+from training.systems import detector, learners, load_system, system_names
 
 ROOT = Path(__file__).parents[1]
 TINY = tiny_config(objects=()).to_dict()

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from musti_model.errors import InputError
+from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
-from training.data import MustiPair, read_pairs
-from training.pictures import SIDE, address_key, alike, colours, recognise
-from training.split import leaks, main
-from training.ties import tied
+from training.data.copies import SIDE, address_key, alike, colours, recognise
+from training.data.folds import leaks
+from training.data.ties import tied
+from training.split import main
 from training.train import divide, usable
 
 

@@ -10,13 +10,13 @@ import torch
 
 from musti_model import MustiModel, MustiPipeline
 from musti_model.__main__ import main
-from page.archive import Pictures
+from musti_model.records import parse_records
+from page.answers import answered, write_results
+from page.archive import PictureZip
 from page.parts.verdict import verdict_html
-from page.records import answered, write_results
 from page.tabs.batch import summary_html
 from page.take_away import zipped
 from tests.conftest import PASSAGE
-from training.data import parse_records
 
 OBJECTS = ("flower", "dog", "fish")  # of the tiny weights
 SURE, GUESSED, EMPTY = (0.8, 0.1, 0.05, 0.05), (0.35, 0.3, 0.2, 0.15), (0.3, 0.1, 0.1, 0.5)  # of each object, and of nothing known
@@ -77,7 +77,7 @@ def test_page_interface_batch_zip_and_command_line_say_the_same(pipe, folder, pi
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.write(tmp_path / "p.png", "p.png")
     records = [{"id": 1, "image": "p.png", "text": PASSAGE, "language": "en"}, {"id": 2, "image": "gone.png", "text": PASSAGE, "language": "en"}]
-    rows = answered(pipe, list(parse_records(records)), Pictures(tmp_path / "p.zip"))
+    rows = answered(pipe, list(parse_records(records)), PictureZip(tmp_path / "p.zip"))
     assert "<td>en</td><td>0</td><td>0</td><td>1</td>" in summary_html(rows, finished=True)
     (tmp_path / "out").mkdir()
     table, whole = write_results(rows, records, lambda path: str(Path(path).rename(tmp_path / "out" / Path(path).name)))

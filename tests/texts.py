@@ -23,7 +23,7 @@ def _constants(node: ast.AST) -> list[str]:
 def texts_in_code() -> set[str]:
     """Templates given to whatever says them."""
     found = set()
-    for file in [ROOT / "app.py", ROOT / "training" / "data.py", *(ROOT / "page").rglob("*.py"), *(f for f in (ROOT / "musti_model").glob("*.py") if f.name != "published.py")]:
+    for file in [ROOT / "app.py", *(ROOT / "page").rglob("*.py"), *(f for f in (ROOT / "musti_model").glob("*.py") if f.name != "published.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
             if name in SPOKEN and node.args:

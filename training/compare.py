@@ -15,7 +15,7 @@ import numpy as np
 
 from musti_model.errors import InputError
 
-from .metrics import resampled_f1, sigmoid
+from .report.metrics import resampled_f1, sigmoid
 
 
 @dataclass(frozen=True)

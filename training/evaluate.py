@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import MustiPair, fingerprint, read_pairs
 
-from .data import MustiPair, fingerprint, read_pairs
-from .figures import draw_confusion, draw_curve, draw_reliability
-from .learners import labels_of, load_learner, pair_logits
-from .metrics import (
+from .data.folds import components
+from .report.metrics import (
     FLATTEST,
     best_threshold,
     collapsed,
@@ -29,7 +28,8 @@ from .metrics import (
     scores,
     sigmoid,
 )
-from .split import components
+from .report.plots import draw_confusion, draw_curve, draw_reliability
+from .systems.learners import labels_of, load_learner, pair_logits
 from .train import divide, usable
 
 DRAWS = 2000

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from musti_model import MustiPipeline
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import BadRecord, MustiPair, iter_records, parse_records
 from musti_model.weights import find_weights
 
-from .data import BadRecord, MustiPair, iter_records, parse_records
-from .learners import MustiLearner, load_learner, pair_logits
-from .metrics import f1_macro, sigmoid
-from .objects import Vocabulary, object_scores, shared_objects
+from .lexicon.objects import Vocabulary, object_scores, shared_objects
+from .report.metrics import f1_macro, sigmoid
+from .systems.learners import MustiLearner, load_learner, pair_logits
 
 Job = tuple[int, MustiPair | BadRecord]
 

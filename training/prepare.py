@@ -21,9 +21,10 @@ from typing import Any
 from tqdm import tqdm
 
 from musti_model.errors import InputError
+from musti_model.records import MustiPair, bare_address, iter_records, parse_records
 
-from .data import MustiPair, bare_address, iter_records, parse_records
-from .fetch import (
+from .data.copies import recognise
+from .data.fetch import (
     EXTENSIONS,
     FetchError,
     FetchSettings,
@@ -35,7 +36,6 @@ from .fetch import (
     picture_extension,
     retry_after,
 )
-from .pictures import recognise
 
 __all__ = ["FetchError", "FetchSettings", "clean_url", "fetch", "local_stem", "main", "picture_extension", "prepare", "retry_after"]
 

@@ -17,15 +17,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from musti_model.errors import InputError, WeightsError
+from musti_model.records import MustiPair, fingerprint, read_pairs
 
-from .data import MustiPair, fingerprint, read_pairs
-from .learners import Learner, PairBatches, build, labels_of, loss_step, pair_logits
-from .loop import CollapseError, patiently, train
-from .memory import keep_freed_memory
-from .metrics import best_threshold, collapsed, scores, sigmoid
-from .pictures import recognise
-from .split import leave_language_out, split, split_fingerprint
+from .data.copies import recognise
+from .data.folds import leave_language_out, split, split_fingerprint
+from .loop.memory import keep_freed_memory
+from .loop.train import CollapseError, patiently, train
+from .report.metrics import best_threshold, collapsed, scores, sigmoid
 from .systems import System, load_system, system_names
+from .systems.learners import Learner, PairBatches, build, labels_of, loss_step, pair_logits
 
 DEFAULT_FOLDS = 5
 

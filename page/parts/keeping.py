@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..language import refusal, sentence
+from ..language import refusal, refusing
 from ..link import query_of, reopened
 from ..markup import script
 from ..take_away import zipped
@@ -54,7 +54,7 @@ class Keeping:
         measured = measured_of(explanation, given[self.held.measured])
         if explanation is None:
             raise refusal("There is nothing to take away yet; press “Compare” first.")
-        path = sentence(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
+        path = refusing(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
         return gr.update(value=path, visible=True)
 
     def link_to(self, given: Values) -> Values:
@@ -62,7 +62,7 @@ class Keeping:
         question, opened = given[self.held.question], given[self.opened].split()
         settings = {name: given[control] for name, control in self.controls.items()} | {f"open-{s.name}": True for s in self.sections if s.name in opened}
         asked = question[:2] if question and given[self.held.explanation] else None
-        return {self.query: sentence(lambda: query_of(asked, self.examples, settings)), self.link: gr.update(visible=True)}
+        return {self.query: refusing(lambda: query_of(asked, self.examples, settings)), self.link: gr.update(visible=True)}
 
     def reopened(self, query: dict[str, str]) -> tuple[int | None, Values]:
         """What an address asks for: the number of an example, or None, and how controls and sections then stand."""

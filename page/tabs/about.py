@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def faithfulness_html(measured: dict[str, Any] | None) -> str:
         "Measured with {weights} on {pairs} pairs that were answered YES rightly. Deletion takes away first what is said to matter most: low is good. "
         "Insertion puts it back first: high is good. Pointing: the top word names the shared object; the share of positive evidence in the quarter of "
         "four pictures that the passage speaks of.",
-        weights=measured["weights"], pairs=measured["pairs"],
+        weights=escape(measured["weights"]), pairs=measured["pairs"],
     )  # fmt: skip
     return f"<p>{told}</p>" + "".join(_table(kind, measured[kind]) for kind in ("words", "regions"))
 

@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from musti_model import Sentence
-from training.data import BadRecord, MustiPair, parse_records
+from musti_model.records import BadRecord, MustiPair, parse_records
 
-from ..archive import Pictures
+from ..answers import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
+from ..archive import PictureZip
 from ..calls import Calls
 from ..examples import batch_of_examples
 from ..inputs import SafeFile
-from ..language import refusal, say, sentence
+from ..language import refusal, refusing, say
 from ..markup import render
-from ..records import MOST_BYTES, SIZE, TABLES, records_of, row_of, write_results
 from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8
@@ -81,7 +81,7 @@ class BatchTab:
 
     def fill_in(self) -> tuple[str, str]:
         """The page's examples as a file of pairs and a zip of pictures."""
-        return sentence(lambda: batch_of_examples(self.source.move_resource_to_block_cache))
+        return refusing(lambda: batch_of_examples(self.source.move_resource_to_block_cache))
 
     def blank(self) -> tuple:
         """No results."""
@@ -95,7 +95,7 @@ class BatchTab:
         """The counts so far, again and again, then the results."""
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
-        records, pictures = sentence(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), Pictures(archive)))
+        records, pictures = refusing(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), PictureZip(archive)))
         if not records:
             raise refusal("The file holds no record.")
         if len(records) > MOST_RECORDS:
@@ -106,10 +106,10 @@ class BatchTab:
             rows += self._answered(items[start : start + SIZE], pictures)
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
             yield summary_html(rows, finished=False), gr.skip(), (file, archive)
-        files = sentence(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
+        files = refusing(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
         yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
 
-    def _answered(self, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
+    def _answered(self, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:
         """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other parts go on."""
         try:
             return self.calls.answer_many(items, pictures)

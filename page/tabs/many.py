@@ -13,14 +13,14 @@ from musti_model.processing import open_image
 from ..calls import MOST_PASSAGES, MOST_PICTURES, Calls
 from ..examples import EXAMPLES
 from ..inputs import SafeFile, SafeImage
-from ..language import later, number, refusal, say, sentence
+from ..language import later, number, refusal, refusing, say
 from ..markup import data_url, literal, script, template
 from ..parts.why import WHOLE, evidence_figure, evidence_html
 from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
 OPACITY = 0.55  # of the maps below the table
 THUMBNAIL = 96  # px of the longest side of a ranked picture
-LANGUAGES = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
+VERSIONS = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
 MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
 TRIES = {"passages": "Example: a picture with passages", "pictures": "Example: a passage with pictures"}
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
@@ -115,7 +115,7 @@ class ManyTab:
         label = Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES)
         self.passages = gr.Textbox(label=label, lines=8, max_lines=16, elem_id="many-passages")
         self.passage = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
-        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in LANGUAGES.items()]
+        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in VERSIONS.items()]
 
     def _card(self, number: int, alt: str) -> tuple[gr.HTML, gr.Image, gr.HTML]:
         with gr.Column(min_width=320):
@@ -162,13 +162,13 @@ class ManyTab:
     def rank_all(self, *given: Any) -> tuple:
         """The table; rows are explained when they are asked for."""
         *inputs, when = given
-        pictures, passages, names = sentence(lambda: _lists(*inputs))
+        pictures, passages, names = refusing(lambda: _lists(*inputs))
         answers = self.calls.rank(pictures, passages)
         questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
         probabilities = [a.probability for _, a in answers]
         note = say("From the best to the last the probability falls by {spread:.3f}.", spread=max(probabilities) - min(probabilities))
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
-        rows = sentence(lambda: table_rows(answers, names, pictures))
+        rows = refusing(lambda: table_rows(answers, names, pictures))
         return Ranking(inputs, when, questions, []), rows, told, *self._below([])
 
     def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple:
@@ -217,7 +217,7 @@ def _lists(
         texts = split_passages(passages or "")
         result = one, texts, [short(t) for t in texts]
     else:
-        filled = [(say(name), text) for name, text in zip(LANGUAGES.values(), versions, strict=True) if text and text.strip()]
+        filled = [(say(name), text) for name, text in zip(VERSIONS.values(), versions, strict=True) if text and text.strip()]
         if not filled:
             raise InputError("There is no passage; paste it in at least one language.")
         result = one, [text for _, text in filled], [f"{name}: {short(text)}" for name, text in filled]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..memory import keep_freed_memory
+from ..loop.memory import keep_freed_memory
 from .finish import finish
 from .measure import summary
 from .pictures import load_pictures

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from musti_model.config import ImageBranchConfig
+
 LEVELS = (0.18, 0.27, 0.4, 0.6)  # resolutions, as shares of the view's side, through which some pictures go
 ITEMS = 4  # most pictures in a collage
 
@@ -131,6 +133,14 @@ def plain_view(pixels: Tensor, size: int) -> Tensor:
     """The picture as the model sees it at inference: uint8 [B, S, S, 3] -> float32 [B, 3, size, size] in 0..1."""
     x = pixels.permute(0, 3, 1, 2).float().div_(255)
     return F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False, antialias=True).clamp_(0, 1)
+
+
+def branch_input(pixels: Tensor, branch: ImageBranchConfig) -> Tensor:
+    """Pictures as a branch takes them: float32 [B, 3, S, S] in 0..1, of any size -> of the branch's size, mean and deviation, channels last in memory."""
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
+    if pixels.shape[-1] != branch.image_size:
+        pixels = F.interpolate(pixels, size=(branch.image_size, branch.image_size), mode="bilinear", antialias=True)
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 # -- several pictures in one --

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..metrics import best_threshold, scores
+from ..report.metrics import best_threshold, scores
 from .pairs import Pair
 from .passages import Passage
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from .lexicon import Lexicon, fold, word_spans
+from ..lexicon.naming import Lexicon, fold, word_spans
 
 SHARE = 0.04  # at most this share of a language's unknown words is doubtful
 FOUND = 0.9  # of the known names, held back, so many would be found, if that share allows

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..objects import Vocabulary
-from .lexicon import LANGUAGES, Lexicon
+from ..lexicon.naming import LANGUAGES, Lexicon
+from ..lexicon.objects import Vocabulary
 from .pairs import Pair, balanced_pairs
 from .passages import Passage, load_passages
 from .pictures import Pictures, load_pictures

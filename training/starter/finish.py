@@ -20,7 +20,7 @@ from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
 from musti_model.storage import compressed, restored
 
-from ..metrics import best_threshold, expected_calibration_error, fit_platt, scores, sigmoid
+from ..report.metrics import best_threshold, expected_calibration_error, fit_platt, scores, sigmoid
 from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
 from .evidence import evidence_scores, photograph_scores

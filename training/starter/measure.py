@@ -7,7 +7,7 @@ from typing import Any
 
 from musti_model import MustiPipeline
 
-from ..memory import keep_freed_memory
+from ..loop.memory import keep_freed_memory
 from .finish import explained, measured, write_metrics
 from .pictures import load_pictures
 from .stages import Workshop, settle_arithmetic

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..metrics import sigmoid
+from ..report.metrics import sigmoid
 from .augment import box_places, nothing
 from .pairs import Pair
 from .passages import Passage

@@ -8,23 +8,16 @@ from musti_model.fusion import WordGate, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..losses import FocalLoss, gate_loss
-from .augment import box_places
+from ..loop.losses import FocalLoss, gate_loss
+from .augment import box_places, branch_input
 from .drawing import IGNORE, Album, KeptAlbum, Shown, Texts, draw_pairs
 
 OTHER, NONE = 0, 2  # labels of ``gate_loss``: names another thing; names nothing
 
 
 def features_of(model: MustiModel, pixels: Tensor) -> dict[str, Tensor]:
-    """What each branch's backbone makes of pictures, float32 [R, 3, S, S] in 0..1, by the branch's own size, mean and deviation."""
-    result = {}
-    for name, branch in model.branches.items():
-        mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
-        side, x = branch.config.image_size, pixels
-        if side != x.shape[-1]:
-            x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-        result[name] = branch.features(((x - mean) / std).contiguous(memory_format=torch.channels_last))
-    return result
+    """What each branch's backbone makes of pictures, float32 [R, 3, S, S] in 0..1."""
+    return {name: branch.features(branch_input(pixels, branch.config)) for name, branch in model.branches.items()}
 
 
 class Objective:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .lexicon import LANGUAGES, WORD, Lexicon, Mention, fold
-from .lexicon import word_spans as unelided
+from ..lexicon.naming import LANGUAGES, WORD, Lexicon, Mention, fold
+from ..lexicon.naming import word_spans as unelided
 from .pictures import split_of
 
 WINDOW = 90  # words of a passage cut from a long document, about MUSTI's mean

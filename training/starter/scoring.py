@@ -12,8 +12,8 @@ from musti_model.fusion import Opened, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..metrics import best_threshold, collapsed, scores, sigmoid
-from .augment import plain_view
+from ..report.metrics import best_threshold, collapsed, scores, sigmoid
+from .augment import branch_input, plain_view
 from .pairs import Pair
 from .passages import Passage
 
@@ -34,9 +34,8 @@ def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> 
     for start in range(0, len(pixels), batch):
         part = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
         for name, branch in model.branches.items():
-            mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
             with _autocast(device):
-                image = model.encode_image(name, (plain_view(part, branch.config.image_size) - mean) / std)
+                image = model.encode_image(name, branch_input(plain_view(part, branch.config.image_size), branch.config))
             kept[name].append(image.tokens.bfloat16())
             grids[name] = image.grid
     return {n: ImageTokens(torch.cat(parts), grids[n]) for n, parts in kept.items()}

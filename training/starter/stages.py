@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..loop import Batches, TrainSettings, train
-from ..losses import FocalLoss
+from ..lexicon.naming import LANGUAGES, Lexicon
+from ..loop.losses import FocalLoss
+from ..loop.train import Batches, TrainSettings, train
 from .doubtful import doubtful_words
 from .drawing import Album, KeptAlbum, TextBatches, Texts, text_batches
-from .lexicon import LANGUAGES, Lexicon
 from .objective import Objective, features_of
 from .pairs import balanced_pairs
 from .passages import PassageMill, load_passages
@@ -122,7 +122,7 @@ class Workshop:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def epochs(self, steps: int, seed: int, drills: Callable[[int], float], tokens: int, most: int) -> Batches:
-        """Batches for ``training.loop.train``. drills: epoch -> share of its batches that are short texts, dense with names; tokens, most: of a batch."""
+        """Batches for ``training.loop.train.train``. drills: epoch -> share of its batches that are short texts, dense with names; tokens, most: of a batch."""
 
         def make(epoch: int, first: int) -> Iterator[Texts]:
             data = TextBatches(self.mill, self.tokenizer, self.objects, steps, (seed, epoch), drills(epoch), tokens, most, self.padding)

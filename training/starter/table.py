@@ -22,10 +22,10 @@ from musti_model.config import MustiConfig, preset
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
-from ..loop import CollapseError, TrainSettings, train
-from ..losses import FocalLoss
-from ..memory import keep_freed_memory
-from ..metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
+from ..loop.losses import FocalLoss
+from ..loop.memory import keep_freed_memory
+from ..loop.train import CollapseError, TrainSettings, train
+from ..report.metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
 from .augment import plain_view
 from .drawing import KeptAlbum, TextBatches, text_batches
 from .objective import Objective, features_of

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from musti_model.config import preset
 from musti_model.model import MustiModel
 
-from .augment import plain_view
-from .lexicon import LANGUAGES, Lexicon
+from ..lexicon.naming import LANGUAGES, Lexicon
+from .augment import branch_input, plain_view
 from .pictures import Pictures
 
 TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "vit_small_patch14_dinov2.safetensors"
@@ -136,10 +136,9 @@ def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, streng
     for start in range(0, len(rows), batch):
         part = torch.from_numpy(np.array(pictures.pixels[rows[start : start + batch]])).to(device)
         for name, branch in model.branches.items():
-            mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (branch.config.mean, branch.config.std))
-            x = ((plain_view(part, branch.config.image_size) - mean) / std).contiguous(memory_format=torch.channels_last)
+            images = branch_input(plain_view(part, branch.config.image_size), branch.config)
             with torch.autocast(device.type, torch.bfloat16):
-                features = branch.features(x)
+                features = branch.features(images)
             places = features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
             means[name].append(places.float())
     for name, branch in model.branches.items():

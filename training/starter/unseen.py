@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .lexicon import FOLDER, LANGUAGES, Lexicon, Mention, Name
+from ..lexicon.naming import FOLDER, LANGUAGES, Lexicon, Mention, Name
 from .pairs import NO_PER_YES, Pair, balanced_pairs, pair_of, shuffle_apart
 from .passages import Passage, swap
 from .pictures import Pictures

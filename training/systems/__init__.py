@@ -10,9 +10,9 @@ from typing import Any
 
 from musti_model.config import ImageBranchConfig, MustiConfig, preset
 
-from ..detector import DetectorConfig
-from ..loop import TrainSettings
-from ..losses import FocalLoss
+from ..loop.losses import FocalLoss
+from ..loop.train import TrainSettings
+from .detector import DetectorConfig
 
 FOLDER = Path(__file__).parent
 # Branches of the starter's size by the kind of the branch they stand for. There is no small Swin among the embedded weights: it starts anew.

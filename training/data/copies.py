@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from musti_model.errors import InputError
 from musti_model.processing import open_image
+from musti_model.records import MustiPair
 
-from .data import MustiPair
 from .fetch import FetchError, clean_url
 from .ties import tied
 

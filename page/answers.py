@@ -1,4 +1,4 @@
-"""Records of a batch: read from a MUSTI file or a table, answered with the pictures of a zip, or told why not; written. Nothing is lost."""
+"""Answers to the records of a batch (a MUSTI file or a table) with the pictures of a zip, or why there is none; written. Nothing is lost."""
 
 import json
 import logging
@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from musti_model import InputError, MustiPipeline, Prediction, Sentence
-from training.data import BadRecord, MustiPair, iter_records
+from musti_model.records import BadRecord, MustiPair, iter_records
 
-from .archive import Pictures
+from .archive import PictureZip
 from .tables import rows_of, write_table
 from .take_away import scratch
 
@@ -34,7 +34,7 @@ def records_of(path: str | Path) -> Iterator[Any]:
         raise InputError("The file of records cannot be read any more; choose it again.") from error
 
 
-def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: Pictures) -> list[dict[str, Any]]:
+def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:
     """One row of COLUMNS for each item, in order; what was seen and read as ``Prediction.to_json`` has it."""
     rows = [row_of(item) for item in items]
     pairs = [(row, item) for row, item in zip(rows, items, strict=True) if isinstance(item, MustiPair)]
@@ -79,7 +79,7 @@ def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable
         return [keep(str(table)), keep(str(whole))]
 
 
-def _opened(pipe: MustiPipeline, item: MustiPair, pictures: Pictures) -> tuple[Image.Image, list[str]]:
+def _opened(pipe: MustiPipeline, item: MustiPair, pictures: PictureZip) -> tuple[Image.Image, list[str]]:
     """The picture of a pair whose passage can be read, and what is to be said of where it was found. Raises InputError."""
     pipe.processor.passages([item.text])
     found = pictures.find(item.image, item.id)

@@ -1,7 +1,7 @@
 """Whether this repository runs as a Hugging Face Space, as far as that can be told offline, and putting it there.
 
-    python -m page.space                       # checks; exit status 1 where something is wrong
-    python -m page.space --push USER/NAME      # checks, then uploads what git tracks (a token from ``hf auth login`` or $HF_TOKEN)
+    python -m tools.space                       # checks; exit status 1 where something is wrong
+    python -m tools.space --push USER/NAME      # checks, then uploads what git tracks (a token from ``hf auth login`` or $HF_TOKEN)
 
 A plain ``git push`` to the Hub is refused, since it takes pictures and weights by its own storage only; an upload stores them there.
 """
@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from training.publish import PublishError, push
+from training.hub.push import PublishError, push
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
@@ -142,7 +142,7 @@ def problems(root: Path, run: bool = True) -> list[str]:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(prog="python -m page.space", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.space", description=__doc__.split("\n")[0])
     parser.add_argument("--push", metavar="USER/NAME", help="upload to this Space after the checks")
     options = parser.parse_args()
     found = problems(ROOT)

@@ -1,6 +1,6 @@
 """How objects are named, by language: finding names in passages, and swapping one object's name for another's.
 
-The tables are ``training/lexicon/<language>.json``: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?, "old"?,
+The tables are ``<language>.json`` beside this file: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?, "old"?,
 "kind"?}, ...]}. ``held_out.json`` lists, by language and object, forms that training never sees, so that one can tell afterwards what the
 text encoder knew by itself; in Dutch ("nl") all are held out.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-FOLDER = Path(__file__).parents[1] / "lexicon"
+FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "de", "fr", "it", "sl")
 RARE = 0.25  # weight of an old spelling or a kind ("mastiff" for dog) beside a plain name, when a name is drawn
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)

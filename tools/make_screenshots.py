@@ -1,6 +1,6 @@
 """Takes the README's screenshots from the real page (needs Chromium and playwright).
 
-    python assets/make_screenshots.py [FOLDER]
+    python -m tools.make_screenshots [FOLDER]
 """
 
 import shutil
@@ -9,10 +9,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import app
 
-import app  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:

@@ -1,4 +1,8 @@
-"""Brings pictures from their hosts: politely, each whole and decoded or not at all."""
+"""Brings pictures from their hosts: politely, each whole and decoded or not at all.
+
+httpx does the asking. By hand, because it leaves them to its caller, are redirects that are checked one by one, the pace of each host, the bounds on what
+is unpacked, and what each error means.
+"""
 
 import asyncio
 import errno
@@ -28,8 +32,8 @@ from tqdm import tqdm
 
 from musti_model.errors import InputError
 from musti_model.processing import MAX_BYTES, open_image
+from musti_model.records import bare_address
 
-from .data import bare_address
 from .unpacking import BadPacking, TooLarge, Unpacker
 
 Result = TypeVar("Result")

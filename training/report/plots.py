@@ -1,4 +1,5 @@
-"""Figures of an evaluation, as PNG."""
+"""Figures of an evaluation, as PNG. Drawn by hand: scikit-learn's displays know neither the threshold in use nor the shares in the cells, and need
+pyplot."""
 
 from pathlib import Path
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -57,7 +58,7 @@ def collapsed(probabilities: np.ndarray) -> bool:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Logits [N] -> probabilities, without overflow."""
-    return np.exp(-np.logaddexp(0, -np.asarray(logits, dtype=np.float64)))
+    return expit(np.asarray(logits, dtype=np.float64))
 
 
 FLATTEST = 50.0  # a temperature from here on says that the logits tell nothing about the labels
@@ -86,7 +87,8 @@ def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean probability, share of YES, number of pairs) of each bin of equal width that holds a pair."""
+    """(mean probability, share of YES, number of pairs) of each bin of equal width that holds a pair. By hand:
+    scikit-learn's ``calibration_curve`` does not give the numbers of pairs, which the calibration error is weighted by."""
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     rows = [place == b for b in range(bins)]
     return [(float(probabilities[r].mean()), float(labels[r].mean()), int(r.sum())) for r in rows if r.any()]

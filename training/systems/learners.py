@@ -21,23 +21,23 @@ from musti_model.model import MustiModel
 from musti_model.older import renamed_state
 from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
+from musti_model.records import MustiPair
 from musti_model.storage import restored
 from musti_model.text_tower import ARCHITECTURES
 from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
-from .data import MustiPair
+from ..lexicon.objects import Vocabulary, gate_labels
+from ..loop.losses import gate_loss
+from ..loop.train import Step
+from . import LossSettings, System
 from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
-from .loop import Step
-from .losses import gate_loss
-from .objects import Vocabulary, gate_labels
-from .systems import LossSettings, System
 
 PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta-base"}  # where each kind of text tower starts
 KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory
 
 
-class Pictures:
+class SquareCache:
     """Pictures of pairs as squares of the model's size, decoded once while there is room."""
 
     def __init__(self, processor: MustiProcessor, root: Path) -> None:
@@ -68,7 +68,7 @@ class MustiLearner:
 
     def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path, vocabulary: Vocabulary | None = None) -> None:
         self.model, self.processor, self.vocabulary = model, processor, vocabulary
-        self.pictures = Pictures(processor, root)
+        self.pictures = SquareCache(processor, root)
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
         """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}, and "gate" [B, T] where the gate has a loss of its own

@@ -116,7 +116,8 @@ def _depths(model: nn.Module) -> dict[str, int]:
 def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
     """Groups by learning rate, first epoch and decay (matrices only; the gate, the vote and the other 1 x n weights are vectors).
 
-    Frozen parameters are left out. Each group has "base_lr" and "from_epoch".
+    Frozen parameters are left out. Each group has "base_lr" and "from_epoch". By hand: timm's ``param_groups_layer_decay`` knows the layers of its own
+    models alone, and these have a text tower beside them, and rates and first epochs by name.
     """
     depths = _depths(model) if settings.layer_decay != 1 else {}
     groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
@@ -133,7 +134,8 @@ def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str
 
 
 def schedule(step: int, total: int, warmup: float, decay: str = "cosine") -> float:
-    """Factor on the learning rate at ``step``: linear warm-up, then half a cosine down to 0, or 1."""
+    """Factor on the learning rate at ``step``: linear warm-up, then half a cosine down to 0, or 1. By hand: a function of the step alone, where those of
+    torch and transformers are objects whose state a resumed run would have to restore."""
     start = int(total * warmup)
     if step < start:
         return (step + 1) / start

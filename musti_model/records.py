@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from musti_model.errors import InputError, Sentence
+from .errors import InputError, Sentence
 
 LABELS = {"YES": 1, "NO": 0}
-LANGUAGES = {  # a tag: how files write it out
+LANGUAGE_NAMES = {  # a tag: how files write it out
     "en": ("eng", "english"),
     "de": ("deu", "ger", "german", "deutsch"),
     "fr": ("fra", "fre", "french", "français", "francais"),
@@ -28,7 +28,7 @@ DEEPEST = 100  # lists and objects inside each other; what is deeper cannot be w
 _CUT = 16
 # What tells how deeply a JSON text is nested; a string without an end is a quotation mark alone.
 _NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
-_TAGS = {name: tag for tag, names in LANGUAGES.items() for name in (tag, *names)}
+_TAGS = {name: tag for tag, names in LANGUAGE_NAMES.items() for name in (tag, *names)}
 _INVISIBLE = "\ufeff\u200b\u200e\u200f"  # byte order mark, zero-width space, direction marks
 
 
@@ -38,7 +38,7 @@ class MustiPair:
 
     image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
     objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed;
-    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until ``training.pictures`` has looked.
+    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until the pictures were compared.
     """
 
     id: str
@@ -155,7 +155,7 @@ def _id(value: Any) -> str:
     return str(value).strip()
 
 
-def _label(value: Any) -> int | str | None:
+def _label(value: Any) -> int | Literal["bad"] | None:
     """1, 0, None for no label, or "bad"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -192,6 +192,7 @@ def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
     """The records of a MUSTI file one at a time: no more than a record and a chunk is held.
 
     The file is ``{"pairs": [...]}``, a bare list, one record, or a record a line. A record that names a field twice or is nested too deeply is ``Flawed``.
+    By hand around ``json``'s decoder: ``json.load`` would hold a stranger's file whole, and give nothing of one that is damaged near its end.
 
     Args:
         chunk: characters read at a time, at least 1.

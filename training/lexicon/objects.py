@@ -13,9 +13,9 @@ from torch import Tensor
 from musti_model import MustiPipeline
 from musti_model.processing import Passages
 from musti_model.question import Picture
+from musti_model.records import MustiPair
 
-from .data import MustiPair
-from .starter.lexicon import WORD, Mention, fold
+from .naming import WORD, Mention, fold
 from .vocabulary import Vocabulary
 
 SHARE = 0.5  # of the largest drop, from which a name counts too
@@ -52,7 +52,7 @@ def shared_objects(pipe: MustiPipeline, image: Picture, text: str, language: str
     return [c.name for c in found if c.drop >= max(LEAST, SHARE * found[0].drop)]
 
 
-SHOWN, OTHER, NOTHING, LEFT_OUT = 1, 0, 2, -100  # what a wordpiece names, for ``training.losses.gate_loss``
+SHOWN, OTHER, NOTHING, LEFT_OUT = 1, 0, 2, -100  # what a wordpiece names, for ``training.loop.losses.gate_loss``
 
 
 def gate_labels(passages: Passages, pairs: Sequence[MustiPair], vocabulary: Vocabulary) -> Tensor:

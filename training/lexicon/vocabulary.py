@@ -8,11 +8,10 @@ import unicodedata
 from pathlib import Path
 
 from musti_model.errors import InputError
+from musti_model.records import LANGUAGE_NAMES, language_tag
 
-from .data import LANGUAGES as KNOWN
-from .data import language_tag
-from .pictures import few
-from .starter.lexicon import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name
+from ..data.copies import few
+from .naming import FOLDER, LANGUAGES, WORD, Lexicon, Mention, Name
 
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")  # remarks: "Camphor (tree)"
 _BETWEEN = re.compile(r"[,;/|\n]")
@@ -89,10 +88,10 @@ def language_of(path: Path) -> str:
     Any two or three letters count, known or not. Raises: InputError.
     """
     words = re.split(r"[-_. ]+", path.stem.strip())
-    if len(words) > 1 and re.fullmatch(r"[A-Z]{2}", words[-1]) and language_tag(words[-2]) in KNOWN:
+    if len(words) > 1 and re.fullmatch(r"[A-Z]{2}", words[-1]) and language_tag(words[-2]) in LANGUAGE_NAMES:
         words.pop()  # a country
     tag = language_tag(words[-1])
-    if tag not in KNOWN and not re.fullmatch(r"[a-z]{2,3}", tag):
+    if tag not in LANGUAGE_NAMES and not re.fullmatch(r"[a-z]{2,3}", tag):
         raise InputError(f"{path.name} was not read: its name does not end in a language; name it like olfactory-objects-en.csv.")
     return tag
 
@@ -103,7 +102,7 @@ def read_names(path: Path, tag: str) -> tuple[dict[str, list[Name]], list[str]]:
     Raises: InputError for a file that cannot be read, has no column ID or LABEL, or no name.
     """
     header, rows = _table(path)
-    labels = [f"label {word}" for word in (tag, *KNOWN.get(tag, ()))] + ["label"]
+    labels = [f"label {word}" for word in (tag, *LANGUAGE_NAMES.get(tag, ()))] + ["label"]
     label = next((name for name in labels if name in header), None)
     if "id" not in header or label is None:
         lacks = "LABEL" if "id" in header else "ID"

@@ -1,6 +1,6 @@
 """Makes the example pictures: two photographs that scikit-learn ships (CC BY), made smaller, and two drawings.
 
-    python assets/make_examples.py
+    python -m tools.make_examples
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_sample_image
 
-FOLDER = Path(__file__).parent / "examples"
+FOLDER = Path(__file__).parents[1] / "assets" / "examples"
 
 
 def photographs() -> None:

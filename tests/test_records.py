@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from musti_model.errors import InputError
-from training.data import BadRecord, MustiPair, fingerprint, iter_records, language_tag, parse_record, parse_records, read_pairs
+from musti_model.records import BadRecord, MustiPair, fingerprint, iter_records, language_tag, parse_record, parse_records, read_pairs
 
 RECORD = {
     "id": 7,
@@ -203,7 +203,7 @@ def test_one_field_with_one_value_twice(tmp_path):
 
 
 def test_a_record_without_bounds(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.data.LONGEST", 1_000_000)
+    monkeypatch.setattr("musti_model.records.LONGEST", 1_000_000)
     with pytest.raises(InputError, match="too long at character 2"):
         list(iter_records(write(tmp_path / "a.json", '["' + "a" * 5_000_000)))
 

@@ -1,0 +1,1 @@
+"""Pictures from their hosts, copies among them, and folds without leaks."""
