@@ -123,7 +123,7 @@ def run_problems(root: Path) -> Iterator[str]:
             page.wait(30)
 
 
-def _served(page: subprocess.Popen, address: str) -> bool:
+def _served(page: subprocess.Popen[bytes], address: str) -> bool:
     started = time.monotonic()
     while page.poll() is None and time.monotonic() - started < PATIENCE:
         try:
