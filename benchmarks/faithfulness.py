@@ -37,7 +37,7 @@ from musti_model.processing import open_image
 from musti_model.question import Question
 from musti_model.results import Faithfulness
 from training.data import MustiPair, read_pairs
-from training.objects import Vocabulary
+from training.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
 
 def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary: Vocabulary) -> list[Sample]:
     """The first ``number`` usable pairs."""
-    result = []
+    result: list[Sample] = []
     for start in range(0, len(pairs), 32):
         if len(result) >= number:
             break
@@ -153,8 +153,8 @@ def randomised(pipe: MustiPipeline) -> MustiPipeline:
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of two maps or lists, 0 for constant ones."""
-    a, b = (np.asarray(torch.as_tensor(x).detach().float().cpu()).ravel() for x in (a, b))
-    return float(np.nan_to_num(spearmanr(a, b).statistic)) if np.ptp(a) and np.ptp(b) else 0.0
+    x, y = (np.asarray(torch.as_tensor(side).detach().float().cpu()).ravel() for side in (a, b))
+    return float(np.nan_to_num(spearmanr(x, y).statistic)) if np.ptp(x) and np.ptp(y) else 0.0
 
 
 # The whole --------------------------------------------------------------------------------------------------------------------------

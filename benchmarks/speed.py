@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from musti_model import MustiModel, MustiPipeline, preset
 from musti_model.pipeline import choose_device
@@ -66,7 +67,7 @@ def starter(rounds: int) -> None:
     demo.close()
 
 
-def pipe_picture():
+def pipe_picture() -> Image.Image:
     """The example picture, decoded."""
     from musti_model.processing import open_image
 

@@ -57,11 +57,16 @@ class Weights:
         except (OSError, ValueError):
             return ""
 
+    @property
+    def own_folder(self) -> Path:
+        """``folder``. Raises ValueError where there is none."""
+        if self.folder is None:
+            raise ValueError("These weights lie in no folder; there is nothing to load.")
+        return self.folder
+
     def load(self) -> tuple[MustiModel, MustiProcessor]:
         """Builds the model and the processor, and tries them once. Raises WeightsError for a folder that is incomplete or corrupt."""
-        folder = self.folder
-        if folder is None:
-            raise ValueError("These weights lie in no folder; there is nothing to load.")
+        folder = self.own_folder
         try:
             config = MustiConfig.load(folder)
             processor = MustiProcessor.from_pretrained(folder, config)

@@ -79,7 +79,8 @@ class NameBook:
     """Names by picture, found once. kept: JSON file they are read from; write: also keep new ones there. A picture goes by its content."""
 
     def __init__(self, namer: Callable[[], Namer], kept: Path | None = None, write: bool = False) -> None:
-        self._make, self._namer, self.kept, self.write = namer, None, kept, write
+        self._make, self.kept, self.write = namer, kept, write
+        self._namer: Namer | None = None
         self.names: dict[str, list[str]] = {}
         self._keys: dict[Path, str] = {}
         if kept and kept.exists():
@@ -96,7 +97,7 @@ class NameBook:
             if key not in self.names:
                 self._namer = self._namer or self._make()
                 self.names[key] = self._namer([picture])[0]
-                if self.write:
+                if self.write and self.kept:
                     self.save(self.kept)
         return self.names[self._keys[file]]
 

@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -119,7 +119,7 @@ def picture_extension(path: Path) -> str:
     try:
         Image.init()
         with Image.open(path, formats=[f for f in EXTENSIONS if f in Image.OPEN]) as image:
-            extension = EXTENSIONS[image.format]
+            extension = EXTENSIONS[str(image.format)]
     except Exception as error:  # Pillow raises almost anything on broken files
         raise InputError("This file is no picture that we can read.") from error
     open_image(path)
@@ -295,7 +295,8 @@ def _finished(work: Coroutine[Any, Any, Result]) -> Result:
 
     async def held() -> Result:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        if task is not None:  # there is one inside of a running loop
+            cancel.append(partial(loop.call_soon_threadsafe, task.cancel))
         return await work
 
     with ThreadPoolExecutor(1) as pool:

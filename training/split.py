@@ -117,7 +117,8 @@ def cut_folds(pairs: Sequence[MustiPair], k: int, seed: int = 0) -> list[int]:
     for i, pair in enumerate(pairs):
         pictures[picture_key(pair)].append(i)
     _check_k(k, len(pictures), "pictures")
-    rng, spread, fold_of = random.Random(seed), _Spread(pairs, k), {}
+    rng, spread = random.Random(seed), _Spread(pairs, k)
+    fold_of: dict[str, int] = {}
     votes: dict[str, list[int]] = {t: [0] * k for t in texts}  # pairs of a passage whose picture lies in each fold
     order = sorted(pictures)
     rng.shuffle(order)
@@ -187,7 +188,7 @@ def leave_language_out(pairs: Sequence[MustiPair], language: str, seed: int = 0,
         raise InputError(f"No pair is in the language {language!r}; the file has {known or 'none'}.")
     pictures, passages = {picture_key(pairs[i]) for i in test}, {passage_key(pairs[i]) for i in test}
     parts: dict[str, list[int]] = {"train": [], "dev": [], "test": test, LEFT_OUT: []}
-    others = []
+    others: list[int] = []
     for i, pair in enumerate(pairs):
         if pair.language != tag:
             shared = picture_key(pair) in pictures or passage_key(pair) in passages

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from musti_model.errors import InputError, WeightsError
 
-from .data import MustiPair, fingerprint, read_pairs
+from .data import BadRecord, MustiPair, fingerprint, read_pairs
 from .learners import Learner, PairBatches, build, labels_of, loss_step, pair_logits
 from .loop import CollapseError, patiently, train
 from .memory import keep_freed_memory
@@ -118,7 +118,7 @@ def saved_since(weights: Path, best: Path) -> bool:
     return (weights / "config.json").exists() and file.exists() and file.stat().st_mtime >= best.stat().st_mtime
 
 
-def usable(pairs: list[MustiPair], bad: list, loud: bool = True) -> list[MustiPair]:
+def usable(pairs: list[MustiPair], bad: list[BadRecord], loud: bool = True) -> list[MustiPair]:
     """Pairs that have a label and a picture on this machine that opens, each with ``picture`` set; says what was left out, and which pictures are
     copies. Raises InputError when no pair is left."""
     found = recognise([p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record], quiet=not loud)

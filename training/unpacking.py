@@ -22,7 +22,8 @@ class _Zlib:
     begin so is passed on as it is."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._head, self._engine, self._plain = name, b"", None, False
+        self._name, self._head, self._plain = name, b"", False
+        self._engine: zlib._Decompress | None = None
 
     @property
     def finished(self) -> bool:

@@ -49,9 +49,11 @@ def main() -> None:
         place_objects(model, pictures["train"])
     shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
-    names_stage(model, shop, options.work / "names", *options.names, recipe)
+    epochs, steps = options.names
+    names_stage(model, shop, options.work / "names", epochs, steps, recipe)
     told("names are learned")
-    match_stage(model, shop, options.work / "match", *options.match, recipe)
+    epochs, steps = options.match
+    match_stage(model, shop, options.work / "match", epochs, steps, recipe)
     told("pairs are learned")
     toward_pretrained(model, options.data, recipe.back)
     sizes = " ".join(f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match)))

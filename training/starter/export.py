@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..objects import Vocabulary
+from ..vocabulary import Vocabulary
 from .lexicon import LANGUAGES, Lexicon
 from .pairs import Pair, balanced_pairs
 from .passages import Passage, load_passages

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from ..losses import FocalLoss
 from ..memory import keep_freed_memory
 from ..metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
 from .augment import plain_view
-from .drawing import KeptAlbum, TextBatches, text_batches
+from .drawing import KeptAlbum, TextBatches, Texts, text_batches
 from .objective import Objective, features_of
+from .pairs import Pair
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
 from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
@@ -96,7 +98,7 @@ class Table:
         model.load_state_dict(self.start, strict=False)  # another gate has other parts
         model.to(self.device)
 
-        def batches(epoch: int, first: int):
+        def batches(epoch: int, first: int) -> Iterator[Texts]:
             data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(SMALL.match), padding=self.shop.padding)
             return text_batches(data, first, self.shop.workers)
 
@@ -108,7 +110,7 @@ class Table:
             stopped = str(error)
         return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
 
-    def pairs(self, split: str) -> list:
+    def pairs(self, split: str) -> list[Pair]:
         """The pairs of every third passage."""
         return [p for p in self.shop.pairs[split] if p.passage % 3 == 0]
 
@@ -134,7 +136,7 @@ class Table:
     def _scored(self, model: MustiModel, split: str) -> Scored:
         model.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.branches.items()}
+            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()}
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
         pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
