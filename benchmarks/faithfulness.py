@@ -221,7 +221,7 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Prints the tables; with --out also writes them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n\n")[0])
     parser.add_argument("--pairs", required=True, help="a MUSTI file with local pictures")
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
     parser.add_argument("--number", type=int, default=100, help="pairs answered YES rightly to measure (default 100); grids need some dozens")

@@ -83,7 +83,7 @@ def plain_loop(model: MustiModel, data: tuple[Any, ...]) -> Callable[[], None]:
 
 def main() -> int:
     """Prints a Markdown table; exit status 2 without a GPU."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--peak", type=float, help="dense bfloat16 TFLOP/s of the chip; known for some")

@@ -15,7 +15,7 @@ from page.examples import EXAMPLES
 
 def main() -> None:
     """Prints one line for probabilities and one for logits."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
     options = parser.parse_args()
     names = sorted({e.picture for e in EXAMPLES})

@@ -97,7 +97,7 @@ def full_size(rounds: int, batch: int = 4) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--full", action="store_true", help="also musti-base at full size (about 1 GB of memory)")
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()

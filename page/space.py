@@ -142,7 +142,7 @@ def problems(root: Path, run: bool = True) -> list[str]:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(prog="python -m page.space", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m page.space", description=__doc__.split("\n\n")[0])
     parser.add_argument("--push", metavar="USER/NAME", help="upload to this Space after the checks")
     options = parser.parse_args()
     found = problems(ROOT)

@@ -204,7 +204,7 @@ def _as_given(record: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when records were bad (all others are answered), 2 for one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m training.predict", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.predict", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", type=Path, help="MUSTI file with local pictures, as training.prepare writes it")
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", help="folder (also RUN/weights) or Hub id; default $MUSTI_MODEL or the embedded starter")

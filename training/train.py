@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options; ``training.evaluate`` reads those of the split from the run."""
-    result = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n")[0])
+    result = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n\n")[0])
     result.add_argument("system", help=", ".join(system_names()))
     result.add_argument("--pairs", type=Path, required=True, help="MUSTI file with local pictures, as training.prepare writes it")
     result.add_argument("--out", type=Path, required=True, help="folder of the run; the same command goes on with it")

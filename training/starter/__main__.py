@@ -22,7 +22,7 @@ from .towers import name_objects, place_objects, starter_model, toward_pretraine
 
 def main() -> None:
     """Runs all stages; a stage that is done is read back."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)")

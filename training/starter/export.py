@@ -43,7 +43,7 @@ def write_pairs(pairs: list[Pair], pictures: Pictures, passages: list[Passage], 
 
 def main() -> None:
     """Writes the file."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter.export", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder of a training of the starter")
     parser.add_argument("--out", type=Path, required=True)

@@ -51,8 +51,7 @@ class Objective:
         encoded = self.encoded(model, shown)
         words = model.words(texts.input_ids, texts.attention_mask)
         parts = {"words": self._words(model, words, texts)} | self._pictures(model, encoded, shown)
-        if self.focal is not None:
-            parts |= self._pairs(self.focal, model, encoded, words, texts, shown)
+        parts |= self._pairs(model, encoded, words, texts, shown)
         loss = reduce(torch.add, parts.values())
         with torch.no_grad():
             values = torch.stack([v.detach().float() for v in parts.values()]).tolist()
@@ -102,16 +101,16 @@ class Objective:
         found = (own * inside).sum(-1).clamp(min=1e-6)
         return -(found.log() * (items >= 0) * inside.any(-1)).sum() / (items >= 0).sum().clamp(min=1)
 
-    def _pairs(
-        self, loss: FocalLoss, model: MustiModel, encoded: dict[str, ImageTokens], words: Words, texts: Texts, shown: Shown
-    ) -> dict[str, Tensor]:
+    def _pairs(self, model: MustiModel, encoded: dict[str, ImageTokens], words: Words, texts: Texts, shown: Shown) -> dict[str, Tensor]:
+        if self.focal is None:
+            return {}
         generator = torch.Generator(texts.named.device).manual_seed(texts.seed + 1)
         (rows, columns), labels = (p := draw_pairs(texts, shown, generator))[0].T, p[1]
         chosen = {n: t.select(columns) for n, t in encoded.items()}
         asked = Words(words.text[rows], words.mask[rows], None if words.read is None else words.read[rows])
         output = model.match_words(chosen, asked)
         alone = model.scale * output.similarities + model.bias  # each branch is held to the answer by itself, or the better one would let the other starve
-        focal = loss(output.logits, labels) + 0.5 * sum(loss(z, labels) for z in alone.T) / alone.shape[1]
+        focal = self.focal(output.logits, labels) + 0.5 * sum(self.focal(z, labels) for z in alone.T) / alone.shape[1]
         parts = {"pairs": 10 * focal}
         if self.gate and model.fusion.by_word:
             targets = self._gate_labels(texts.pieces[rows], shown.presence[columns])

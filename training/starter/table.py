@@ -213,7 +213,7 @@ def draw(summary: list[tuple[str, list[float]]], path: Path) -> None:
 
 def main() -> None:
     """Runs seed by seed, so that a stopped table is whole for the seeds it has."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter.table", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter.table", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder of a training of the starter")
     parser.add_argument("--out", type=Path, default=Path("assets/table"))
