@@ -39,7 +39,7 @@ def starter(rounds: int) -> None:
     started = time.perf_counter()
     pipe = MustiPipeline.from_pretrained()
     loaded = time.perf_counter() - started
-    images = {n: t for n, t in pipe.processor.images([pipe_picture()]).items()}
+    images = dict(pipe.processor.images([pipe_picture()]))
     texts = pipe.processor.passages([PASSAGE])
 
     def bare(count: int) -> Callable[[], object]:

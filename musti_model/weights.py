@@ -104,7 +104,7 @@ def find_weights(source: str | Path | None = None) -> Weights:
     """See MustiPipeline.from_pretrained. Raises WeightsError."""
     source = source or os.environ.get("MUSTI_MODEL") or STARTER
     folder = Path(source)
-    if os.path.isdir(folder):  # False also for a name too long for a file
+    if os.path.isdir(folder):  # noqa: PTH112 (False also for a name too long for a file)
         name = EMBEDDED if folder.resolve() == STARTER.resolve() else str(source)
         return Weights(folder, name, _fingerprint(folder))
     if not _HUB_ID.match(str(source)):

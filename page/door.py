@@ -30,7 +30,7 @@ LONGEST_NAME = 100  # characters of a session's name
 LONGEST_ADDRESS = 8000  # bytes
 # Parts of Gradio that this page has no use for: they write files, fetch from other servers, or tell on visitors.
 UNUSED = re.compile(
-    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)", re.I
+    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)", re.IGNORECASE
 )
 CALLS = re.compile(r"/gradio_api/(call|queue/join|run|api|cancel|reset)\b")
 PLAIN = re.compile(r"/gradio_api/(mcp|file=)")  # what is read by machines alone

@@ -125,7 +125,7 @@ def refusal(text: str, /, **values: Any) -> gr.Error:
 
 def no_room(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that the disk is full."""
-    return error is not None and (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or no_room(error.__cause__))
+    return error is not None and ((isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or no_room(error.__cause__))
 
 
 def sentence(function: Callable[[], Any]) -> Any:

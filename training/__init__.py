@@ -1,0 +1,1 @@
+"""The loop, losses, data, evaluation and publishing."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,8 @@ class NameBook:
         self.names: dict[str, list[str]] = {}
         self._keys: dict[Path, str] = {}
         if kept and kept.exists():
-            try:
+            with suppress(ValueError):  # damaged: what it held is found again
                 self.names = json.loads(kept.read_text())
-            except ValueError:
-                pass  # damaged: what it held is found again
 
     def __call__(self, file: Path) -> list[str]:
         """The names in a picture. Raises InputError."""

@@ -66,6 +66,7 @@ class FetchSettings:
 
     @property
     def user_agent(self) -> str:
+        """What a host is told of who asks."""
         return f"{PROJECT}; contact: {self.contact}" if self.contact else PROJECT
 
 
@@ -227,8 +228,7 @@ async def _save(response: httpx.Response, file: BinaryIO, limit: int) -> bool:
             got += len(piece)
             if got > limit:
                 raise too_large
-            for content in unpacker.feed(piece):
-                file.write(content)
+            file.writelines(unpacker.feed(piece))
     except TooLarge as error:
         raise too_large from error
     except BadPacking as error:

@@ -47,6 +47,7 @@ class Pictures:
         self.kept: OrderedDict[str, dict[tuple[int, str], np.ndarray]] = OrderedDict()
 
     def __call__(self, name: str) -> dict[tuple[int, str], np.ndarray]:
+        """The squares of a picture (``MustiProcessor.squares``). Raises InputError."""
         if name not in self.kept:
             self.kept[name] = self.processor.squares(open_named(self.root, name))
             self.bytes += sum(a.nbytes for a in self.kept[name].values())
@@ -196,6 +197,7 @@ class PairBatches:
         self.learner, self.pairs, self.size, self.seed, self.rank, self.world = learner, pairs, size, seed, rank, world
 
     def __call__(self, epoch: int, first: int) -> Iterator[dict[str, Any]]:
+        """Batches of an epoch from number ``first`` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         for number in range(first, len(order) // self.size):
             rows = order[number * self.size : (number + 1) * self.size][self.rank :: self.world]

@@ -150,7 +150,7 @@ def _place(fold: int, strata: Counter[Stratum], passages: Counter[str], spread: 
 
 def _kept(fold: int, passages: Counter[str], votes: dict[str, list[int]]) -> int:
     """How many more pairs are kept when a picture with these passages comes to ``fold``."""
-    return sum(max(max(votes[t]), votes[t][fold] + n) - max(votes[t]) for t, n in passages.items())
+    return sum(max(*votes[t], votes[t][fold] + n) - max(votes[t]) for t, n in passages.items())
 
 
 def parts_of(numbers: Sequence[int], k: int, fold: int) -> dict[str, list[int]]:

@@ -101,6 +101,7 @@ class Unpacker:
 
     @property
     def packed(self) -> bool:
+        """Whether there is anything to unpack."""
         return bool(self._layers)
 
     @property

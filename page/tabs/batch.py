@@ -92,7 +92,7 @@ class BatchTab:
         """Results of other files must not stand beside these; a message about the files at hand, which comes late, takes nothing away."""
         return (gr.skip(),) * 3 if kept == (file, archive) else self.blank()
 
-    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008 (Gradio's way)
+    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:
         """The counts so far, again and again, then the results."""
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")

@@ -131,6 +131,7 @@ class Table:
         return {n: torch.cat(p) for n, p in parts.items()}
 
     def labels(self, split: str) -> np.ndarray:
+        """1 YES, 0 NO of ``pairs``."""
         return np.array([p.label for p in self.pairs(split)])
 
     def _scored(self, model: MustiModel, split: str) -> Scored:
