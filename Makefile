@@ -22,6 +22,7 @@ test: .venv/test-ready lint
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .venv/mutants-ready: .venv/test-ready
