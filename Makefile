@@ -27,6 +27,7 @@ test: $(TEST)/ready lint
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 
 $(TEST)/mutants-ready: $(TEST)/ready

@@ -31,7 +31,7 @@ try:  # a ZeroGPU Space lends its GPU to functions marked like this; elsewhere t
     on_gpu = spaces.GPU(duration=30)
 except ImportError:
 
-    def on_gpu(function: Callable) -> Callable:
+    def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
         """No ZeroGPU here: the function as it is."""
         return function
 

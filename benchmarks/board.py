@@ -35,7 +35,7 @@ STEPS = """async (steps) => {
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.board", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.board", description=__doc__.split("\n\n")[0])
     parser.add_argument("--words", type=int, default=350)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()

@@ -37,7 +37,7 @@ from musti_model.processing import open_image
 from musti_model.question import Question
 from musti_model.records import MustiPair, read_pairs
 from musti_model.results import Faithfulness
-from training.lexicon.objects import Vocabulary
+from training.lexicon.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
 
 def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary: Vocabulary) -> list[Sample]:
     """The first ``number`` usable pairs."""
-    result = []
+    result: list[Sample] = []
     for start in range(0, len(pairs), 32):
         if len(result) >= number:
             break
@@ -153,8 +153,8 @@ def randomised(pipe: MustiPipeline) -> MustiPipeline:
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of two maps or lists, 0 for constant ones."""
-    a, b = (np.asarray(torch.as_tensor(x).detach().float().cpu()).ravel() for x in (a, b))
-    return float(np.nan_to_num(spearmanr(a, b).statistic)) if np.ptp(a) and np.ptp(b) else 0.0
+    x, y = (np.asarray(torch.as_tensor(side).detach().float().cpu()).ravel() for side in (a, b))
+    return float(np.nan_to_num(spearmanr(x, y).statistic)) if np.ptp(x) and np.ptp(y) else 0.0
 
 
 # The whole --------------------------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Prints the tables; with --out also writes them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n\n")[0])
     parser.add_argument("--pairs", required=True, help="a MUSTI file with local pictures")
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
     parser.add_argument("--number", type=int, default=100, help="pairs answered YES rightly to measure (default 100); grids need some dozens")

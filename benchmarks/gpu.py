@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def flops(work: Callable[[], None]) -> int:
     return counter.get_total_flops()
 
 
-def jobs(model: MustiModel, data: tuple, optimizer: torch.optim.Optimizer) -> dict[str, Callable[[], None]]:
+def jobs(model: MustiModel, data: tuple[Any, ...], optimizer: torch.optim.Optimizer) -> dict[str, Callable[[], None]]:
     """"inference" and "training step", both in bfloat16 autocast."""
     images, ids, mask, labels = data
     loss = FocalLoss(2.0, 0.5)
@@ -67,7 +68,7 @@ def jobs(model: MustiModel, data: tuple, optimizer: torch.optim.Optimizer) -> di
     return {"inference": infer, "training step": step}
 
 
-def plain_loop(model: MustiModel, data: tuple) -> Callable[[], None]:
+def plain_loop(model: MustiModel, data: tuple[Any, ...]) -> Callable[[], None]:
     """Pair by pair in float32."""
     images, ids, mask, _ = data
 
@@ -82,7 +83,7 @@ def plain_loop(model: MustiModel, data: tuple) -> Callable[[], None]:
 
 def main() -> int:
     """Prints a Markdown table; exit status 2 without a GPU."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--peak", type=float, help="dense bfloat16 TFLOP/s of the chip; known for some")

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,7 +108,7 @@ def megabytes(process: int | None) -> float:
     return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(process)])) / 1024
 
 
-def started_page(folder: str) -> tuple[subprocess.Popen, str]:
+def started_page(folder: str) -> tuple[subprocess.Popen[bytes], str]:
     """A page of our own, on a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -138,10 +139,10 @@ def measure(url: str, process: int | None, visitors: int, questions: int, explan
         ask(first, list(range(4)), "/predict", known, warm, end)
         ask(first, [0], "/explain", known, warm, end)
         before, started = megabytes(process), time.monotonic()
-        at_once([lambda v=v, c=c: ask(c, list(range(v, v + questions)), "/predict", known, quick, end) for v, c in enumerate(others[:visitors])], end)
+        at_once([partial(ask, c, list(range(v, v + questions)), "/predict", known, quick, end) for v, c in enumerate(others[:visitors])], end)
         print(quick.line(f"{visitors} visitors, {questions} questions each", visitors * questions))
         print(f"  ({time.monotonic() - started:.0f} s in all)")
-        tasks = [lambda v=v, c=c: ask(c, [v], "/explain", known, slow, end) for v, c in enumerate(others[:explanations])]
+        tasks = [partial(ask, c, [v], "/explain", known, slow, end) for v, c in enumerate(others[:explanations])]
         at_once([*tasks, lambda: ask(first, list(range(20)), "/predict", known, beside, end)], end)
     print(slow.line(f"{explanations} explanations at once", explanations))
     print(beside.line("one visitor's questions meanwhile", 20))

@@ -10,15 +10,16 @@ import torch
 
 import app
 from musti_model import MustiPipeline
+from page.examples import EXAMPLES
 
 
 def main() -> None:
     """Prints one line for probabilities and one for logits."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
     options = parser.parse_args()
-    names = sorted({e.picture for e in app.EXAMPLES})
-    pairs = [(app.ASSETS / "examples" / name, text) for name in names for text in [e.passage for e in app.EXAMPLES]]
+    names = sorted({e.picture for e in EXAMPLES})
+    pairs = [(app.ASSETS / "examples" / name, text) for name in names for text in [e.passage for e in EXAMPLES]]
     answers = []
     for autocast in (None, torch.bfloat16):
         pipe = MustiPipeline.from_pretrained(options.weights, precision="float32")

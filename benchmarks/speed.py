@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from musti_model import MustiModel, MustiPipeline, preset
 from musti_model.pipeline import choose_device
@@ -38,7 +39,7 @@ def starter(rounds: int) -> None:
     started = time.perf_counter()
     pipe = MustiPipeline.from_pretrained()
     loaded = time.perf_counter() - started
-    images = {n: t for n, t in pipe.processor.images([pipe_picture()]).items()}
+    images = dict(pipe.processor.images([pipe_picture()]))
     texts = pipe.processor.passages([PASSAGE])
 
     def bare(count: int) -> Callable[[], object]:
@@ -66,7 +67,7 @@ def starter(rounds: int) -> None:
     demo.close()
 
 
-def pipe_picture():
+def pipe_picture() -> Image.Image:
     """The example picture, decoded."""
     from musti_model.processing import open_image
 
@@ -96,7 +97,7 @@ def full_size(rounds: int, batch: int = 4) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--full", action="store_true", help="also musti-base at full size (about 1 GB of memory)")
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()

@@ -213,9 +213,11 @@ class Gated(Fusion):
         return agreement, torch.ones_like(met[..., 0])
 
     def word_space(self, states: Tensor) -> Tensor:
+        """States of words in the common space, where there is one."""
         return states if self.space is None else self.space.word(states)
 
     def place_space(self, tokens: Tensor) -> Tensor:
+        """Image tokens in the common space, where there is one."""
         return tokens if self.space is None else self.space.place(tokens)
 
 
@@ -230,9 +232,11 @@ class ScalarGate(Gated):
             self.scalars.bias.zero_()
 
     def base(self, text: Tensor) -> Tensor:
+        """What a word is with the picture taken away."""
         return self.scalars.weight[0, 1] * text + self.scalars.bias + text
 
     def through(self, image: Tensor) -> Tensor:
+        """What the open gate lets through of what a word met."""
         return self.scalars.weight[0, 0] * image
 
     def shares(self, words: Words, met: Met) -> Tensor:
@@ -258,6 +262,7 @@ class WordGate(Gated):
             self.word_score.weight.zero_()
 
     def through(self, image: Tensor) -> Tensor:
+        """What the open gate lets through of what a word met."""
         return self.pass_on(image)
 
     def shares(self, words: Words, met: Met) -> Tensor:
@@ -290,6 +295,7 @@ class LinearGate(Gated):
             self.classifier.bias.zero_()
 
     def through(self, image: Tensor) -> Tensor:
+        """What the open gate lets through of what a word met."""
         return self.pass_on(image)
 
     def shares(self, words: Words, met: Met) -> Tensor:

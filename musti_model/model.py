@@ -145,6 +145,11 @@ class MustiModel(
         """One branch's image tower."""
         return cast(ImageTower, self.branches[branch])
 
+    @property
+    def towers(self) -> dict[str, ImageTower]:
+        """{branch: its image tower}."""
+        return {n: self.tower(n) for n in self.branches}
+
     def encode_images(self, images: dict[str, Tensor]) -> dict[str, ImageTokens]:
         """{branch: [B, 3, S, S]} -> {branch: ImageTokens}."""
         return {n: self.encode_image(n, images[n]) for n in self.branches}
@@ -286,7 +291,7 @@ class MustiModel(
     def name_picture(self, image: ImageTokens) -> Tensor:
         """Which objects a picture shows, by one branch: each object's prototype looks for its places as a word does; without a meeting by content, the image
         vector is compared. -> logits [B, objects + 1], last = nothing known."""
-        known = self._known()
+        known = self.known_prototypes()
         if self.fusion.space is None or image.grid is None:
             return self._named(self.image_vector(image), self.nothing_logit)
         _, agreement = self.fusion.space.look(known[None], image.tokens)  # [B, objects]
@@ -294,7 +299,7 @@ class MustiModel(
 
     def name_vector(self, vector: Tensor) -> Tensor:
         """Cosine logits of vectors [..., H] to the object prototypes -> [..., objects]."""
-        return self.config.naming_scale * F.normalize(vector.float(), dim=-1) @ F.normalize(self._known().float(), dim=-1).T
+        return self.config.naming_scale * F.normalize(vector.float(), dim=-1) @ F.normalize(self.known_prototypes().float(), dim=-1).T
 
     def _named(self, vector: Tensor, none: Tensor) -> Tensor:
         return self._with_none(self.name_vector(vector), none)
@@ -303,7 +308,8 @@ class MustiModel(
     def _with_none(logits: Tensor, none: Tensor) -> Tensor:
         return torch.cat([logits, none.to(logits.dtype).expand(*logits.shape[:-1], 1)], dim=-1)
 
-    def _known(self) -> Tensor:
+    def known_prototypes(self) -> Tensor:
+        """[objects, H]. Raises ValueError for weights without a naming head."""
         if self.prototypes is None:
             raise ValueError("These weights have no naming head: their config lists no objects.")
         return self.prototypes

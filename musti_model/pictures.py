@@ -181,7 +181,7 @@ def _set_straight(image: Any) -> None:
     planes, luminance = _tag(image, 284, 1) == 2, _tag(image, 262, 1) == 6 and image.mode == "RGB"
     if planes and image.mode in ("LA", "PA", "LAB"):
         raise _no_picture()
-    if not image.use_load_libtiff and (luminance or planes and _tag(image, 258, 8) == 16):  # Pillow itself reads other bytes than these
+    if not image.use_load_libtiff and (luminance or (planes and _tag(image, 258, 8) == 16)):  # Pillow itself reads other bytes than these
         form = "RGBX" if luminance else ("RGBa" if image.mode == "RGBA" and _tag(image, 338, 0) == 1 else image.mode) + ";16N"
         box = (0, 0, image.tag_v2[256], image.tag_v2[257])
         image.use_load_libtiff, image.tile = True, [("libtiff", box, 0, (form, "raw", False, image.tag_v2.offset))]

@@ -199,7 +199,7 @@ class MustiPipeline:
         with torch.inference_mode(False), torch.no_grad(), self._autocast():
             return measured(question, explanation)
 
-    def what_if(self, image: Picture | Question, passage: str | None = None, alteration: Alteration = Alteration()) -> float:  # noqa: B008 (frozen)
+    def what_if(self, image: Picture | Question, passage: str | None = None, alteration: Alteration = Alteration()) -> float:
         """Probability of YES of an altered pair. Raises InputError."""
         question = self._question(image, passage)
         with torch.inference_mode(False), self._autocast():
@@ -361,7 +361,7 @@ class MustiPipeline:
             notices=notices,
             objects_in_picture=seen,
             objects_in_passage=read,
-            unsure=unread or nothing or is_doubtful(seen) and not self._settled(probability, seen, read),
+            unsure=unread or nothing or (is_doubtful(seen) and not self._settled(probability, seen, read)),
         )
 
     def _settled(self, probability: float, seen: list[tuple[str, float]], read: list[tuple[str, str]]) -> bool:

@@ -185,7 +185,7 @@ def handed(passage: str, spans: list[tuple[int, int]], alphabet: Collection[str]
 
 def _is_sticky(word: str) -> bool:
     kind = unicodedata.category(word[0])[0]
-    return word[0] in _RAISED or kind not in "LNM" and (kind != "P" or len(word) > 1)  # a sign with marks on it is one, too
+    return word[0] in _RAISED or (kind not in "LNM" and (kind != "P" or len(word) > 1))  # a sign with marks on it is one, too
 
 
 def pieces_of(places: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> Iterator[tuple[int, ...]]:

@@ -124,7 +124,7 @@ def parse_record(record: Any, position: int) -> MustiPair | BadRecord:
         reason = Sentence("it has no text")
     elif not isinstance(image, str) or not bare_address(image):
         reason = Sentence("it has no image")
-    elif label == "bad":
+    elif isinstance(label, str):
         reason = Sentence("its subtask1_label is {label!r}, neither YES nor NO", label=str(record["subtask1_label"])[:40])
     else:
         objects = _objects(record.get("subtask2_labels"))

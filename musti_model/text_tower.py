@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 # Architectures whose embeddings, encoder layers and pooler are BERT's; others hand out their attention and layers in other ways.
-ARCHITECTURES: dict[str, tuple[Callable[..., PretrainedConfig], Callable[..., PreTrainedModel]]] = {
+ARCHITECTURES: dict[str, tuple[Callable[..., PretrainedConfig], type[PreTrainedModel]]] = {
     "bert": (BertConfig, BertModel),
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
 }

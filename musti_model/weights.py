@@ -57,11 +57,16 @@ class Weights:
         except (OSError, ValueError):
             return ""
 
+    @property
+    def own_folder(self) -> Path:
+        """``folder``. Raises ValueError where there is none."""
+        if self.folder is None:
+            raise ValueError("These weights lie in no folder; there is nothing to load.")
+        return self.folder
+
     def load(self) -> tuple[MustiModel, MustiProcessor]:
         """Builds the model and the processor, and tries them once. Raises WeightsError for a folder that is incomplete or corrupt."""
-        folder = self.folder
-        if folder is None:
-            raise ValueError("These weights lie in no folder; there is nothing to load.")
+        folder = self.own_folder
         try:
             config = MustiConfig.load(folder)
             processor = MustiProcessor.from_pretrained(folder, config)
@@ -99,7 +104,7 @@ def find_weights(source: str | Path | None = None) -> Weights:
     """See MustiPipeline.from_pretrained. Raises WeightsError."""
     source = source or os.environ.get("MUSTI_MODEL") or STARTER
     folder = Path(source)
-    if os.path.isdir(folder):  # False also for a name too long for a file
+    if os.path.isdir(folder):  # noqa: PTH112 (False also for a name too long for a file)
         name = EMBEDDED if folder.resolve() == STARTER.resolve() else str(source)
         return Weights(folder, name, _fingerprint(folder))
     if not _HUB_ID.match(str(source)):

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -20,6 +21,10 @@ MOST_BYTES = 50_000_000  # of a file of records; what is read from it takes up t
 TABLES = (".csv", ".tsv", ".txt")
 NAMED = ("objects_in_picture", "objects_in_passage")
 COLUMNS = ("id", "image", "text", "language", "answer", "probability", "problem", "unsure", "notices", *NAMED)
+
+
+Result = TypeVar("Result")
+Item = MustiPair | BadRecord
 
 
 def records_of(path: str | Path) -> Iterator[Any]:
@@ -41,7 +46,7 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
     pictures.know((item.image, item.id) for _, item in pairs)
     ready = []
     for row, item in pairs:
-        opened = _or_problem(lambda item=item: _opened(pipe, item, pictures))
+        opened = _or_problem(partial(_opened, pipe, item, pictures))
         if isinstance(opened, Sentence):
             row["problem"] = opened
         else:
@@ -87,22 +92,23 @@ def _opened(pipe: MustiPipeline, item: MustiPair, pictures: PictureZip) -> tuple
     return pictures.read(found), [] if found.sure else [told]
 
 
-def _predicted(pipe: MustiPipeline, images: list[Image.Image], texts: list[str]) -> list[Prediction | Sentence]:
+def _predicted(pipe: MustiPipeline, images: list[Image.Image], texts: list[str]) -> Sequence[Prediction | Sentence]:
     """Answers; where one pair breaks the model, each pair by itself, so that the others are answered."""
     together = _or_problem(lambda: pipe.predict(images, texts, batch=SIZE))
     if not isinstance(together, Sentence):
         return together
     if len(images) == 1:
         return [together]
-    return [answer for pair in zip(images, texts, strict=True) for answer in _predicted(pipe, *([side] for side in pair))]
+    return [answer for image, text in zip(images, texts, strict=True) for answer in _predicted(pipe, [image], [text])]
 
 
-def _or_problem(function: Callable[[], Any]) -> Any:
+def _or_problem(function: Callable[[], Result]) -> Result | Sentence:
     """What it returns; the sentence to tell where it raises."""
     try:
         return function()
     except InputError as error:
-        return error.args[0]
+        told: Sentence = error.args[0]
+        return told
     except Exception:  # the log tells more than the row should
         logging.getLogger(__name__).exception("a record could not be answered")
         return Sentence("The model could not answer this pair; try another copy of the picture.")
@@ -110,7 +116,7 @@ def _or_problem(function: Callable[[], Any]) -> Any:
 
 def _listed(pairs: list[list[Any]] | str) -> str:
     """Objects with their probabilities or words, in one cell."""
-    return "; ".join(f"{name}: {_writable(str(value))}" for name, value in pairs)
+    return pairs if isinstance(pairs, str) else "; ".join(f"{name}: {_writable(str(value))}" for name, value in pairs)
 
 
 def _writable(text: str) -> str:

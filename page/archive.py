@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import unquote
 
 from PIL import Image
@@ -77,9 +78,9 @@ class PictureZip:
         self._entitled: dict[int, set[str]] = {}
         self.know(asked)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         """Sent to the process of a borrowed GPU, it is opened there again."""
-        return PictureZip, (self.path, tuple(self._asked))
+        return type(self), (self.path, tuple(self._asked))
 
     def know(self, asked: Iterable[tuple[str, str]]) -> None:
         """Has it heed records, as (address, id), before any of them is answered: two objects must not share one picture."""
@@ -133,7 +134,7 @@ class PictureZip:
 
     def _find(self, address: str, record_id: str) -> Found | InputError:
         read = [self._best(*reading) for reading in readings(address)]
-        by_address = next((f for f in read if isinstance(f, Found)), None) or next(filter(None, read), None)
+        by_address = next((f for f in read if isinstance(f, Found)), None) or next((f for f in read if f), None)
         by_id = self._best((record_id,), 0, by_id=True) if 0 < len(record_id) <= LONGEST else None
         if not isinstance(by_id, Found):
             return by_address or by_id or InputError("The zip holds no picture {name!r}.", name=shortened(last_of(address)))
@@ -147,7 +148,7 @@ class PictureZip:
         """The one picture that fits best; None where none has the name; an InputError where it lies elsewhere, or several fit alike."""
         wanted = tuple(map(folded, asked))
         candidates = self._by_name.get(wanted[-1], [])
-        fitting: dict[int, tuple] = {}
+        fitting: dict[int, tuple[int, bool, bool, int, bool]] = {}
         for held in candidates:
             inside = len(held.folded) - len(self.around)
             fit = _common_end(held.folded, wanted)
@@ -157,7 +158,8 @@ class PictureZip:
             if whole or (fit == 1 and not _says_nothing(asked[-1])):
                 exact = held.parts[-fit:] == asked[-fit:]
                 sure = whole or (inside == 1 and len(self.members) > 1)
-                fitting[held.member] = max(fitting.get(held.member, ()), (fit, exact and held.parts == asked, exact, -held.rank, sure))
+                fits = (fit, exact and held.parts == asked, exact, -held.rank, sure)
+                fitting[held.member] = max(fitting.get(held.member, fits), fits)
         if not fitting:
             return _elsewhere(asked[-1]) if candidates and not by_id else None
         ranked = sorted(fitting.items(), key=lambda item: item[1][:4], reverse=True)

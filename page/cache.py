@@ -33,10 +33,10 @@ def sweep(folder: Path, age: float, kept: Collection[str] = ()) -> None:
     """
     if not folder.name.startswith(OWN):
         return
-    for path in kept:
-        if Path(path).is_relative_to(folder):
+    for name in kept:
+        if Path(name).is_relative_to(folder):
             with contextlib.suppress(OSError):
-                os.utime(path)
+                os.utime(name)
     oldest = time.time() - age
     for root in folder.parent.glob(f"{OWN}*"):
         if root.is_symlink() or not root.is_dir():

@@ -4,21 +4,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from musti_model import Alteration, Explanation, InputError, MustiPipeline, Prediction
 from musti_model.processing import open_image
 from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
-from .answers import answered
+from .answers import Item, answered
 from .archive import PictureZip
 from .language import in_language, language, later, refusing
 from .uploads import GONE
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
 MOST_PASSAGES, MOST_PICTURES = 50, 20  # ranked at a time
+Result = TypeVar("Result")
 
 
 def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> list[tuple[int, Prediction]]:
@@ -36,13 +38,13 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
         raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
     if len(pictures) == 1:
         told = later("Passage {number}: {problem}")
-        return pipe.rank(pictures[0], [_named(told, number, lambda text=text: clean_passage(text)) for number, text in enumerate(passages, start=1)])
+        return pipe.rank(pictures[0], [_named(told, number, partial(clean_passage, text)) for number, text in enumerate(passages, start=1)])
     for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
-        _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", lambda path=path: open_image(path))
+        _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", partial(open_image, path))
     return pipe.rank(pictures, passages[0])
 
 
-def _named(told: str, number: int | str, function: Callable[[], Any]) -> Any:
+def _named(told: str, number: int | str, function: Callable[[], Result]) -> Result:
     try:
         return function()
     except InputError as error:
@@ -64,10 +66,10 @@ class Calls:
     measure: Callable[[str, str, Explanation], dict[str, Faithfulness]]
     alter: Callable[[str, str, Alteration], float]
     rank: Callable[[list[str], list[str]], list[tuple[int, Prediction]]]
-    answer_many: Callable[[list, PictureZip], list[dict[str, Any]]]
+    answer_many: Callable[[list[Item], PictureZip], list[dict[str, Any]]]
 
 
-def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Calls:
+def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Calls:
     """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there."""
     # Visitors take turns, and a batch lets others in between its parts. A thread for each lane, and not Gradio's forty, each of which would get threads of
     # PyTorch and memory of its own.
@@ -85,7 +87,7 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable], Callable]) -> Cal
             raise InputError("passages is a list of texts.")
         return passages
 
-    def lent(lane: ThreadPoolExecutor, function: Callable) -> Callable:
+    def lent(lane: ThreadPoolExecutor, function: Callable[..., Any]) -> Callable[..., Any]:
         borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: refusing(lambda: function(*given))))
 
         def call(*given: Any) -> Any:

@@ -30,7 +30,7 @@ LONGEST_NAME = 100  # characters of a session's name
 LONGEST_ADDRESS = 8000  # bytes
 # Parts of Gradio that this page has no use for: they write files, fetch from other servers, or tell on visitors.
 UNUSED = re.compile(
-    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)", re.I
+    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)", re.IGNORECASE
 )
 CALLS = re.compile(r"/gradio_api/(call|queue/join|run|api|cancel|reset)\b")
 PLAIN = re.compile(r"/gradio_api/(mcp|file=)")  # what is read by machines alone
@@ -61,12 +61,15 @@ class Page(gr.Blocks):
             LOG.info("a call was misshapen: %s", error)
             raise refusal(MISSHAPEN) from error
 
-    async def process_api(self, block_fn: Any, inputs: list[Any], state: Any = None, request: Any = None, **named: Any) -> dict[str, Any]:
+    async def process_api(
+        self, block_fn: Any, inputs: list[Any], state: Any = None, request: Any = None, iterator: Any = None, session_hash: str | None = None,
+        *more: Any, **named: Any,
+    ) -> dict[str, Any]:  # fmt: skip
         """As Gradio's. Raises gr.Error and no other."""
         block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         with language_set(accepted_by(request)):
             try:
-                return await super().process_api(block_fn, inputs, state=state, request=request, **named)
+                return await super().process_api(block_fn, inputs, state, request, iterator, session_hash, *more, **named)
             except Exception as error:
                 if ours(error):
                     raise
@@ -74,7 +77,7 @@ class Page(gr.Blocks):
                 raise refusal(NO_ROOM if no_room(error) else BROKEN) from error
             finally:
                 if block_fn.api_visibility == "public" and state is not None and not state.state_data:
-                    self._forget(named.get("session_hash"))
+                    self._forget(session_hash)
 
     @property
     def state_holder(self) -> Any:
@@ -124,7 +127,7 @@ class _Visit:
             return await self.tell(404)
         if int(self.headers.get("content-length") or 0) > self.most:
             return await self.tell(413)
-        receive = self.receive
+        receive: Receive = self.receive
         try:
             if self.scope["method"] == "POST" and CALLS.search(self.path):
                 body = b"".join([part async for part in self.parts()])

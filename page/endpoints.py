@@ -1,5 +1,7 @@
 """What machines may ask, with gradio_client, curl or as MCP tools."""
 
+from typing import Any
+
 import gradio as gr
 
 from musti_model.figures import overlay
@@ -12,7 +14,7 @@ from .visit import FAST, MANY, SLOW
 def endpoints(calls: Calls) -> None:
     """What machines may ask: /predict, /explain, /rank."""
 
-    def predict(image: str, passage: str) -> dict:
+    def predict(image: str, passage: str) -> dict[str, Any]:
         """Whether a picture and a passage evoke the same smell.
 
         Args:
@@ -24,7 +26,7 @@ def endpoints(calls: Calls) -> None:
         """
         return calls.predict(image, passage).to_json()
 
-    def explain(image: str, passage: str) -> tuple[dict, list]:
+    def explain(image: str, passage: str) -> tuple[dict[str, Any], list[tuple[Any, str]]]:
         """The answer with words, evidence, gate, attention, and the overlay pictures (at most 1000 px a side).
 
         Args:
@@ -35,7 +37,7 @@ def endpoints(calls: Calls) -> None:
         overlays = [(overlay(explanation.image, values), name) for name, values in explanation.maps.items()]
         return explanation.prediction.to_json() | explanation.manifest(), overlays
 
-    def rank(images: list[str], passages: list[str]) -> list[dict]:
+    def rank(images: list[str], passages: list[str]) -> list[dict[str, Any]]:
         """One picture against up to 50 passages, or up to 20 pictures against one passage, best first.
 
         Args:
@@ -47,9 +49,9 @@ def endpoints(calls: Calls) -> None:
         """
         return [{"index": i} | p.to_json() for i, p in calls.rank(images, passages)]
 
-    rank._mcp_type = "endpoint"  # Gradio's MCP server offers what is not of another type, and cannot hand on a list of files
+    vars(rank)["_mcp_type"] = "endpoint"  # Gradio's MCP server offers what is not of another type, and cannot hand on a list of files
 
-    def rank_passages(image: str, passages: list[str]) -> list[dict]:
+    def rank_passages(image: str, passages: list[str]) -> list[dict[str, Any]]:
         """One picture against up to 50 passages, best first.
 
         Args:

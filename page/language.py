@@ -102,9 +102,8 @@ def say(text: str, /, **values: Any) -> str:
         text: an English template for ``str.format``, or, without values, a plain text, or a ``Sentence``, whose own values count.
         values: what the template's fields hold; those that are a ``Sentence`` are translated as well.
     """
-    if isinstance(text, Sentence):
-        text, values = text.template, text.values
-    template = translations().get(language(), {}).get(text, text)
+    english, values = (text.template, text.values) if isinstance(text, Sentence) else (text, values)
+    template = translations().get(language(), {}).get(english, english)
     return _FORMATTER.format(template, **{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
 
 
@@ -131,7 +130,7 @@ def refusal(text: str, /, **values: Any) -> gr.Error:
 
 def no_room(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that the disk is full."""
-    return error is not None and (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or no_room(error.__cause__))
+    return error is not None and ((isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or no_room(error.__cause__))
 
 
 def refusing(function: Callable[[], Any]) -> Any:
@@ -167,8 +166,7 @@ def texts_of(component: gr.blocks.Block) -> dict[str, Any]:
     found = {name: getattr(component, name, None) for name in TEXTS}
     if isinstance(component, (gr.Button, gr.Markdown)) or (isinstance(component, gr.HTML) and isinstance(component.value, Sentence)):
         found["value"] = component.value
-    if getattr(component, "choices", None):
-        found["choices"] = component.choices
+    found["choices"] = getattr(component, "choices", None)
     if isinstance(component, gr.Dataset):
         found["headers"] = component.headers
     return {name: held for name, held in found.items() if held}
@@ -196,12 +194,12 @@ def said_texts(component: gr.blocks.Block) -> dict[str, Any]:
 def translate_on_load(demo: gr.Blocks) -> None:
     """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
     told = [b for b in demo.blocks.values() if isinstance(b, Told) or texts_of(b)]
-    tag, title = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    tag, title, english = gr.Textbox(visible=False), gr.Textbox(visible=False), str(demo.title)
 
     def translate() -> list[Any]:
         if language() == "en":
-            return ["en", demo.title, *[gr.skip() for _ in told]]
-        return [language(), say(demo.title), *[gr.update(**said_texts(b)) for b in told]]
+            return ["en", english, *[gr.skip() for _ in told]]
+        return [language(), say(english), *[gr.update(**said_texts(b)) for b in told]]
 
     spoken = demo.load(translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private")
     spoken.then(None, [tag, title], None, js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }", api_visibility="private")

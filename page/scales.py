@@ -16,9 +16,9 @@ def scale_for(kind: Kind, unit: Unit, *explanations: Explanation) -> tuple[float
     At least LEAST."""
     found = [np.array([LEAST])]
     for e in explanations:
-        for part in () if e.evidence is None else (e.evidence, *e.evidence.branches.values()):
-            if method(kind, part.methods[kind]).unit == unit:
-                found.append(_values(part.words if kind == "words" else part.grid))
+        parts = () if e.evidence is None else (e.evidence, *e.evidence.branches.values())
+        alike = [part for part in parts if method(kind, part.methods[kind]).unit == unit]
+        found += [_values(part.words if kind == "words" else part.grid) for part in alike]
         if unit == "logit":
             found += [_values(effect.words if kind == "words" else effect.patches) for effect in e.gate_effect.values()]
     return signed_scale_of(np.concatenate(found))

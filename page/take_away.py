@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import gradio as gr
+
 from musti_model import Explanation, InputError
 from musti_model.results import Faithfulness
 
@@ -34,8 +36,13 @@ def scratch() -> Iterator[Path]:
         raise InputError("The server could not write the files, perhaps its disk is full; try again later.") from error
 
 
+def keeper(component: gr.components.Component) -> Callable[[str], str]:
+    """Copies a file to where Gradio deletes it with the rest of a visit, and gives its new path."""
+    return lambda path: str(component.move_resource_to_block_cache(path))
+
+
 def zipped(explanation: Explanation, measured: dict[str, Faithfulness] | None, keep: Callable[[str], str]) -> str:
-    """Path of a new zip. keep: copies a file to where Gradio deletes it with the rest of the visit; nothing stays elsewhere.
+    """Path of a new zip. keep: see ``keeper``; nothing stays elsewhere.
 
     Raises: InputError where it cannot be written.
     """

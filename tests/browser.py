@@ -4,15 +4,20 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
 
 
 @pytest.fixture(scope="session")
-def url(tmp_path_factory):
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real page on the embedded starter."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     import app
@@ -28,7 +33,7 @@ def url(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser() -> Iterator["Browser"]:
     """Chromium of this machine; on CI there must be one."""
     from playwright.sync_api import sync_playwright
 
@@ -41,10 +46,11 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, url):
+def page(browser: "Browser", url: str) -> Iterator["Page"]:
     """A fresh tab; afterwards: no outside request, no script error, nothing that the console calls an error."""
     tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
-    requests, errors = [], []
+    requests: list[str] = []
+    errors: list[str] = []
     tab.on("request", lambda r: requests.append(r.url))
     tab.on("pageerror", lambda e: errors.append(str(e)))
     tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
@@ -58,14 +64,14 @@ def page(browser, url):
 
 
 @pytest.fixture
-def slowly(monkeypatch):
+def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
     """Has a method of the pipeline take a second longer; -> an event that is set when it is first called."""
     from musti_model import MustiPipeline
 
     def slow_down(step: str) -> threading.Event:
         real, begun = getattr(MustiPipeline, step), threading.Event()
 
-        def slow(self, *given, **named):
+        def slow(self: MustiPipeline, *given: Any, **named: Any) -> Any:
             begun.set()
             time.sleep(1.0)
             return real(self, *given, **named)
@@ -76,13 +82,13 @@ def slowly(monkeypatch):
     return slow_down
 
 
-def wait_for(page, event: threading.Event) -> None:
+def wait_for(page: "Page", event: threading.Event) -> None:
     """Waits in the browser, which keeps its messages going."""
     while not event.is_set():
         page.wait_for_timeout(50)
 
 
-def ask(page, picture: Path | str, passage: str) -> None:
+def ask(page: "Page", picture: Path | str, passage: str) -> None:
     page.locator("#picture input[type=file]").set_input_files(str(picture))
     page.locator("#picture img").first.wait_for()
     page.get_by_label("Passage").fill(passage)
@@ -99,23 +105,23 @@ ALL_TOLD = """() => {
 }"""
 
 
-def answered(page, timeout: float = 120_000) -> None:
+def answered(page: "Page", timeout: float = 120_000) -> None:
     """Waits until all is told of the question that was asked: the answer, its explanations, how faithful they are."""
     page.locator("#verdict h2").wait_for(timeout=timeout)
     page.evaluate("() => { window.quiet = 0; }")
     page.wait_for_function(ALL_TOLD, polling=100, timeout=timeout)
 
 
-def open_section(page, name: str) -> None:
+def open_section(page: "Page", name: str) -> None:
     """Opens a section below the board, where it is closed; what is in it is built then."""
     button = page.locator(f"#section-{name} > button.label-wrap")
     button.wait_for()
-    if "open" not in button.get_attribute("class").split():
+    if "open" not in (button.get_attribute("class") or "").split():
         button.click()
     page.locator(f"#section-{name} [data-testid=accordion-content]").wait_for()
 
 
-def serious(page) -> list[str]:
+def serious(page: "Page") -> list[str]:
     """What axe-core calls serious or critical, in one line each."""
     from axe_playwright_python.sync_playwright import Axe
 

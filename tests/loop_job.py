@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from training.loop.train import TrainSettings, skipping, train
 
-SETTINGS = dict(epochs=3, steps_per_epoch=20, lr=0.05, warmup=0.2, precision="float32")
+SETTINGS = {"epochs": 3, "steps_per_epoch": 20, "lr": 0.05, "warmup": 0.2, "precision": "float32"}
 
 
 def run(options: argparse.Namespace) -> None:

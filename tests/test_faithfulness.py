@@ -13,7 +13,7 @@ from benchmarks import faithfulness as bench
 from musti_model.methods import BEST
 from musti_model.records import MustiPair
 from tests.conftest import WORD, tiny_config, tiny_model
-from training.lexicon.objects import Vocabulary
+from training.lexicon.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary()
 

@@ -41,7 +41,7 @@ def test_the_effect_of_a_linear_reader_by_hand(tokenizer, picture, gate, monkeyp
     met, tokens = model.fusion.meet(question.encoded["vit"], question.read), question.encoded["vit"].tokens[0]
     word, place = 2, 5  # of the passage, of the picture in raster order
     let_in = torch.stack([met.opening[0, p] * met.weights[0, p, 1 + place] * model.fusion.through(tokens[1 + place]) for p in question.pieces[word]]).sum(0)
-    rows, columns = question.encoded["vit"].grid
+    _, columns = question.encoded["vit"].grid
     assert e.links[word, place // columns, place % columns] == pytest.approx(slope * float(let_in @ direction), rel=1e-3, abs=1e-6)
     assert e.total == pytest.approx(slope * float((model.fusion.added(met)[0] @ direction).sum()), rel=1e-3)
 

@@ -537,7 +537,7 @@ def test_guided_tour(page):
         if step in (1, 2):  # the same words before flowers and before sheep
             widest = page.evaluate("[...document.querySelectorAll('.gate-word')].map(w => [+(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0], w.innerText]).sort((a, b) => b[0] - a[0])")
             assert headline.startswith("YES" if step == 1 else "NO")
-            rose[step] = dict((word, full) for full, word in widest[::-1])["rose"]
+            rose[step] = {word: full for full, word in widest[::-1]}["rose"]
             assert rose[step] == widest[0][0] if step == 1 else rose[step] < rose[1] / 2, widest
         if step == 3:
             learned, shut = (page.locator(f".gate-answers tr:nth-child(2) td[data-of={state}]").inner_text() for state in ("learned", "shut"))

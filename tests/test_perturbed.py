@@ -108,7 +108,7 @@ def test_votes_estimated_for_a_long_passage(tokenizer, picture, gate):
 def test_an_estimate_is_exact_where_hiding_shuts_the_gate(word_pipe, picture, monkeypatch):
     question = word_pipe.ask(picture, PASSAGE)
     model = question.model
-    tokens = {n: t for n, t in question.encoded.items()}
+    tokens = dict(question.encoded)
     monkeypatch.setattr(model, "encode_image", lambda name, images: dataclasses.replace(tokens[name], tokens=tokens[name].tokens.expand(len(images), -1, -1)))
     meet, shut = model.fusion.meet, perturb.votes_of_texts(question, [list(range(question.length))])
     question.answered, [hiding.follow(question, n) for n in tokens]

@@ -103,7 +103,7 @@ def test_a_dry_run_writes_everything_and_asks_nobody(run, template, hub, capsys)
     staged = {f.relative_to(run / "publish").as_posix(): f for f in (run / "publish").rglob("*") if f.is_file()}
     assert set(staged) == PUSHED and not hub.log
     for path, file in staged.items():
-        assert re.search(rf"^ *{file.stat().st_size:,}  {re.escape(path)}$", out, re.M), path
+        assert re.search(rf"^ *{file.stat().st_size:,}  {re.escape(path)}$", out, re.MULTILINE), path
         for secret in (run.parent, template.parent, Path.home()):
             assert str(secret).encode() not in file.read_bytes(), path
     assert json.loads(staged["run.json"].read_text())["command"] == "train --out finished --seed 3"
@@ -218,7 +218,7 @@ def test_push_then_pull_by_revision_then_the_page(run, hub, tmp_path, monkeypatc
     import app
 
     assert main([str(run), REPO, "--message", "First weights"]) == 0
-    source = re.search(r"^MUSTI_MODEL=(.+)$", capsys.readouterr().out, re.M)[1]
+    source = re.search(r"^MUSTI_MODEL=(.+)$", capsys.readouterr().out, re.MULTILINE)[1]
     commit = hub.repos[REPO]["branches"]["main"]
     assert source == f"{REPO}@{commit}" and hub.commits(REPO) == 2 and set(hub.files(REPO)) == PUSHED | {".gitattributes"}
     assert hub.verified and hub.files(REPO)["model.safetensors"] == (run / "weights" / "model.safetensors").read_bytes()

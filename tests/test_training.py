@@ -21,7 +21,8 @@ from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
 from training import compare, evaluate, predict, train
 from training.data.folds import leaks
-from training.lexicon.objects import Vocabulary, carriers, gate_labels, object_scores, shared_objects
+from training.lexicon.objects import carriers, gate_labels, object_scores, shared_objects
+from training.lexicon.vocabulary import Vocabulary
 from training.report.metrics import sigmoid
 from training.systems import detector, learners, load_system, system_names
 

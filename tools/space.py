@@ -86,7 +86,7 @@ def variable_problems(root: Path) -> Iterator[str]:
     """Variables that the code reads and README.md does not name."""
     readme = (root / "README.md").read_text(encoding="utf-8")
     for file in tracked(root):
-        if file == "app.py" or file.startswith(("musti_model/", "page/")) and file.endswith(".py"):
+        if file == "app.py" or (file.startswith(("musti_model/", "page/")) and file.endswith(".py")):
             code = (root / file).read_text(encoding="utf-8")
             for name in re.findall(r"(?:getenv\(|environ(?:\.get\(|\[))\"(\w+)\"", code):
                 if name not in readme:
@@ -105,7 +105,7 @@ def run_problems(root: Path) -> Iterator[str]:
             (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, Path(folder) / file)
         env = {k: v for k, v in os.environ.items() if k not in ("MUSTI_MODEL", "PYTHONPATH")}
-        env |= {"SPACE_ID": "user/space", "SYSTEM": "spaces", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": f"{folder}/tmp"}
+        env |= {"SPACE_ID": "user/space", "SYSTEM": "spaces", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(Path(folder) / "tmp")}
         log = Path(folder) / "log.txt"
         with log.open("w") as out:
             page = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=env, stdout=out, stderr=out)
@@ -123,7 +123,7 @@ def run_problems(root: Path) -> Iterator[str]:
             page.wait(30)
 
 
-def _served(page: subprocess.Popen, address: str) -> bool:
+def _served(page: subprocess.Popen[bytes], address: str) -> bool:
     started = time.monotonic()
     while page.poll() is None and time.monotonic() - started < PATIENCE:
         try:

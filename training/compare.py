@@ -126,7 +126,7 @@ def table(runs: list[Run], against: str | None = None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; returns the exit status (2: one sentence on standard error)."""
-    parser = argparse.ArgumentParser(prog="python -m training.compare", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.compare", description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--against", help="system that the others are held against; default: that of the first run")
     parser.add_argument("--out", type=Path, help="also write the table there")

@@ -37,7 +37,7 @@ DRAWS = 2000
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes evaluation/{report.json, report.md, logits.json, *.png}; returns the exit status (2: one sentence on standard error)."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path, nargs="?", help="folder of a finished run")
     parser.add_argument("--pairs", type=Path, help="MUSTI file with local pictures (of a run: if it has moved)")
     parser.add_argument("--weights", type=Path, help="folder of weights, instead of a run")

@@ -25,7 +25,8 @@ from musti_model.errors import InputError, WeightsError
 from musti_model.records import BadRecord, MustiPair, iter_records, parse_records
 from musti_model.weights import find_weights
 
-from .lexicon.objects import Vocabulary, object_scores, shared_objects
+from .lexicon.objects import object_scores, shared_objects
+from .lexicon.vocabulary import Vocabulary
 from .report.metrics import f1_macro, sigmoid
 from .systems.learners import MustiLearner, load_learner, pair_logits
 
@@ -37,8 +38,9 @@ class Predictor:
 
     def __init__(self, weights: str | None, root: Path, vocabulary: Vocabulary | None = None) -> None:
         found = find_weights(weights)
-        self.learner = load_learner(found.folder, root)
-        self.root, self.vocabulary, self.pipe = root, vocabulary, None
+        self.learner = load_learner(found.own_folder, root)
+        self.root, self.vocabulary = root, vocabulary
+        self.pipe: MustiPipeline | None = None
         if vocabulary:
             if not isinstance(self.learner, MustiLearner):
                 raise InputError(f"{found.name} is a detector with BERT; subtask 2 needs a model of pictures and words.")
@@ -54,20 +56,21 @@ class Predictor:
                 return [str(error)]
             return [self([pair])[0] for pair in pairs]  # one of them is bad; the others are not to suffer
 
-    def _answers(self, pairs: list[MustiPair]) -> list[dict[str, Any]]:
+    def _answers(self, pairs: list[MustiPair]) -> list[dict[str, Any] | str]:
         for pair in pairs:
             if "://" in pair.image:
                 raise InputError("Its picture is not on this machine; run training.prepare first.")
         config = self.learner.model.config
-        answers: list[dict[str, Any]] = []
+        answers: list[dict[str, Any] | str] = []
         for pair, p in zip(pairs, sigmoid(pair_logits(self.learner, pairs, quiet=True) / config.temperature), strict=True):
             if not np.isfinite(p):
                 raise InputError("The weights give no number for this pair.")
             yes = bool(p >= config.threshold)
-            answers.append({"subtask1_label": "YES" if yes else "NO", "probability": round(float(p), 6)})
-            if self.vocabulary:
+            answer: dict[str, Any] = {"subtask1_label": "YES" if yes else "NO", "probability": round(float(p), 6)}
+            if self.vocabulary and self.pipe:
                 shared = shared_objects(self.pipe, self.root / pair.image, pair.text, pair.language, self.vocabulary) if yes else []
-                answers[-1]["subtask2_labels"] = shared
+                answer["subtask2_labels"] = shared
+            answers.append(answer)
         return answers
 
 
@@ -83,11 +86,13 @@ def _start(weights: str | None, root: Path, vocabulary: Path | None, subtask2: b
 def _work(jobs: list[Job]) -> list[dict[str, Any]]:
     """Jobs -> lines of the part file: position, the record with its labels, and what was wrong."""
     good = [item for _, item in jobs if isinstance(item, MustiPair)]
+    if _predictor is None:
+        raise RuntimeError("This process was not started by ``_start``.")
     answers = iter(_predictor(good) if good else [])
-    lines = []
+    lines: list[dict[str, Any]] = []
     for position, item in jobs:
         answer = next(answers) if isinstance(item, MustiPair) else str(item.reason)
-        if isinstance(answer, str):
+        if isinstance(item, BadRecord) or isinstance(answer, str):
             lines.append({"position": position, "id": item.id, "record": item.record, "bad": answer})
             continue
         labels = {k: answer[k] for k in ("subtask1_label", "subtask2_labels") if k in answer}
@@ -106,7 +111,7 @@ def predict(source: Path, out: Path, weights: str | None, subtask2: bool, vocabu
     for sentence in known.notices if known else []:
         print(sentence, file=sys.stderr)
     job = {
-        "weights": found.revision, "settings": hashlib.sha256((found.folder / "config.json").read_bytes()).hexdigest()[:12],
+        "weights": found.revision, "settings": hashlib.sha256((found.own_folder / "config.json").read_bytes()).hexdigest()[:12],
         "subtask2": subtask2, "vocabulary": str(vocabulary), "input": [source.name, source.stat().st_size if source.exists() else 0],
     }  # fmt: skip
     done = _resume(part, job)
@@ -128,7 +133,7 @@ def _chunks(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
         yield chunk
 
 
-def _spread(chunks: Iterator[list[Job]], processes: int, arguments: tuple) -> Iterator[list[dict[str, Any]]]:
+def _spread(chunks: Iterator[list[Job]], processes: int, arguments: tuple[Any, ...]) -> Iterator[list[dict[str, Any]]]:
     """In order. Chunks are handed out a few at a time: a pool's own imap would read the whole file ahead."""
     if processes == 1:
         _start(*arguments)
@@ -161,7 +166,7 @@ def _assemble(part: Path, out: Path, vocabulary: Vocabulary | None) -> dict[str,
     """The output file, record by record, written beside and moved into place."""
     temporary = out.with_name(out.name + ".tmp")
     bad, labels, said, counts = [], [], [], {"YES": 0, "NO": 0}
-    objects: tuple[list, list, list] = ([], [], [])
+    objects: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     with open(part, encoding="utf-8") as lines, open(temporary, "w", encoding="utf-8") as file:
         next(lines)
         file.write('{"pairs": [')
@@ -183,7 +188,7 @@ def _assemble(part: Path, out: Path, vocabulary: Vocabulary | None) -> dict[str,
     report: dict[str, Any] = {"counts": counts, "bad": bad}
     if len(set(labels)) == 2:
         report["f1_macro"] = f1_macro(np.array(labels), np.array(said, dtype=float))
-    if objects[0]:
+    if objects[0] and vocabulary:
         report["objects"] = object_scores(*objects, vocabulary)
     return report
 
@@ -199,7 +204,7 @@ def _as_given(record: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when records were bad (all others are answered), 2 for one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m training.predict", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.predict", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", type=Path, help="MUSTI file with local pictures, as training.prepare writes it")
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", help="folder (also RUN/weights) or Hub id; default $MUSTI_MODEL or the embedded starter")

@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from musti_model.errors import InputError
-from musti_model.records import MustiPair, bare_address, iter_records, parse_records
+from musti_model.records import BadRecord, MustiPair, bare_address, iter_records, parse_records
 
 from .data.copies import recognise
 from .data.fetch import (
@@ -131,13 +131,13 @@ def _outcomes(pairs: list[MustiPair], folder: Path, settings: FetchSettings) -> 
     return {address: by_url[u] if isinstance(u, str) else u for address, u in clean.items()}, len(there)
 
 
-def _copies(items: list, records: list[Any], out: Path) -> list[list[str]]:
+def _copies(items: list[MustiPair | BadRecord], records: list[Any], out: Path) -> list[list[str]]:
     prepared = [replace(i, image=r["image"], record=r, folder=out) for i, r in zip(items, records) if isinstance(i, MustiPair) and "missing" not in r]
     address = {p.image: p.record["image_url"] for p in reversed(prepared)}
     return [[address[image] for image in same] for same in recognise(prepared).copies]
 
 
-def _report(file: Path, items: list, outcomes: dict[str, str | Missing], there: int) -> dict[str, Any]:
+def _report(file: Path, items: list[MustiPair | BadRecord], outcomes: dict[str, str | Missing], there: int) -> dict[str, Any]:
     ids: dict[str, list[str]] = defaultdict(list)
     for item in items:
         if isinstance(item, MustiPair):

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from musti_model.errors import InputError, WeightsError
-from musti_model.records import MustiPair, fingerprint, read_pairs
+from musti_model.records import BadRecord, MustiPair, fingerprint, read_pairs
 
 from .data.copies import recognise
 from .data.folds import leave_language_out, split, split_fingerprint
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options; ``training.evaluate`` reads those of the split from the run."""
-    result = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n")[0])
+    result = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n\n")[0])
     result.add_argument("system", help=", ".join(system_names()))
     result.add_argument("--pairs", type=Path, required=True, help="MUSTI file with local pictures, as training.prepare writes it")
     result.add_argument("--out", type=Path, required=True, help="folder of the run; the same command goes on with it")
@@ -118,7 +118,7 @@ def saved_since(weights: Path, best: Path) -> bool:
     return (weights / "config.json").exists() and file.exists() and file.stat().st_mtime >= best.stat().st_mtime
 
 
-def usable(pairs: list[MustiPair], bad: list, loud: bool = True) -> list[MustiPair]:
+def usable(pairs: list[MustiPair], bad: list[BadRecord], loud: bool = True) -> list[MustiPair]:
     """Pairs that have a label and a picture on this machine that opens, each with ``picture`` set; says what was left out, and which pictures are
     copies. Raises InputError when no pair is left."""
     found = recognise([p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record], quiet=not loud)

@@ -66,7 +66,7 @@ class Attention(Section):
             self.faithful_words: faithful_html(answer, "words", measured.get(f"attention:{given[self.word_branch]}")),
         }
 
-    def slider(self, view: str | None) -> dict:
+    def slider(self, view: str | None) -> dict[str, Any]:
         """The slider of heads, where the view is of one head."""
         kind, _, branch = (view or "").partition(":")
         heads = self.heads_of(branch) if kind == "heads" else 1
@@ -74,7 +74,7 @@ class Attention(Section):
 
     def heads_of(self, branch: str) -> int:
         """Attention heads of a ViT branch's last layer."""
-        return self.pipe.model.branches[branch].backbone.blocks[-1].attn.num_heads
+        return int(self.pipe.model.tower(branch).backbone.blocks[-1].attn.num_heads)
 
 
 def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
@@ -93,7 +93,7 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
         head = min(max(int(head), 1), len(explanation.heads[branch]))
         values, label = explanation.head_map(branch, head - 1), say("class-token attention of head {head}, last layer", head=head)
         alike = explanation.heads[branch]
-    elif view in explanation.maps:
+    elif view is not None and view in explanation.maps:
         values, label = explanation.maps[view], say(VIEW_NAMES[kind])
         alike = values
     else:
@@ -105,7 +105,7 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
 
 def view_choices(pipe: MustiPipeline) -> list[tuple[str, str]]:
     """(label, view) of every map that these weights can have."""
-    choices = []
+    choices: list[tuple[str, str]] = []
     for name, branch in pipe.model.branches.items():
         if branch.is_vit:
             shown = branch_name(name)

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from musti_model import Explanation
-from musti_model.results import Gate
+from musti_model import Explanation, Prediction
+from musti_model.results import Gate, Shut
 
 from ..language import Told, language, later, say
 from ..markup import data_url, literal, script
@@ -64,19 +64,18 @@ def _closed(explanation: Explanation) -> bool:
 
 
 def _board(explanation: Explanation) -> dict[str, Any]:
-    image, shut = explanation.image, explanation.shut
-    prediction = explanation.prediction
-    answers = {
-        "learned": {"probability": prediction.probability, "votes": prediction.votes},
-        "shut": {"probability": shut.probability, "votes": shut.votes},
-    }
-    for answer in answers.values():
-        answer["answer"] = say("YES") if answer["probability"] >= prediction.threshold else say("NO")
+    image, shut, prediction = explanation.image, explanation.shut, explanation.prediction
+    answers = {"learned": _answer(prediction, prediction.threshold)} | ({"shut": _answer(shut, prediction.threshold)} if shut else {})
     return {
         "language": language(), "picture": data_url(image), "ratio": image.width / image.height, "segments": segments(explanation), "words": explanation.words,
         "branches": [_branch(name, gate) for name, gate in explanation.gates.items()], "answers": answers, "texts": _texts(explanation),
         "places": any(g.meeting is not None for g in explanation.gates.values()),
     }  # fmt: skip
+
+
+def _answer(given: Prediction | Shut, threshold: float) -> dict[str, Any]:
+    answer = say("YES") if given.probability >= threshold else say("NO")
+    return {"probability": given.probability, "votes": given.votes, "answer": answer}
 
 
 def segments(explanation: Explanation) -> list[tuple[str, int]]:

@@ -9,9 +9,9 @@ import gradio as gr
 from ..language import refusal, refusing
 from ..link import query_of, reopened
 from ..markup import script
-from ..take_away import zipped
+from ..take_away import keeper, zipped
 from ..visit import PRIVATE
-from .part import Held, Section, Values, measured_of
+from .part import Control, Held, Section, Values, measured_of
 
 
 class Keeping:
@@ -20,7 +20,7 @@ class Keeping:
 
     def __init__(self, held: Held, examples: list[tuple[Path, str]], sections: Sequence[Section]) -> None:
         self.held, self.examples, self.sections = held, examples, sections
-        self.controls = {c.elem_id: c for s in sections for c in s.controls}
+        self.controls = {str(c.elem_id): c for s in sections for c in s.controls}
         self.query, self.opened = gr.Textbox(visible=False), gr.Textbox("", visible=False)  # opened: names of sections, each after a space
         with gr.Row():
             self.make_link = gr.Button("Link to this view (examples only: uploads are not kept)", size="sm", elem_id="make-link")
@@ -30,7 +30,7 @@ class Keeping:
         self.shown = [self.bundle]
         for section in sections:
             self._watch(section)
-        given = {held.question, held.explanation, self.opened, *self.controls.values()}
+        given: set[gr.blocks.Block] = {held.question, held.explanation, self.opened, *self.controls.values()}
         made = self.make_link.click(self.link_to, given, [self.query, self.link], **PRIVATE)
         made.success(None, self.query, self.link, js=script("full_address.js"), **PRIVATE)
 
@@ -48,13 +48,13 @@ class Keeping:
         """No zip."""
         return {self.bundle: None}
 
-    def pack_up(self, given: Values) -> dict:
+    def pack_up(self, given: Values) -> dict[str, Any]:
         """The zip."""
         explanation = given[self.held.explanation]
         measured = measured_of(explanation, given[self.held.measured])
         if explanation is None:
             raise refusal("There is nothing to take away yet; press “Compare” first.")
-        path = refusing(lambda: zipped(explanation, measured, self.bundle.move_resource_to_block_cache))
+        path = refusing(lambda: zipped(explanation, measured, keeper(self.bundle)))
         return gr.update(value=path, visible=True)
 
     def link_to(self, given: Values) -> Values:
@@ -75,7 +75,7 @@ class Keeping:
         return self.examples.index(example), controls | {self.opened: "".join(f" {s.name}" for s in opened)} | {s.accordion: gr.update(open=True) for s in opened}
 
 
-def choices_of(control: gr.components.Component) -> list[Any]:
+def choices_of(control: Control) -> list[Any]:
     """The values that a control may have."""
     if isinstance(control, gr.Slider):
         return [round(control.minimum + n * control.step, 6) for n in range(round((control.maximum - control.minimum) / control.step) + 1)]

@@ -17,6 +17,7 @@ from ..markup import paragraph
 from ..visit import SILENT
 
 Values = dict[Any, Any]  # {component: value}
+Control = gr.Radio | gr.Dropdown | gr.Slider | gr.Checkbox
 DRAWING = SILENT | {"trigger_mode": "always_last"}
 NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
 
@@ -62,7 +63,7 @@ class Part(ABC):
 
     def __init__(self, held: Held) -> None:
         self.held = held
-        self.controls: list[gr.components.Component] = []
+        self.controls: list[Control] = []
         self.shown: list[gr.components.Component] = []
         self.judged: list[gr.HTML] = []
 
@@ -117,8 +118,7 @@ class Map:
     """A picture with a map laid over it, which can be enlarged and downloaded, and its legend; no empty frame where there is no map."""
 
     def __init__(self, label: str, elem_id: str, alt_text: str) -> None:
-        buttons = ["download", "fullscreen"]
-        self.image = gr.Image(label=label, interactive=False, buttons=buttons, elem_id=elem_id, format="png", alt_text=alt_text, visible=False)
+        self.image = gr.Image(label=label, interactive=False, buttons=["download", "fullscreen"], elem_id=elem_id, format="png", alt_text=alt_text, visible=False)
         self.legend = gr.HTML()
         self.shown = [self.image, self.legend]
 

@@ -40,7 +40,7 @@ class WhatIf(Section):
             "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
             "those that do. With the gate shut the passage is read without the picture."
         )
-        switches = [self.board, self.gate_state, self.voting]
+        switches: list[gr.HTML | gr.Radio | gr.CheckboxGroup] = [self.board, self.gate_state, self.voting]
         self.shown = [*switches, self.altered]
         given = {self.held.question, self.held.explanation, *switches}
         self.tried = gr.on([s.input for s in switches], self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **FAST)

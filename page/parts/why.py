@@ -79,9 +79,17 @@ class Why(Section):
         }
 
 
+def asked_for(explanation: Explanation) -> Evidence:
+    """Its evidence. Raises ValueError where that was not asked for."""
+    if explanation.evidence is None:
+        raise ValueError("This explanation was made without evidence.")
+    return explanation.evidence
+
+
 def part_of(explanation: Explanation, branch: str) -> Evidence:
     """Evidence of a branch, or of the WHOLE model."""
-    return explanation.evidence if branch == WHOLE else explanation.evidence.branches[branch]
+    whole = asked_for(explanation)
+    return whole if branch == WHOLE else whole.branches[branch]
 
 
 def evidence_html(explanation: Explanation, branch: str, beside: Sequence[Explanation] = ()) -> str:
@@ -90,7 +98,7 @@ def evidence_html(explanation: Explanation, branch: str, beside: Sequence[Explan
     evidence = part_of(explanation, branch)
     label, scale = unit_of(evidence), scale_for("words", method("words", evidence.methods["words"]).unit, explanation, *beside)
     words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, scale, signed=True)
-    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, explanation.evidence)
+    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, asked_for(explanation))
 
 
 def unit_of(evidence: Evidence) -> str:

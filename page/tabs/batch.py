@@ -17,6 +17,7 @@ from ..examples import batch_of_examples
 from ..inputs import SafeFile
 from ..language import refusal, refusing, say
 from ..markup import render
+from ..take_away import keeper
 from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
 MOST_RECORDS, LATEST = 2000, 8
@@ -81,17 +82,17 @@ class BatchTab:
 
     def fill_in(self) -> tuple[str, str]:
         """The page's examples as a file of pairs and a zip of pictures."""
-        return refusing(lambda: batch_of_examples(self.source.move_resource_to_block_cache))
+        return refusing(lambda: batch_of_examples(keeper(self.source)))
 
-    def blank(self) -> tuple:
+    def blank(self) -> tuple[Any, ...]:
         """No results."""
         return "", gr.update(value=None, visible="hidden"), None
 
-    def forget(self, kept: tuple | None, file: str | None, archive: str | None) -> tuple:
+    def forget(self, kept: tuple[str, str] | None, file: str | None, archive: str | None) -> tuple[Any, ...]:
         """Results of other files must not stand beside these; a message about the files at hand, which comes late, takes nothing away."""
         return (gr.skip(),) * 3 if kept == (file, archive) else self.blank()
 
-    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008 (Gradio's way)
+    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:
         """The counts so far, again and again, then the results."""
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
@@ -106,7 +107,7 @@ class BatchTab:
             rows += self._answered(items[start : start + SIZE], pictures)
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
             yield summary_html(rows, finished=False), gr.skip(), (file, archive)
-        files = refusing(lambda: write_results(rows, records, self.results.move_resource_to_block_cache))
+        files = refusing(lambda: write_results(rows, records, keeper(self.results)))
         yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
 
     def _answered(self, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:

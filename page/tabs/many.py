@@ -128,7 +128,7 @@ class ManyTab:
     # Events ---------------------------------------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
-        self.given = [self.mode, self.picture, self.pictures, self.passages, self.passage, *self.versions]
+        self.given: list[gr.Radio | SafeImage | SafeFile | gr.Textbox] = [self.mode, self.picture, self.pictures, self.passages, self.passage, *self.versions]
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
         self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
@@ -139,7 +139,7 @@ class ManyTab:
         for event in asked:
             event.failure(self.blank, None, self.shown, **SILENT)
         chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
-        forgetful = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
+        forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
         gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
         for done in (*asked, chosen):  # the inputs may have changed while the model was at work
             done.then(**forgetful)
@@ -152,14 +152,14 @@ class ManyTab:
         inputs = zip(self.given[1:], self.switch(mode), strict=True)
         return [mode, *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs), *self.blank()]
 
-    def switch(self, mode: str) -> list[dict]:
+    def switch(self, mode: str) -> list[dict[str, Any]]:
         """The inputs that a mode needs."""
         needed = {
             "passages": [self.picture, self.passages], "pictures": [self.pictures, self.passage], "languages": [self.picture, *self.versions],
         }[mode]  # fmt: skip
         return [gr.update(visible=component in needed) for component in self.given[1:]]
 
-    def rank_all(self, *given: Any) -> tuple:
+    def rank_all(self, *given: Any) -> tuple[Any, ...]:
         """The table; rows are explained when they are asked for."""
         *inputs, when = given
         pictures, passages, names = refusing(lambda: _lists(*inputs))
@@ -171,7 +171,7 @@ class ManyTab:
         rows = refusing(lambda: table_rows(answers, names, pictures))
         return Ranking(inputs, when, questions, []), rows, told, *self._below([])
 
-    def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple:
+    def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple[Any, ...]:
         """The evidence of a row, beside that of the row before."""
         if kept is None:
             raise refusal("This ranking has expired; press “Rank” again.")
@@ -191,14 +191,14 @@ class ManyTab:
             parts += [card_html(explanation, name, beside), gr.update(value=figure, visible=figure is not None), legend]
         return parts + ["", gr.update(value=None, visible=False), ""] * (len(self.cards) - len(shown))
 
-    def forget(self, kept: Ranking | None, *given: Any) -> tuple:
+    def forget(self, kept: Ranking | None, *given: Any) -> tuple[Any, ...]:
         """A ranking must not stand beside pictures or passages that it is not about; see ``PairTab.settle``."""
         *inputs, when = given
         if kept is None or kept.given == inputs or when <= kept.asked:
             return (gr.skip(),) * len(self.shown)
         return gr.skip(), *self.blank()[1:]
 
-    def blank(self) -> tuple:
+    def blank(self) -> tuple[Any, ...]:
         """No ranking."""
         return None, [], say(HINT), *self._below([])
 

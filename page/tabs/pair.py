@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import gradio as gr
 
@@ -135,7 +135,7 @@ class PairTab:
         return self.board.draw(self.calls.look(question.image, question.passage), {})
 
     @staticmethod
-    def _stands(question: Question | None, image: str | None, passage: str) -> bool:
+    def _stands(question: Question | None, image: str | None, passage: str) -> TypeGuard[Question]:
         """Whether this is the question that was answered."""
         return question is not None and not question.failed and question[:2] == (image, passage)
 

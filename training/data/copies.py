@@ -89,7 +89,7 @@ def recognise(pairs: Sequence[MustiPair], quiet: bool = False) -> Findings:
         looks = pool.map(partial(_look, pairs_of=first), local)
         seen = dict(zip(local, tqdm(looks, total=len(local), desc="looking at", unit="picture", leave=False, disable=quiet or None)))
     good = [image for image in local if not isinstance(seen[image], str)]
-    keys: dict[str, list] = {image: [("image", image)] for image in images}
+    keys: dict[str, list[tuple[object, ...]]] = {image: [("image", image)] for image in images}
     for pair in pairs:
         keys[pair.image].append(("address", address_key(_address(pair))))
     for a, b in alike(np.array([seen[image] for image in good]).reshape(len(good), SIDE, SIDE, 3)):

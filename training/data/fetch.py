@@ -20,7 +20,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -70,6 +70,7 @@ class FetchSettings:
 
     @property
     def user_agent(self) -> str:
+        """What a host is told of who asks."""
         return f"{PROJECT}; contact: {self.contact}" if self.contact else PROJECT
 
 
@@ -123,7 +124,7 @@ def picture_extension(path: Path) -> str:
     try:
         Image.init()
         with Image.open(path, formats=[f for f in EXTENSIONS if f in Image.OPEN]) as image:
-            extension = EXTENSIONS[image.format]
+            extension = EXTENSIONS[str(image.format)]
     except Exception as error:  # Pillow raises almost anything on broken files
         raise InputError("This file is no picture that we can read.") from error
     open_image(path)
@@ -231,8 +232,7 @@ async def _save(response: httpx.Response, file: BinaryIO, limit: int) -> bool:
             got += len(piece)
             if got > limit:
                 raise too_large
-            for content in unpacker.feed(piece):
-                file.write(content)
+            file.writelines(unpacker.feed(piece))
     except TooLarge as error:
         raise too_large from error
     except BadPacking as error:
@@ -299,7 +299,8 @@ def _finished(work: Coroutine[Any, Any, Result]) -> Result:
 
     async def held() -> Result:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        if task is not None:  # there is one inside of a running loop
+            cancel.append(partial(loop.call_soon_threadsafe, task.cancel))
         return await work
 
     with ThreadPoolExecutor(1) as pool:

@@ -111,7 +111,8 @@ def cut_folds(pairs: Sequence[MustiPair], k: int, seed: int = 0) -> list[int]:
     for i, pair in enumerate(pairs):
         pictures[picture_key(pair)].append(i)
     _check_k(k, len(pictures), "pictures")
-    rng, spread, fold_of = random.Random(seed), _Spread(pairs, k), {}
+    rng, spread = random.Random(seed), _Spread(pairs, k)
+    fold_of: dict[str, int] = {}
     votes: dict[str, list[int]] = {t: [0] * k for t in texts}  # pairs of a passage whose picture lies in each fold
     order = sorted(pictures)
     rng.shuffle(order)
@@ -143,7 +144,7 @@ def _place(fold: int, strata: Counter[Stratum], passages: Counter[str], spread: 
 
 def _kept(fold: int, passages: Counter[str], votes: dict[str, list[int]]) -> int:
     """How many more pairs are kept when a picture with these passages comes to ``fold``."""
-    return sum(max(max(votes[t]), votes[t][fold] + n) - max(votes[t]) for t, n in passages.items())
+    return sum(max(*votes[t], votes[t][fold] + n) - max(votes[t]) for t, n in passages.items())
 
 
 def parts_of(numbers: Sequence[int], k: int, fold: int) -> dict[str, list[int]]:
@@ -181,7 +182,7 @@ def leave_language_out(pairs: Sequence[MustiPair], language: str, seed: int = 0,
         raise InputError(f"No pair is in the language {language!r}; the file has {known or 'none'}.")
     pictures, passages = {picture_key(pairs[i]) for i in test}, {passage_key(pairs[i]) for i in test}
     parts: dict[str, list[int]] = {"train": [], "dev": [], "test": test, LEFT_OUT: []}
-    others = []
+    others: list[int] = []
     for i, pair in enumerate(pairs):
         if pair.language != tag:
             shared = picture_key(pair) in pictures or passage_key(pair) in passages

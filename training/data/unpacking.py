@@ -22,7 +22,8 @@ class _Zlib:
     begin so is passed on as it is."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._head, self._engine, self._plain = name, b"", None, False
+        self._name, self._head, self._plain = name, b"", False
+        self._engine: zlib._Decompress | None = None
 
     @property
     def finished(self) -> bool:
@@ -100,6 +101,7 @@ class Unpacker:
 
     @property
     def packed(self) -> bool:
+        """Whether there is anything to unpack."""
         return bool(self._layers)
 
     @property

@@ -19,17 +19,17 @@ def push(files: dict[str, Path], repo: str, revision: str | None, private: bool,
     """
     api = HfApi()
     try:
-        space = {"space_sdk": "gradio"} if repo_type == "space" else {}
-        api.create_repo(repo, private=private or None, exist_ok=True, repo_type=repo_type, **space)
+        sdk = "gradio" if repo_type == "space" else None
+        api.create_repo(repo, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
         if private and not api.repo_info(repo, repo_type=repo_type).private:
             raise PublishError(f"{repo} exists and is public; make it private on the Hub, or leave out --private.")
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True, repo_type=repo_type)
         there = api.list_repo_files(repo, revision=revision, repo_type=repo_type)
-        operations = [CommitOperationDelete(path) for path in there if path.startswith("figures/") and path not in files]
-        operations += [CommitOperationAdd(path, file) for path, file in files.items()]
+        gone = [CommitOperationDelete(path) for path in there if path.startswith("figures/") and path not in files]
+        added = [CommitOperationAdd(path, file) for path, file in files.items()]
         # Not upload_folder, which may spread a folder over several commits: a pinned commit must hold all of a model or nothing of it.
-        return api.create_commit(repo, operations, commit_message=message, revision=revision, repo_type=repo_type).oid
+        return api.create_commit(repo, [*gone, *added], commit_message=message, revision=revision, repo_type=repo_type).oid
     except PublishError:
         raise
     except Exception as error:  # the client, its HTTP library and its storage library have errors of their own

@@ -122,8 +122,8 @@ class Lexicon:
         self._determiners = set(DETERMINERS.get(language, "").split())  # of our own tables' languages, which alone mark ambiguous names
         self._drawn: dict[tuple[str, ...], tuple[list[Name], list[float]]] = {}
         self._forms: dict[str, tuple[Name, str]] = {}
-        for names in self.names.values():
-            for name in names:
+        for same in names.values():
+            for name in same:
                 for tag, form in name.forms.items():
                     self._forms.setdefault(_key(form), (name, tag))
         self._longest = max((len(WORD.findall(f)) for f in self._forms), default=1)

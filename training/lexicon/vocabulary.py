@@ -36,7 +36,8 @@ class Vocabulary:
         if folder is None:
             self.languages = {tag: _lexicon(tag) for tag in LANGUAGES}
             return
-        self.languages, files = {}, {}
+        self.languages = {}
+        files: dict[str, Path] = {}
         for path in sorted(p for p in folder.glob("*") if p.suffix.lower() == ".csv"):
             try:
                 tag = language_of(path)

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -30,6 +31,7 @@ def recompute_activations(model: nn.Module) -> None:
 
     Batch statistics that are being learned would count every batch twice: use it with ``batch_norm="frozen"``.
     """
+    module: Any  # of timm or transformers
     for module in model.modules():
         if hasattr(module, "set_grad_checkpointing"):
             module.set_grad_checkpointing(True)

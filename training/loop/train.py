@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from .memory import recompute_activations
 
-Step = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
+Model = TypeVar("Model", bound=nn.Module)
+Step = Callable[[Any, Any], tuple[Tensor, dict[str, float]]]  # model, batch -> loss [], numbers to log
 Batches = Callable[[int, int], Iterable[Any]]
 DISK_WAIT = 30.0  # seconds between tries when the disk is full
 _LAYER = re.compile(r"\b(?:blocks|text\.encoder\.layer)\.(\d+)\.")
@@ -100,12 +101,11 @@ def _longest(name: str, table: dict[str, Any], default: Any) -> Any:
 
 def _depths(model: nn.Module) -> dict[str, int]:
     """{parameter: how many layers of its stack lie above it}; 0 for what belongs to no stack."""
-    layers = {n: int(m.group(1)) for n, _ in model.named_parameters() if (m := _LAYER.search(n))}
+    layers = {n: (n[: m.start()], int(m.group(1))) for n, _ in model.named_parameters() if (m := _LAYER.search(n))}
     top: dict[str, int] = {}
-    for name, index in layers.items():
-        stack = name[: _LAYER.search(name).start()]
+    for stack, index in layers.values():
         top[stack] = max(top.get(stack, 0), index)
-    result = {n: top[n[: _LAYER.search(n).start()]] - i for n, i in layers.items()}
+    result = {n: top[stack] - i for n, (stack, i) in layers.items()}
     for name, _ in model.named_parameters():
         if name not in layers and (m := _EMBEDDING.search(name)):
             below = [d for stack, d in top.items() if stack == name[: m.start()]]
@@ -143,10 +143,10 @@ def schedule(step: int, total: int, warmup: float, decay: str = "cosine") -> flo
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     batches: Batches,
-    step: Step,
-    evaluate: Callable[[nn.Module], dict[str, Any]],
+    step: Callable[[Model, Any], tuple[Tensor, dict[str, float]]],
+    evaluate: Callable[[Model], dict[str, Any]],
     settings: TrainSettings,
     folder: Path,
     record: dict[str, Any] | None = None,
@@ -187,11 +187,14 @@ class _StepModule(nn.Module):
 class _Run:
     """One run and its place: ``rows`` of finished epochs, ``done`` steps of the running one."""
 
-    def __init__(self, model, batches, step, evaluate, settings: TrainSettings, folder: Path, record: dict, accelerator) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Batches, step: Step, evaluate: Callable[[Any], dict[str, Any]], settings: TrainSettings, folder: Path,
+        record: dict[str, Any], accelerator: Accelerator | None,
+    ) -> None:  # fmt: skip
         self.model, self.batches, self.step, self.evaluate, self.settings = model, batches, step, evaluate, settings
         self.folder, self.accelerator = folder, accelerator
         self.rank = accelerator.process_index if accelerator else 0
-        self.many = bool(accelerator) and accelerator.num_processes > 1
+        self.together = accelerator if accelerator and accelerator.num_processes > 1 else None
         self.device = next(model.parameters()).device
         if settings.recompute:
             recompute_activations(model)
@@ -202,7 +205,8 @@ class _Run:
         optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
         self.optimizer = optimizer(parameter_groups(model, settings))
         self.rows: list[dict[str, Any]] = []
-        self.done, self.sums, self.seconds = 0, {}, 0.0
+        self.done, self.seconds = 0, 0.0
+        self.sums: dict[str, float] = {}
         self._resume()
 
     def finish(self) -> dict[str, Any]:
@@ -264,7 +268,7 @@ class _Run:
             if frozen or (self.settings.batch_norm == "frozen" and isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 module.eval()
         module = _StepModule(self.model, self.step)
-        if not self.many:
+        if not self.together:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
@@ -303,7 +307,7 @@ class _Run:
         if self.rank == 0:
             with torch.inference_mode():
                 row[0] |= self.evaluate(self.model.eval())
-        if self.many:
+        if self.together:
             broadcast_object_list(row)
         best = max(self.rows, key=self._merit, default=None)
         counts = not row[0].get("collapsed") or self.settings.on_collapse == "report"
@@ -324,15 +328,15 @@ class _Run:
             self.accelerator.wait_for_everyone()
 
     def _any(self, flag: bool) -> bool:
-        if not self.many:
+        if not self.together:
             return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum").item())
+        return bool(self.together.reduce(torch.tensor(float(flag), device=self.device), "sum").item())
 
     def _mean(self, numbers: dict[str, float]) -> dict[str, float]:
-        if not self.many:
+        if not self.together:
             return numbers
         values = torch.tensor(list(numbers.values()), dtype=torch.float32, device=self.device)
-        return dict(zip(numbers, self.accelerator.reduce(values, "mean").tolist(), strict=True))
+        return dict(zip(numbers, self.together.reduce(values, "mean").tolist(), strict=True))
 
     # Files ------------------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -30,11 +31,11 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def scores(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, languages: Sequence[str] | None = None
-) -> dict:
+) -> dict[str, Any]:
     """F1-macro, F1 a class, ROC-AUC, number of pairs; with ``languages`` [N] also F1-macro and AUC a language."""
     guess = probabilities >= threshold
     no, yes = f1_score(labels, guess, average=None, labels=[0, 1], zero_division=0)
-    result = {
+    result: dict[str, Any] = {
         "f1_macro": float((no + yes) / 2),
         "f1_no": float(no),
         "f1_yes": float(yes),
@@ -100,7 +101,7 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bi
 
 
 def resampled_f1(
-    labels: np.ndarray, guesses: Sequence[np.ndarray], groups: Sequence[int] | None = None, draws: int = 1000, seed: int = 0
+    labels: np.ndarray, guesses: Sequence[np.ndarray], groups: Sequence[int] | np.ndarray | None = None, draws: int = 1000, seed: int = 0
 ) -> np.ndarray:
     """F1-macro of each system on the same bootstrap samples.
 

@@ -4,13 +4,14 @@ pyplot."""
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .metrics import reliability
 
 
-def _axes(title: str) -> tuple[Figure, object]:
+def _axes(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)

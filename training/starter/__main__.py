@@ -22,7 +22,7 @@ from .towers import name_objects, place_objects, starter_model, toward_pretraine
 
 def main() -> None:
     """Runs all stages; a stage that is done is read back."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)")
@@ -49,9 +49,11 @@ def main() -> None:
         place_objects(model, pictures["train"])
     shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
-    names_stage(model, shop, options.work / "names", *options.names, recipe)
+    epochs, steps = options.names
+    names_stage(model, shop, options.work / "names", epochs, steps, recipe)
     told("names are learned")
-    match_stage(model, shop, options.work / "match", *options.match, recipe)
+    epochs, steps = options.match
+    match_stage(model, shop, options.work / "match", epochs, steps, recipe)
     told("pairs are learned")
     toward_pretrained(model, options.data, recipe.back)
     sizes = " ".join(f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match)))

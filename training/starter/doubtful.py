@@ -8,13 +8,14 @@ alone, .92 by both; "query: " before the word did not help). A word that is a na
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from tqdm import tqdm
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -23,6 +24,8 @@ from ..lexicon.naming import Lexicon, fold, word_spans
 SHARE = 0.04  # at most this share of a language's unknown words is doubtful
 FOUND = 0.9  # of the known names, held back, so many would be found, if that share allows
 LEAST = 3  # letters of a word that is looked at
+
+Encode = Callable[[list[str]], np.ndarray]  # words -> [words, width]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class WordEncoder:
         self.model = BertModel(BertConfig(**config), add_pooling_layer=False)
         state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
         self.model.load_state_dict(state, strict=False)
-        self.model.to(self.device).eval()
+        nn.Module.to(self.model, self.device).eval()  # transformers' own ``to`` has no usable type
 
     @torch.inference_mode()
     def __call__(self, words: list[str], batch: int = 512) -> np.ndarray:
@@ -66,7 +69,7 @@ class WordEncoder:
 
 
 def doubtful_words(
-    texts: Iterable[tuple[str, str]], lexicons: dict[str, Lexicon], encode, work: Path | None = None, share: float = SHARE, seed: int = 0
+    texts: Iterable[tuple[str, str]], lexicons: dict[str, Lexicon], encode: Encode | Path, work: Path | None = None, share: float = SHARE, seed: int = 0
 ) -> Doubtful:
     """Which words of the texts are near to an object.
 
@@ -84,7 +87,7 @@ def doubtful_words(
     encode = WordEncoder(encode) if isinstance(encode, Path) else encode
     result = _compare(unknown, names, encode, share, seed)
     if kept is not None:
-        work.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(asdict(result), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return result
 
@@ -104,14 +107,14 @@ def _names(lexicon: Lexicon) -> list[tuple[str, str]]:
     return sorted(set(rows))
 
 
-def _compare(unknown: dict[str, list[str]], names: dict[str, list[tuple[str, str]]], encode, share: float, seed: int) -> Doubtful:
+def _compare(unknown: dict[str, list[str]], names: dict[str, list[tuple[str, str]]], encode: Encode, share: float, seed: int) -> Doubtful:
     objects = sorted({o for rows in names.values() for o, _ in rows})
     vectors = {tag: encode([w for _, w in names[tag]] + unknown[tag]) for tag in names}
     # Each language's own mean is removed: what all its words have in common tells nothing.
-    for rows in vectors.values():
-        if len(rows):
-            rows -= rows.mean(0)
-            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    for own in vectors.values():
+        if len(own):
+            own -= own.mean(0)
+            own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-9)
     known = np.concatenate([vectors[tag][: len(names[tag])] for tag in names])
     labels = np.array([objects.index(o) for tag in names for o, _ in names[tag]])
     languages = np.array([tag for tag in names for _ in names[tag]])

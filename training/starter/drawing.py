@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from .augment import collages, nothing, random_view
 from .passages import Passage, PassageMill
@@ -39,7 +39,7 @@ class Texts:
 
     def to(self, device: torch.device) -> "Texts":
         """The same on a device."""
-        moved = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 
 
@@ -54,7 +54,7 @@ def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, .
     return labels
 
 
-class TextBatches(Dataset):
+class TextBatches(Dataset[Texts]):
     """Batch number ``step`` of an epoch, the same each time: a resumed run sees what an unbroken one would.
 
     drills: share of the batches that are a few words each, dense with names, instead of passages as people wrote them.
@@ -62,7 +62,7 @@ class TextBatches(Dataset):
     """
 
     def __init__(
-        self, mill: PassageMill, tokenizer: PreTrainedTokenizerFast, objects: tuple[str, ...], steps: int, seed: tuple[int, int],
+        self, mill: PassageMill, tokenizer: PreTrainedTokenizerBase, objects: tuple[str, ...], steps: int, seed: tuple[int, int],
         drills: float = 0.0, tokens: int = 4000, most: int = 160, padding: str = "longest",
     ) -> None:  # fmt: skip
         self.mill, self.tokenizer, self.objects, self.steps, self.seed = mill, tokenizer, objects, steps, seed
@@ -113,14 +113,20 @@ def _alone(_worker: int) -> None:
 class Shown:
     """A batch's pictures: first the one of each passage, then collages, then pictures of nothing. pixels: float32 [R, 3, S, S] in 0..1, None where
     features are kept; presence: bool [R, objects], what each shows; objects, boxes: of the collages, how many there are and where their items lie (see
-    ``Collages``); features: {branch: what its frozen backbone made of the pictures}."""
+    ``Collages``); features: {branch: what its frozen backbone made of the pictures}, empty while there are pixels."""
 
     pixels: Tensor | None
     presence: Tensor
     singles: int
     objects: Tensor
     boxes: Tensor
-    features: dict[str, Tensor] | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def encoded(self, encode: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The features that are kept, else what a backbone makes of the pixels."""
+        if self.pixels is None:
+            return self.features
+        return encode(self.pixels)
 
 
 class Album:
@@ -177,7 +183,7 @@ class KeptAlbum:
         labels = labels[torch.randperm(len(labels), generator=generator)]
         for number, some in enumerate(tqdm(labels.split(album.count), desc="pictures kept", mininterval=10)):
             shown = album.draw(some, (seed + 1) * 1_000_003 + number)
-            parts.append(replace(shown, pixels=None, features={n: f.bfloat16() for n, f in encode(shown.pixels).items()}))
+            parts.append(replace(shown, pixels=None, features={n: f.bfloat16() for n, f in shown.encoded(encode).items()}))
         self.singles, self.collages, self.nothing = (_joined(parts, kind) for kind in range(3))
         shows = self.singles.presence.float().argmax(1)
         self.rows = [torch.nonzero(shows == k).flatten() for k in range(album.objects)]

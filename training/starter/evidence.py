@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from musti_model import Explanation, MustiPipeline
+from musti_model.results import Evidence
 
 from .augment import box_places
 from .measures import QUARTERS, grids
@@ -37,24 +38,40 @@ def evidence_scores(pipe: MustiPipeline, pictures: Pictures, passages: list[Pass
     inside, hits = [], []
     for pixels, at, quarter in tqdm(grids(pictures, passages, count, seed), desc="grids", mininterval=10):
         explanation = pipe.explain(Image.fromarray(pixels), passages[at].text)
-        inside.append(share_in_quarter(explanation.evidence.grid, quarter))
+        inside.append(share_in_quarter(map_of(explanation), quarter))
     for pair in tqdm(chosen, desc="words", mininterval=10):
         explanation = pipe.explain(Image.fromarray(np.asarray(pictures.pixels[pair.picture])), passages[pair.passage].text)
         hits.append(top_word_names(explanation, passages[pair.passage], pair.object))
     return {"in_quarter": float(np.mean(inside)) if inside else 0.25, "top_word": float(np.mean(hits)), "grids": len(inside), "pairs": len(hits)}
 
 
+def evidence_of(explanation: Explanation) -> Evidence:
+    """What was asked for. Raises ValueError where it was not."""
+    if explanation.evidence is None:
+        raise ValueError("This explanation was made without evidence.")
+    return explanation.evidence
+
+
+def map_of(explanation: Explanation) -> Tensor:
+    """Its evidence on its own grid. Raises ValueError where the image tokens have no place."""
+    grid = evidence_of(explanation).grid
+    if grid is None:
+        raise ValueError("The image tokens of these weights have no place in the picture.")
+    return grid
+
+
 def share_in_quarter(values: Tensor, quarter: int) -> float:
     """Share of the positive values of a map [rows, columns] (even numbers) in a quarter 0..3; a quarter of nothing is a quarter."""
     positive = torch.as_tensor(values).clamp(min=0)
-    inside = box_places(QUARTERS[None], tuple(positive.shape))[0, quarter].view(positive.shape)
+    rows, columns = positive.shape
+    inside = box_places(QUARTERS[None], (rows, columns))[0, quarter].view(positive.shape)
     total = positive.sum()
     return float((positive * inside).sum() / total) if total > 0 else 0.25
 
 
 def top_word_names(explanation: Explanation, passage: Passage, name: str) -> bool:
     """Whether the word with the most evidence lies in a name of the object. The explanation's passage may be cleaned, so spans are sought in its own text."""
-    start, end = explanation.word_spans[int(np.argmax(explanation.evidence.words))]
+    start, end = explanation.word_spans[int(np.argmax(evidence_of(explanation).words))]
     offset = 0 if explanation.passage == passage.text else passage.text.find(explanation.passage)
     start, end = start + max(0, offset), end + max(0, offset)
     return any(m.object == name and m.start < end and m.end > start for m in passage.mentions)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..lexicon.naming import LANGUAGES, Lexicon
-from ..lexicon.objects import Vocabulary
+from ..lexicon.vocabulary import Vocabulary
 from .pairs import Pair, balanced_pairs
 from .passages import Passage, load_passages
 from .pictures import Pictures, load_pictures
@@ -43,7 +43,7 @@ def write_pairs(pairs: list[Pair], pictures: Pictures, passages: list[Passage], 
 
 def main() -> None:
     """Writes the file."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter.export", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder of a training of the starter")
     parser.add_argument("--out", type=Path, required=True)

@@ -73,7 +73,7 @@ def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
     set_config(model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature)))
 
 
-def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]) -> dict[str, dict]:
+def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
     """Scores by the source of the picture, where it has pairs of both kinds."""
     sources = np.array([p.source for p in pairs])
     return {str(s): scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}

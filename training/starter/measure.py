@@ -25,7 +25,7 @@ def summary(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures, and writes metrics.json and README.md in the folder of the weights."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter.measure", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter.measure", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--weights", type=Path, default=Path("assets/starter"), help="folder that the training wrote")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for pixels")

@@ -16,7 +16,7 @@ from .augment import box_places, nothing
 from .pairs import Pair
 from .passages import Passage
 from .pictures import STORED_SIZE, Pictures
-from .scoring import encode_pictures, score_pairs, word_openings
+from .scoring import encode_pictures, grid_of, score_pairs, weights_of, word_openings
 
 QUARTERS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]])
 
@@ -47,7 +47,8 @@ def right_and_wrong(
 def grids(pictures: Pictures, passages: Sequence[Passage], count: int, seed: int = 0) -> list[tuple[np.ndarray, int, int]]:
     """Up to ``count`` times four held-out pictures in one, of which the passage names one: (uint8 [S, S, 3], row of passages, quarter 0..3). Fewer, or none,
     where there are too few objects."""
-    rng, result = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    result: list[tuple[np.ndarray, int, int]] = []
     by_object = {o: np.flatnonzero(pictures.labels == k) for k, o in enumerate(pictures.objects)}
     naming = [i for i, p in enumerate(passages) if p.named]
     half = pictures.pixels.shape[1] // 2
@@ -82,7 +83,7 @@ def gate_in_quarter(
         words = model.words(enc["input_ids"], enc["attention_mask"])
         for name, image in encoded.items():
             met = model.fusion.meet(ImageTokens(image.tokens[i : i + 1].float(), image.grid), words)
-            found[name].append(_share(met.opening[0, 1:-1] @ met.weights[0, 1:-1, 1:], image.grid, quarter))
+            found[name].append(_share(met.opening[0, 1:-1] @ weights_of(met)[0, 1:-1, 1:], grid_of(image), quarter))
     result = {n: float(np.mean(v)) for n, v in found.items()}
     return result | {"both": float(np.mean(list(result.values())))}
 

@@ -1,5 +1,7 @@
 """What the starter is taught: names of words and of places, where things are, the gate, and pairs."""
 
+from functools import partial, reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,13 +13,14 @@ from musti_model.model import MustiModel
 from ..loop.losses import FocalLoss, gate_loss
 from .augment import box_places, branch_input
 from .drawing import IGNORE, Album, KeptAlbum, Shown, Texts, draw_pairs
+from .scoring import grid_of
 
 OTHER, NONE = 0, 2  # labels of ``gate_loss``: names another thing; names nothing
 
 
 def features_of(model: MustiModel, pixels: Tensor) -> dict[str, Tensor]:
     """What each branch's backbone makes of pictures, float32 [R, 3, S, S] in 0..1."""
-    return {name: branch.features(branch_input(pixels, branch.config)) for name, branch in model.branches.items()}
+    return {name: branch.features(branch_input(pixels, branch.config)) for name, branch in model.towers.items()}
 
 
 class Objective:
@@ -41,17 +44,16 @@ class Objective:
         encoded = self.encoded(model, shown)
         words = model.words(texts.input_ids, texts.attention_mask)
         parts = {"words": self._words(model, words, texts)} | self._pictures(model, encoded, shown)
-        if self.focal is not None:
-            parts |= self._pairs(model, encoded, words, texts, shown)
-        loss = sum(parts.values())
+        parts |= self._pairs(model, encoded, words, texts, shown)
+        loss = reduce(torch.add, parts.values())
         with torch.no_grad():
             values = torch.stack([v.detach().float() for v in parts.values()]).tolist()
         return loss, dict(zip(parts, values, strict=True))
 
     def encoded(self, model: MustiModel, shown: Shown) -> dict[str, ImageTokens]:
         """Image tokens of the batch's pictures."""
-        features = shown.features or features_of(model, shown.pixels)
-        return {n: branch.to_tokens(features[n], model.fusion.norm, model.grid_norm) for n, branch in model.branches.items()}
+        features = shown.encoded(partial(features_of, model))
+        return {n: branch.to_tokens(features[n], model.fusion.norm, model.grid_norm) for n, branch in model.towers.items()}
 
     def _words(self, model: MustiModel, words: Words, texts: Texts) -> Tensor:
         known = len(model.config.objects)
@@ -73,8 +75,8 @@ class Objective:
             whole = F.cross_entropy(model.name_vector(model.image_vector(image))[single][things], target[things])
             named.append(by_place + 0.5 * whole)
             if model.fusion.space is not None:
-                weights, agreement = model.fusion.space.look(model.prototypes[None], image.tokens)
-                placed.append(self._in_place(weights[..., 1:], image.grid, shown))
+                weights, agreement = model.fusion.space.look(model.known_prototypes()[None], image.tokens)
+                placed.append(self._in_place(weights[..., 1:], grid_of(image), shown))
                 if isinstance(model.fusion, WordGate):
                     opening = model.fusion.open_at(agreement).sigmoid()
                     opened.append(gate_loss(opening, torch.where(shown.presence, 1, OTHER), other=1.0))
@@ -93,6 +95,8 @@ class Objective:
         return -(found.log() * (items >= 0) * inside.any(-1)).sum() / (items >= 0).sum().clamp(min=1)
 
     def _pairs(self, model: MustiModel, encoded: dict[str, ImageTokens], words: Words, texts: Texts, shown: Shown) -> dict[str, Tensor]:
+        if self.focal is None:
+            return {}
         generator = torch.Generator(texts.named.device).manual_seed(texts.seed + 1)
         (rows, columns), labels = (p := draw_pairs(texts, shown, generator))[0].T, p[1]
         chosen = {n: t.select(columns) for n, t in encoded.items()}

@@ -93,8 +93,7 @@ def load_passages(
         mentions = lexicons[piece.language].find(piece.text)
         others = [Mention(m.start, m.end, m.object, m.tag, m.gender, False) for m in unseen]
         others += _doubtful(piece.text, (doubtful or {}).get(piece.language, {}))
-        mentions = _apart(mentions, others)
-        splits[split].append((piece, Passage(piece.text, piece.language, mentions, piece.origin)))
+        splits[split].append((piece, Passage(piece.text, piece.language, _apart(mentions, others), piece.origin)))
     known = {s for _, p in splits["train"] for s in _shingles(p.text)}
     held_back = {split: [p for _, p in splits[split] if not _mostly(p.text, known)] for split in ("dev", "test")}
     return {"train": _joined(splits["train"]), **held_back}

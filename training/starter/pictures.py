@@ -12,6 +12,7 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -85,7 +86,7 @@ def _pixels_file(work: Path, split: str) -> Path:
 def _listed(data: Path, work: Path, objects: tuple[str, ...]) -> tuple[list[_Chunk], dict[str, np.ndarray]]:
     """All pictures as chunks to decode, and as columns: labels, sources, names, splits."""
     chunks: list[_Chunk] = []
-    columns: dict[str, list] = {"labels": [], "sources": [], "names": [], "splits": []}
+    columns: dict[str, list[Any]] = {"labels": [], "sources": [], "names": [], "splits": []}
     counts = dict.fromkeys(SPLITS, 0)
     for label, name in enumerate(objects):
         path = data / "images" / f"{name}.zip"
@@ -161,7 +162,8 @@ def _store(data: Path, work: Path, objects: tuple[str, ...]) -> None:
         keep = np.ones(len(own), dtype=bool) if split == "train" else ~np.isin(digests[own], digests[splits == "train"])
         if not keep.all():  # the same picture again: left out
             np.save(_pixels_file(work, split), np.load(_pixels_file(work, split))[keep])
-        np.savez(work / f"pictures-{split}.npz", **{k: v[own[keep]] for k, v in columns.items()})
+        kept: dict[str, Any] = {k: v[own[keep]] for k, v in columns.items()}
+        np.savez(work / f"pictures-{split}.npz", **kept)
 
 
 def _load_split(work: Path, split: str, objects: tuple[str, ...]) -> Pictures:

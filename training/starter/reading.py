@@ -1,9 +1,11 @@
 """How well the text side reads objects' names, passage by passage; no picture takes part."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from musti_model.model import MustiModel
 
@@ -11,7 +13,7 @@ from .passages import Passage
 
 
 @torch.inference_mode()
-def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerFast, passages: list[Passage], batch: int = 64) -> dict:
+def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: list[Passage], batch: int = 64) -> dict[str, Any]:
     """Names read right, and words taken for names.
 
     Returns: {"recall": share of the sure names within the text's length whose wordpieces are, on average, most probably of their object;

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from musti_model.fusion import Opened, Words
+from musti_model.fusion import Met, Opened, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
@@ -24,6 +25,20 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def grid_of(image: ImageTokens) -> tuple[int, int]:
+    """Rows and columns of its places. Raises ValueError where tokens have none."""
+    if image.grid is None:
+        raise ValueError("These image tokens have no place in the picture.")
+    return image.grid
+
+
+def weights_of(met: Met) -> Tensor:
+    """How much of each place every word met, [B, T, N]. Raises ValueError where tokens have no place."""
+    if met.weights is None:
+        raise ValueError("These image tokens have no place in the picture.")
+    return met.weights
+
+
 @torch.inference_mode()
 def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> dict[str, ImageTokens]:
     """Pictures (uint8 [N, S, S, 3]) as image tokens, kept in bfloat16 on the model's device."""
@@ -33,7 +48,7 @@ def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> 
     grids = {}
     for start in range(0, len(pixels), batch):
         part = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
-        for name, branch in model.branches.items():
+        for name, branch in model.towers.items():
             with _autocast(device):
                 image = model.encode_image(name, branch_input(plain_view(part, branch.config.image_size), branch.config))
             kept[name].append(image.tokens.bfloat16())
@@ -60,7 +75,7 @@ def score_pairs(
     device = next(model.parameters()).device
     model.eval()
     order = sorted(range(len(pairs)), key=lambda i: (len(passages[pairs[i].passage].text), pairs[i].passage))
-    logits = {m: np.zeros(len(pairs)) for m in modes}
+    logits: dict[str, np.ndarray] = {m: np.zeros(len(pairs)) for m in modes}
     openings: list[np.ndarray] = [np.zeros(0)] * len(pairs)
     offsets: list[np.ndarray] = [np.zeros((0, 2))] * len(pairs)
     for start in range(0, len(order), batch):
@@ -86,7 +101,7 @@ def score_pairs(
     return Scored(logits, openings, offsets)
 
 
-def pair_scores(model: MustiModel, scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pair], threshold: float | None = None) -> dict:
+def pair_scores(model: MustiModel, scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pair], threshold: float | None = None) -> dict[str, Any]:
     """F1-macro and the rest with the gate as learned; without ``threshold`` the best one is chosen. "lost": F1-macro lost with the gate shut, and open
     at every word, at the same threshold; "widest": share of YES pairs whose widest open word names the shared object."""
     labels = np.array([p.label for p in pairs])

@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
@@ -85,7 +86,7 @@ class Workshop:
     """What the stages share: pictures, passages, pairs, tokenizer, the album on the device."""
 
     def __init__(
-        self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel, tokenizer: PreTrainedTokenizerFast,
+        self, data: Path, work: Path, pictures: dict[str, Pictures], model: MustiModel, tokenizer: PreTrainedTokenizerBase,
         workers: int | None = None,
     ) -> None:  # fmt: skip
         self.objects = model.config.objects
@@ -97,7 +98,7 @@ class Workshop:
         self.passages = load_passages(data, self.lexicons, self.doubtful.words)
         self.pairs = {s: balanced_pairs(pictures[s], self.passages[s], seed=0) for s in ("dev", "test")}
         self.mill = PassageMill(self.passages["train"], self.lexicons, self.objects)
-        self.record = {"model": model.config.to_dict(), "data": self._fingerprint()}
+        self.record: dict[str, Any] = {"model": model.config.to_dict(), "data": self._fingerprint()}
 
     def album(self, device: torch.device, **shares: Any) -> Album:
         """The training pictures on a device."""
@@ -152,9 +153,9 @@ class Workshop:
 def picture_top1(model: MustiModel, encoded: dict[str, ImageTokens], labels: np.ndarray) -> dict[str, float]:
     """Share of the pictures whose object gets the highest logit, by branch and for both together. labels: int [N]."""
     named = {n: model.name_picture(t.float())[:, :-1].log_softmax(-1) for n, t in encoded.items()}
-    labels = torch.from_numpy(labels).to(next(iter(named.values())).device)
-    named["both"] = sum(named.values())
-    return {n: float((z.argmax(1) == labels).float().mean()) for n, z in named.items()}
+    named["both"] = reduce(torch.add, named.values())
+    truth = torch.from_numpy(labels).to(named["both"].device)
+    return {n: float((z.argmax(1) == truth).float().mean()) for n, z in named.items()}
 
 
 def names_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int, recipe: Recipe = SMALL) -> None:
@@ -170,7 +171,7 @@ def match_stage(model: MustiModel, shop: Workshop, folder: Path, epochs: int, st
     shown = shown_of(recipe.match)
     album = shop.kept(model, recipe.each, **shown) if recipe.each else shop.album(_device(model), **shown)
     settings = _settings(recipe, recipe.match_rates, epochs, steps)
-    train(model, data, Objective(album, FocalLoss(**focal)), shop.dev, settings, folder, shop.record | {"objective": recipe.match | {"focal": focal}})
+    train(model, data, Objective(album, FocalLoss(focal["gamma"], focal["alpha"])), shop.dev, settings, folder, shop.record | {"objective": recipe.match | {"focal": focal}})
 
 
 def texts_of(batch: dict[str, Any]) -> dict[str, Any]:

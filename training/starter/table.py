@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from ..loop.memory import keep_freed_memory
 from ..loop.train import CollapseError, TrainSettings, train
 from ..report.metrics import best_threshold, collapsed, resampled_f1, scores, sigmoid
 from .augment import plain_view
-from .drawing import KeptAlbum, TextBatches, text_batches
+from .drawing import KeptAlbum, TextBatches, Texts, text_batches
 from .objective import Objective, features_of
+from .pairs import Pair
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
 from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
@@ -96,7 +98,7 @@ class Table:
         model.load_state_dict(self.start, strict=False)  # another gate has other parts
         model.to(self.device)
 
-        def batches(epoch: int, first: int):
+        def batches(epoch: int, first: int) -> Iterator[Texts]:
             data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(SMALL.match), padding=self.shop.padding)
             return text_batches(data, first, self.shop.workers)
 
@@ -108,7 +110,7 @@ class Table:
             stopped = str(error)
         return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
 
-    def pairs(self, split: str) -> list:
+    def pairs(self, split: str) -> list[Pair]:
         """The pairs of every third passage."""
         return [p for p in self.shop.pairs[split] if p.passage % 3 == 0]
 
@@ -129,12 +131,13 @@ class Table:
         return {n: torch.cat(p) for n, p in parts.items()}
 
     def labels(self, split: str) -> np.ndarray:
+        """1 YES, 0 NO of ``pairs``."""
         return np.array([p.label for p in self.pairs(split)])
 
     def _scored(self, model: MustiModel, split: str) -> Scored:
         model.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.branches.items()}
+            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()}
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
         pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
@@ -211,7 +214,7 @@ def draw(summary: list[tuple[str, list[float]]], path: Path) -> None:
 
 def main() -> None:
     """Runs seed by seed, so that a stopped table is whole for the seeds it has."""
-    parser = argparse.ArgumentParser(prog="python -m training.starter.table", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.starter.table", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder of a training of the starter")
     parser.add_argument("--out", type=Path, default=Path("assets/table"))

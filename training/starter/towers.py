@@ -10,7 +10,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from musti_model.attention import Backbone
 from musti_model.config import preset
+from musti_model.fusion import LinearGate, WordGate
 from musti_model.model import MustiModel
 
 from ..lexicon.naming import LANGUAGES, Lexicon
@@ -38,9 +40,9 @@ def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tu
     """
     folder = data / "pretrained"
     model = MustiModel(preset("starter", objects=objects, **changes)).eval()
-    _load_vit(model.branches["vit"].backbone, load_file(folder / VIT))
+    _load_vit(model.tower("vit").backbone, load_file(folder / VIT))
     cnn = {k: v for k, v in load_file(folder / CNN).items() if not k.startswith("classifier.")}
-    model.branches["cnn"].backbone.load_state_dict(cnn)
+    model.tower("cnn").backbone.load_state_dict(cnn)
     text = load_file(folder / TEXT / "model.safetensors")
     for name in ("embeddings", "encoder"):
         part = getattr(model.text, name)
@@ -51,7 +53,7 @@ def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tu
     return model, tokenizer
 
 
-def _load_vit(vit: torch.nn.Module, state: dict[str, Tensor]) -> None:
+def _load_vit(vit: Backbone, state: dict[str, Tensor]) -> None:
     """The first blocks of a deeper ViT, its positions resampled to the grid of this one."""
     grid = vit.patch_embed.grid_size
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"].float(), grid, num_prefix_tokens=vit.num_prefix_tokens)
@@ -67,7 +69,7 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
     states = model.text.embed(ids["input_ids"])[ids["attention_mask"].bool()]
     model.fusion.norm.weight.data.fill_(states.std(-1, correction=0).mean())
     model.fusion.norm.bias.data.fill_(states.mean())
-    if model.fusion.by_word:  # what is let in is as large as the word that it is added to
+    if isinstance(model.fusion, WordGate | LinearGate):  # what is let in is as large as the word that it is added to
         model.fusion.pass_on.weight.mul_(states.std(-1, correction=0).mean())
 
 
@@ -80,7 +82,7 @@ def toward_pretrained(model: MustiModel, data: Path, share: float) -> None:
         data: the raw material, which holds the pretrained towers. share: 0 (as trained) .. 1 (as pretrained).
     """
     pretrained, _ = starter_model(data, model.config.objects)
-    for branch, other in zip(model.branches.values(), pretrained.branches.values(), strict=True):
+    for branch, other in zip(model.towers.values(), pretrained.towers.values(), strict=True):
         for own, start in zip(branch.backbone.parameters(), other.backbone.parameters(), strict=True):
             own.lerp_(start.to(own.device), share)
 
@@ -113,7 +115,7 @@ def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
         by_language = [centred[[i for i, (o, t, _) in enumerate(rows) if (o, t) == (name, tag)]] for tag in LANGUAGES]
         means.append(torch.stack([part.mean(0) for part in by_language if len(part)]).mean(0))
     with torch.no_grad():
-        model.prototypes.copy_(F.normalize(torch.stack(means), dim=-1))
+        model.known_prototypes().copy_(F.normalize(torch.stack(means), dim=-1))
         if model.fusion.space is not None:
             model.fusion.space.word.bias.copy_(-states.mean(0))
         # The pooled text starts in the same space: tanh of half a unit is nearly linear.
@@ -131,20 +133,21 @@ def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, streng
     """
     rng, device = np.random.default_rng(0), next(model.parameters()).device
     rows = np.concatenate([rng.permutation(np.flatnonzero(pictures.labels == k))[:most] for k in range(len(pictures.objects))])
-    targets = F.normalize(model.prototypes.float(), dim=-1)[torch.from_numpy(pictures.labels[rows]).to(device)]
+    targets = F.normalize(model.known_prototypes().float(), dim=-1)[torch.from_numpy(pictures.labels[rows]).to(device)]
     means: dict[str, list[Tensor]] = {n: [] for n in model.branches}
     for start in range(0, len(rows), batch):
         part = torch.from_numpy(np.array(pictures.pixels[rows[start : start + batch]])).to(device)
-        for name, branch in model.branches.items():
+        for name, branch in model.towers.items():
             images = branch_input(plain_view(part, branch.config.image_size), branch.config)
             with torch.autocast(device.type, torch.bfloat16):
                 features = branch.features(images)
             places = features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
             means[name].append(places.float())
-    for name, branch in model.branches.items():
+    for name, branch in model.towers.items():
         weight, bias = _ridge(torch.cat(means[name]), targets, strength)
-        branch.projection[0].weight.copy_(weight)
-        branch.projection[0].bias.copy_(bias)
+        linear: Backbone = branch.projection
+        linear[0].weight.copy_(weight)
+        linear[0].bias.copy_(bias)
 
 
 def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:

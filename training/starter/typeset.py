@@ -1,19 +1,21 @@
 """Pages of text as pictures: what a matcher of objects and passages must see nothing in."""
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FACES = ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic")
 PAPER = ((255, 255, 255), (250, 246, 235), (240, 230, 205), (225, 208, 170), (235, 235, 235), (205, 190, 160), (245, 225, 225), (220, 230, 240))
 INK = ((0, 0, 0), (40, 30, 20), (70, 50, 40), (20, 20, 90), (120, 30, 30), (90, 90, 90))
 
 
 @functools.cache
-def _font(face: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(face: str, size: int) -> Font:
     if not face:
         return ImageFont.load_default(size)
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf", size)
@@ -66,14 +68,16 @@ def _page(texts: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(page.resize((size, size), Image.Resampling.BOX))
 
 
-def _words(texts: list[str], rng: np.random.Generator):
+def _words(texts: list[str], rng: np.random.Generator) -> Iterator[str]:
     """Words without end, from a random one on."""
     while True:
         words = texts[int(rng.integers(len(texts)))].split()
         yield from words[int(rng.integers(max(1, len(words) // 2))) :]
 
 
-def _column(draw: ImageDraw.ImageDraw, words, box: tuple[float, float, float, float], font, leading: float, ink: tuple[int, ...]) -> None:
+def _column(
+    draw: ImageDraw.ImageDraw, words: Iterator[str], box: tuple[float, float, float, float], font: Font, leading: float, ink: tuple[int, ...]
+) -> None:
     """Fills (left, top, width, bottom) with lines."""
     left, y, width, bottom = box
     carried = ""

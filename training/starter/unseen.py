@@ -117,8 +117,7 @@ def _dutch_cases(objects: tuple[str, ...], rng: np.random.Generator, per_name: i
     cases = []
     for name in (n for names in lexicon.names.values() for n in names):
         fitting = [s for s in DUTCH if "pl" in name.forms or "any}" not in s]
-        for i in rng.permutation(len(fitting))[:per_name]:
-            cases.append(_dutch_case(fitting[i], name))
+        cases += [_dutch_case(fitting[i], name) for i in rng.permutation(len(fitting))[:per_name]]
     return cases
 
 

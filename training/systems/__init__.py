@@ -118,7 +118,7 @@ def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = 
     )  # fmt: skip
 
 
-def _extended(tables: dict[str, dict], name: str) -> dict[str, Any]:
+def _extended(tables: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     """The table with all that it extends, key by key; in [model] a list of branches replaces the older one."""
     table = {k: v for k, v in tables[name].items() if k not in ("extends", "abstract")}
     if "extends" not in tables[name]:

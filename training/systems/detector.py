@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,13 @@ class NameBook:
     """Names by picture, found once. kept: JSON file they are read from; write: also keep new ones there. A picture goes by its content."""
 
     def __init__(self, namer: Callable[[], Namer], kept: Path | None = None, write: bool = False) -> None:
-        self._make, self._namer, self.kept, self.write = namer, None, kept, write
+        self._make, self.kept, self.write = namer, kept, write
+        self._namer: Namer | None = None
         self.names: dict[str, list[str]] = {}
         self._keys: dict[Path, str] = {}
         if kept and kept.exists():
-            try:
+            with suppress(ValueError):  # damaged: what it held is found again
                 self.names = json.loads(kept.read_text())
-            except ValueError:
-                pass  # damaged: what it held is found again
 
     def __call__(self, file: Path) -> list[str]:
         """The names in a picture. Raises InputError."""
@@ -96,7 +96,7 @@ class NameBook:
             if key not in self.names:
                 self._namer = self._namer or self._make()
                 self.names[key] = self._namer([picture])[0]
-                if self.write:
+                if self.write and self.kept:
                     self.save(self.kept)
         return self.names[self._keys[file]]
 

@@ -2,8 +2,9 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from musti_model.text_tower import ARCHITECTURES
 from musti_model.tokenizer import load_tokenizer
 from musti_model.weights import STARTER, find_weights
 
-from ..lexicon.objects import Vocabulary, gate_labels
+from ..lexicon.objects import gate_labels
+from ..lexicon.vocabulary import Vocabulary
 from ..loop.losses import gate_loss
 from ..loop.train import Step
 from . import LossSettings, System
@@ -45,6 +47,7 @@ class SquareCache:
         self.kept: OrderedDict[str, dict[tuple[int, str], np.ndarray]] = OrderedDict()
 
     def __call__(self, name: str) -> dict[tuple[int, str], np.ndarray]:
+        """The squares of a picture (``MustiProcessor.squares``). Raises InputError."""
         if name not in self.kept:
             self.kept[name] = self.processor.squares(open_named(self.root, name))
             self.bytes += sum(a.nbytes for a in self.kept[name].values())
@@ -78,11 +81,11 @@ class MustiLearner:
         gate = {} if self.vocabulary is None else {"gate": gate_labels(texts, pairs, self.vocabulary)}
         return {"images": images, "input_ids": texts.input_ids, "attention_mask": texts.attention_mask, "labels": labels_of(pairs)} | gate
 
-    def logits(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def logits(self, model: MustiModel, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """-> logits [B], and each branch's own [B, branches] where there are several."""
         return self.scored(model, batch)[:2]
 
-    def scored(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    def scored(self, model: MustiModel, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """``logits``, and how far each branch's gate opens at each wordpiece, [B, T] each, where that is to be learned."""
         encoded, words = model.encode_images(batch["images"]), model.words(batch["input_ids"], batch["attention_mask"])
         output = model.match_words(encoded, words)
@@ -115,11 +118,11 @@ class DetectorLearner:
         )  # fmt: skip
         return {k: encoded[k] for k in ("input_ids", "attention_mask", "token_type_ids")} | {"labels": labels_of(pairs)}
 
-    def logits(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, None]:
+    def logits(self, model: DetectorBert, batch: dict[str, Any]) -> tuple[Tensor, None]:
         """-> logits [B]."""
         return model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]), None
 
-    def scored(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, None, list[Tensor]]:
+    def scored(self, model: DetectorBert, batch: dict[str, Any]) -> tuple[Tensor, None, list[Tensor]]:
         """As ``MustiLearner.scored``; there is no gate."""
         return *self.logits(model, batch), []
 
@@ -145,7 +148,7 @@ def loss_step(learner: Learner, settings: LossSettings) -> Step:
     """The step of the training loop: the loss on the logits, on each branch's own by ``settings.branches``, and the gate's by ``settings.gate``."""
     criterion = settings.make()
 
-    def step(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def step(model: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         batch = to_device(batch, next(model.parameters()).device)
         logits, alone, openings = learner.scored(model, batch)
         parts = {"pairs": (1.0, criterion(logits.float(), batch["labels"]))}
@@ -172,15 +175,16 @@ def pair_logits(
     learner: Learner, pairs: Sequence[MustiPair], size: int = 32, precision: str = "float32", quiet: bool = False
 ) -> np.ndarray:
     """Logits [N], before temperature; pairs of like length share a batch."""
-    learner.model.eval()
-    device = next(learner.model.parameters()).device
+    model: Any = learner.model
+    model.eval()
+    device = next(model.parameters()).device
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].text))
     logits = np.zeros(len(pairs))
     for start in tqdm(range(0, len(pairs), size), desc="scoring", mininterval=5, leave=False, disable=quiet):
         rows = order[start : start + size]
         batch = to_device(learner.batch([pairs[i] for i in rows]), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits[rows] = learner.logits(learner.model, batch)[0].float().cpu().numpy()
+            logits[rows] = learner.logits(model, batch)[0].float().cpu().numpy()
     return logits
 
 
@@ -192,7 +196,8 @@ class PairBatches:
             raise ValueError(f"A batch of {size} cannot be shared by {world} processes; choose a multiple of {world}.")
         self.learner, self.pairs, self.size, self.seed, self.rank, self.world = learner, pairs, size, seed, rank, world
 
-    def __call__(self, epoch: int, first: int):
+    def __call__(self, epoch: int, first: int) -> Iterator[dict[str, Any]]:
+        """Batches of an epoch from number ``first`` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         for number in range(first, len(order) // self.size):
             rows = order[number * self.size : (number + 1) * self.size][self.rank :: self.world]
@@ -216,7 +221,8 @@ def build(
     start = start or system.start
     if isinstance(system.model, DetectorConfig):
         model: Any = DetectorBert(system.model)
-        book = NameBook(lambda: load_namer(system.model.detector, system.model.confidence, device), names, write=lead and names is not None)
+        namer = partial(load_namer, system.model.detector, system.model.confidence, device)
+        book = NameBook(namer, names, write=lead and names is not None)
     else:
         model = MustiModel(system.model)
     if start == "pretrained":
@@ -242,8 +248,8 @@ def _pretrained(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
             branch.backbone.load_state_dict(made.state_dict())
         kind = model.text.config.model_type
         text = ARCHITECTURES[kind][1].from_pretrained(PUBLISHED[kind])
-        for ours, theirs in ((model.text.embeddings, text.embeddings), (model.text.encoder, text.encoder), (model.text.pooler, text.pooler)):
-            ours.load_state_dict(theirs.state_dict())
+        for part in ("embeddings", "encoder", "pooler"):
+            getattr(model.text, part).load_state_dict(getattr(text, part).state_dict())
     except RuntimeError as error:
         raise ValueError("The published weights have other sizes than this system; start it from other weights, or at random.") from error
     return _tokenizer(model)
@@ -252,12 +258,12 @@ def _pretrained(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
 def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase, str]:
     """Takes every tensor of the same name and shape; says how many."""
     weights = find_weights(STARTER if start == "starter" else start)
-    given, own = renamed_state(restored(load_file(weights.folder / "model.safetensors"))), model.state_dict()
+    given, own = renamed_state(restored(load_file(weights.own_folder / "model.safetensors"))), model.state_dict()
     taken = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(taken, strict=False)
     new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
     said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (f"; new: {', '.join(new)}." if new else ".")
-    return load_tokenizer(weights.folder), said
+    return load_tokenizer(weights.own_folder), said
 
 
 def load_learner(folder: Path, root: Path, device: str | torch.device | None = None) -> Learner:
@@ -268,8 +274,8 @@ def load_learner(folder: Path, root: Path, device: str | torch.device | None = N
         model, processor = find_weights(folder).load()
         return MustiLearner(model.to(device), processor, root)
     config = DetectorConfig(**values)
-    model = DetectorBert(config)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    detector = DetectorBert(config)
+    detector.load_state_dict(load_file(folder / "model.safetensors"))
     book = NameBook(lambda: load_namer(config.detector, config.confidence, device), folder / "names.json")
-    return DetectorLearner(model.to(device), load_tokenizer(folder), book, root)
+    return DetectorLearner(detector.to(device), load_tokenizer(folder), book, root)
 
