@@ -20,7 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 own_folder()
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,14 @@ except ImportError:
 
 
 import gradio as gr
+from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from musti_model import MustiPipeline, Sentence, WeightsError
 from musti_model.weights import STARTER
-from page.calls import calls_of
+from page.calls import Lanes, calls_of, new_lanes
+from page.choice import Choice, Offer, choice_html, listed, offers_of
 from page.door import Door, Page
 from page.endpoints import endpoints
 from page.examples import EXAMPLES
@@ -60,10 +63,10 @@ ASSETS = ROOT / "assets"
 DONE = later("done")
 
 
-def load_pipeline() -> tuple[MustiPipeline, str | None]:
-    """The weights that are asked for; if they cannot be had, the embedded starter and the sentence that says so."""
+def load_pipeline(source: str | None = None) -> tuple[MustiPipeline, str | None]:
+    """The weights that are asked for (see ``MustiPipeline.from_pretrained``); if they cannot be had, the embedded starter and the sentence that says so."""
     try:
-        return MustiPipeline.from_pretrained(), None
+        return MustiPipeline.from_pretrained(source), None
     except WeightsError as error:
         told = Sentence("{problem} The page runs on the embedded starter weights instead.", problem=error.args[0])
         return MustiPipeline.from_pretrained(STARTER), told
@@ -72,15 +75,20 @@ def load_pipeline() -> tuple[MustiPipeline, str | None]:
 # The page ---------------------------------------------------------------------------------------------------------------------------
 
 
-def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
-    """The page for one pipeline. problem: why it is not the one asked for."""
-    calls, scores = calls_of(pipe, on_gpu), measured_scores(ASSETS)
+def build(pipe: MustiPipeline, problem: str | None = None, lanes: Lanes | None = None, offers: Sequence[Offer] = (), here: Offer | None = None) -> gr.Blocks:
+    """The page for one pipeline.
+
+    problem: why it is not the one asked for; lanes: see ``calls_of``; offers, here: what there is to choose, and which of it this is.
+    """
+    calls, scores = calls_of(pipe, on_gpu, lanes or new_lanes()), measured_scores(ASSETS)
     with Page(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
         Told(switch_html)
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
             "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
         )
+        if len(offers) > 1:
+            Told(lambda: choice_html(offers, here, demo.root_path.rstrip("/")), js_on_load=script("choice.js"))
         banner = Told(lambda: weights_banner(pipe, problem), js_on_load=script("banner.js"))
         with gr.Tabs(overflow_behavior="wrap") as pages:
             with gr.Tab("One pair", id="pair"):
@@ -91,7 +99,7 @@ def build(pipe: MustiPipeline, problem: str | None = None) -> gr.Blocks:
                 BatchTab(calls)
             with gr.Tab("About", id="about"):
                 about_tab(pipe, scores, pages, pair)
-        shown = banner.click(lambda: gr.Tabs(selected="about"), None, pages, **SILENT)
+        shown = banner.click(lambda: gr.update(selected="about"), None, pages, **SILENT)
         shown.then(None, js=script("show_card.js"), api_visibility="private")
         demo.load(None, js=script("page.js"), api_visibility="private")
         demo.load(None, js=script("queue.js"), api_visibility="private")
@@ -119,6 +127,43 @@ def launch_settings() -> dict[str, Any]:
     }
 
 
+def pages(sources: Sequence[str]) -> tuple[gr.Blocks, dict[str, Any]]:
+    """The page of the first weights, and arguments of its ``launch`` by which those of the others are served below it, each once it is asked for.
+
+    sources: as for ``MustiPipeline.from_pretrained``; without any it is asked what that takes.
+    """
+    (pipe, problem), lanes, settings = load_pipeline(next(iter(sources), None)), new_lanes(), launch_settings()
+    offers = offers_of([str(STARTER), *sources] if problem else sources)
+    first = build(pipe, problem, lanes, offers, next(iter(offers), None))
+
+    def open_page(offer: Offer, pipe: MustiPipeline) -> Starlette:
+        demo, path = build(pipe, None, lanes, offers, offer), first.root_path.rstrip("/") + offer.path
+        # The first page sweeps the folder of uploads for all, and is the one that language models ask.
+        own = launch_settings() | {"mcp_server": False, "app_kwargs": {"middleware": [Middleware(Door)]}}
+        demo.state_session_capacity = own.pop("state_session_capacity")
+        page = gr.mount_gradio_app(FastAPI(openapi_url=None), demo, offer.path, root_path=path, show_error=False, **own)
+        page.routes[-1].app.stop_event = first.server_app.stop_event  # else open pages would keep the server from stopping
+        return page
+
+    if len(offers) > 1:
+        settings["app_kwargs"]["middleware"].insert(0, Middleware(Choice, offers=offers, load=loading(offers), open_page=open_page))
+    return first, settings
+
+
+def loading(offers: Sequence[Offer]) -> Callable[[Offer], MustiPipeline]:
+    """What loads weights when they are asked for. Where a GPU is lent all are loaded now: ZeroGPU lends only to what the main thread loaded before the start."""
+    loaded = {}
+    if on_gpu(_probe) is not _probe:
+        for offer in offers[1:]:
+            with contextlib.suppress(WeightsError):  # it is told to whoever chooses them
+                loaded[offer] = MustiPipeline.from_pretrained(offer.source)
+    return lambda offer: loaded.get(offer) or MustiPipeline.from_pretrained(offer.source)
+
+
+def _probe() -> None:
+    """Tells whether ``on_gpu`` does anything."""
+
+
 def share_memory() -> None:
     """Has the threads of this process share their memory, where the C library lets them (glibc's M_ARENA_MAX). Else each of Gradio's forty keeps what it had of
     a burst of visitors: 160 MB after one of ``benchmarks.load``, against 45 MB."""
@@ -129,4 +174,5 @@ def share_memory() -> None:
 if __name__ == "__main__":
     share_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl+C: uploads are deleted on the way out
-    build(*load_pipeline()).launch(**launch_settings())
+    demo, settings = pages(listed(os.environ.get("MUSTI_MODELS", "")))
+    demo.launch(**settings)

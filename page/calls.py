@@ -6,7 +6,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from musti_model import Alteration, Explanation, InputError, MustiPipeline, Prediction
 from musti_model.processing import open_image
@@ -69,11 +69,24 @@ class Calls:
     answer_many: Callable[[list[Item], PictureZip], list[dict[str, Any]]]
 
 
-def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Calls:
-    """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there."""
-    # Visitors take turns, and a batch lets others in between its parts. A thread for each lane, and not Gradio's forty, each of which would get threads of
-    # PyTorch and memory of its own.
-    quick, slow = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("quick", "slow"))
+class Lanes(NamedTuple):
+    """Where calls take turns: a thread for each lane, and not Gradio's forty, each of which would get threads of PyTorch and memory of its own."""
+
+    quick: ThreadPoolExecutor
+    slow: ThreadPoolExecutor
+
+
+def new_lanes() -> Lanes:
+    """Two free lanes. Pages that run beside each other share them."""
+    return Lanes(*(ThreadPoolExecutor(1, thread_name_prefix=name) for name in Lanes._fields))
+
+
+def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]], lanes: Lanes) -> Calls:
+    """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there.
+
+    Visitors take turns on the lanes, whichever weights they ask; a batch lets others in between its parts.
+    """
+    quick, slow = lanes
 
     def picture(image: str | None) -> str:
         if not image:

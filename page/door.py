@@ -168,7 +168,7 @@ class _Visit:
         if self.told:
             return
         # A 500 that Gradio itself sends holds the sentence of a call already.
-        if message["type"] == "http.response.start" and message["status"] >= 400 and message["status"] != 500 and not PLAIN.match(self.path):
+        if message["type"] == "http.response.start" and message["status"] >= 400 and message["status"] != 500 and not PLAIN.search(self.path):
             await self.tell(413 if self.came > self.most else message["status"])
             return
         self.begun = True

@@ -17,7 +17,7 @@ from musti_model import InputError
 from musti_model.records import parse_records
 from page.answers import SIZE, answered, records_of, write_results
 from page.archive import LARGEST, PictureZip
-from page.calls import calls_of
+from page.calls import calls_of, new_lanes
 from page.examples import EXAMPLES, batch_of_examples
 from page.tabs.batch import BatchTab, summary_html
 from tests.browser import ask, wait_for
@@ -121,7 +121,7 @@ def test_a_pair_that_breaks_the_model_is_alone(pipe, archive, monkeypatch):
 
 
 def test_a_part_that_cannot_be_answered_loses_no_other(pipe, archive, tmp_path):
-    real, asked = calls_of(pipe, lambda function: function), []
+    real, asked = calls_of(pipe, lambda function: function, new_lanes()), []
 
     def answer_many(items, pictures):
         asked.append(len(items))
@@ -165,7 +165,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 
 def test_a_late_message_takes_no_results_away(pipe):
     with gr.Blocks():
-        tab = BatchTab(calls_of(pipe, lambda function: function))
+        tab = BatchTab(calls_of(pipe, lambda function: function, new_lanes()))
     told = [{"__type__": "update"}] * 3
     assert list(tab.forget(("a.json", "p.zip"), "a.json", "p.zip")) == told
     assert [tab.forget(kept, "a.json", "q.zip")[0] for kept in (None, ("a.json", "p.zip"))] == ["", ""]

@@ -159,7 +159,7 @@ def test_a_borrowed_gpu_speaks_the_visitor_s_language(pipe, monkeypatch):
 
     monkeypatch.setattr(calls, "language", lambda: "it")
     with pytest.raises(gr.Error, match=re.escape(translations()["it"]["Choose a picture first."])):
-        calls.calls_of(pipe, elsewhere).predict(None, "rose")
+        calls.calls_of(pipe, elsewhere, calls.new_lanes()).predict(None, "rose")
     assert language.language() == "en"
 
 

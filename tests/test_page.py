@@ -11,7 +11,7 @@ from PIL import Image
 
 import app
 from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor
-from page.calls import calls_of
+from page.calls import calls_of, new_lanes
 from page.parts.attention import Attention, view_choices
 from page.parts.gate_effect import GateEffect
 from page.parts.part import Question
@@ -176,7 +176,7 @@ def changed(page, act) -> None:
 def pair_of(pipe: MustiPipeline) -> PairTab:
     """The tab alone."""
     with gr.Blocks() as demo:
-        return PairTab(calls_of(pipe, lambda function: function), [(e.path, e.passage) for e in app.EXAMPLES], None, demo)
+        return PairTab(calls_of(pipe, lambda function: function, new_lanes()), [(e.path, e.passage) for e in app.EXAMPLES], None, demo)
 
 
 def test_a_message_that_was_overtaken_takes_no_answer_away(pipe, flower):

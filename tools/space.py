@@ -104,7 +104,7 @@ def run_problems(root: Path) -> Iterator[str]:
         for file in tracked(root):
             (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, Path(folder) / file)
-        env = {k: v for k, v in os.environ.items() if k not in ("MUSTI_MODEL", "PYTHONPATH")}
+        env = {k: v for k, v in os.environ.items() if k not in ("MUSTI_MODEL", "MUSTI_MODELS", "PYTHONPATH")}
         env |= {"SPACE_ID": "user/space", "SYSTEM": "spaces", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(Path(folder) / "tmp")}
         log = Path(folder) / "log.txt"
         with log.open("w") as out:
