@@ -1,6 +1,7 @@
 """Several sets of weights on one address: what is offered, that each is loaded once and only when it is asked for, and the choice in the browser."""
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -140,7 +141,7 @@ def test_where_a_gpu_is_lent_all_are_loaded_before_the_start(folder, tmp_path, m
     monkeypatch.setattr(MustiPipeline, "from_pretrained", lambda source: loaded.append(source) or real(source, device="cpu"))
     app.loading(offers)
     assert not loaded
-    monkeypatch.setattr(app, "on_gpu", lambda function: function)
+    monkeypatch.setattr(app, "on_gpu", functools.partial)  # another function that does the same
     load = app.loading(offers)
     assert loaded == [str(folder), str(tmp_path / "gone")]
     assert load(offers[1]).name == str(folder) and len(loaded) == 2
