@@ -83,7 +83,7 @@ def check_tensors(file: Path, wanted: Mapping[str, Tensor]) -> None:
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it cannot be walked itself)
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
             found = renamed(restored_header({name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}), ((), "F32"))
     except SafetensorError as error:
         raise ValueError(f"{file.name} is no safetensors file, or it is cut off: {str(error)[:80]}") from error

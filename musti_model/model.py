@@ -163,7 +163,8 @@ class MustiModel(
         weight = self.final_projection.weight  # [1, L]
         if image.grid is not None:
             full = torch.tensor([self.config.text_length], device=weight.device)
-            weight = weight @ place_weights(image.tokens.shape[1], full, self.config.text_length)[0].to(weight.dtype)  # [1, N]
+            # The weights of the places, [1, N].
+            weight = weight @ place_weights(image.tokens.shape[1], full, self.config.text_length)[0].to(weight.dtype)
         return (weight.to(image.tokens.dtype) @ image.tokens)[:, 0] + self.final_projection.bias
 
     # Text -----------------------------------------------------------------------------------------------------------------------
