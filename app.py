@@ -1,4 +1,5 @@
-"""The page: upload a picture and a historical passage, see whether both evoke the same smell, and why. Wires components to the pipeline.
+"""The page: upload a picture and a historical passage, see whether both evoke the same smell, and why. Wires components
+to the pipeline.
 
 Importing this module starts and downloads nothing; ``python app.py`` does.
 """
@@ -15,8 +16,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing phones hom
 # Gradio would make a table of the last 10,000 answers after every answer; nobody looks at it.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
-# Threads of PyTorch that wait for one another sleep: spinning, they take the cores from the other lane and from the server, and under load one answer then
-# costs twenty times as much.
+# Threads of PyTorch that wait for one another sleep: spinning, they take the cores from the other lane and from the
+# server, and under load one answer then costs twenty times as much.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 own_folder()
 
@@ -64,7 +65,8 @@ DONE = later("done")
 
 
 def load_pipeline(source: str | None = None) -> tuple[MustiPipeline, str | None]:
-    """The weights that are asked for (see ``MustiPipeline.from_pretrained``); if they cannot be had, the embedded starter and the sentence that says so."""
+    """The weights that are asked for (see ``MustiPipeline.from_pretrained``); if they cannot be had, the embedded
+    starter and the sentence that says so."""
     try:
         return MustiPipeline.from_pretrained(source), None
     except WeightsError as error:
@@ -72,20 +74,28 @@ def load_pipeline(source: str | None = None) -> tuple[MustiPipeline, str | None]
         return MustiPipeline.from_pretrained(STARTER), told
 
 
-# The page ---------------------------------------------------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------------------------------
 
 
-def build(pipe: MustiPipeline, problem: str | None = None, lanes: Lanes | None = None, offers: Sequence[Offer] = (), here: Offer | None = None) -> gr.Blocks:
+def build(
+    pipe: MustiPipeline,
+    problem: str | None = None,
+    lanes: Lanes | None = None,
+    offers: Sequence[Offer] = (),
+    here: Offer | None = None,
+) -> gr.Blocks:
     """The page for one pipeline.
 
-    problem: why it is not the one asked for; lanes: see ``calls_of``; offers, here: what there is to choose, and which of it this is.
+    problem: why it is not the one asked for; lanes: see ``calls_of``; offers, here: what there is to choose, and which
+    of it this is.
     """
     calls, scores = calls_of(pipe, on_gpu, lanes or new_lanes()), measured_scores(ASSETS)
     with Page(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
         Told(switch_html)
         gr.Markdown(
-            "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical passage (English, German, French, "
-            "Italian, Slovenian), and see the model's answer and why. Uploads and answers are deleted within two hours."
+            "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical "
+            "passage (English, German, French, Italian, Slovenian), and see the model's answer and why. Uploads "
+            "and answers are deleted within two hours."
         )
         if len(offers) > 1:
             Told(lambda: choice_html(offers, here, demo.root_path.rstrip("/")), js_on_load=script("choice.js"))
@@ -119,8 +129,14 @@ def launch_settings() -> dict[str, Any]:
         "mcp_server": find_spec("mcp") is not None,  # a tool for language models, where gradio[mcp] is installed
         "ssr_mode": False,  # a Space would switch it on; the page is tried without
         "footer_links": ["api"],
-        # Gradio announces to screen readers that something is done by a text that its dictionaries lack; Slovenian visitors get the English one.
-        "i18n": gr.I18n(**{tag: {"common.complete": words} for tag, words in {"en": DONE, **{t: said[DONE] for t, said in translations().items()}}.items()}),
+        # Gradio announces to screen readers that something is done by a text that its dictionaries lack; Slovenian
+        # visitors get the English one.
+        "i18n": gr.I18n(
+            **{
+                tag: {"common.complete": words}
+                for tag, words in {"en": DONE, **{t: said[DONE] for t, said in translations().items()}}.items()
+            }
+        ),
         "allowed_paths": [str(ASSETS / "examples")],
         "state_session_capacity": MOST_VISITS,
         "app_kwargs": {"middleware": [Middleware(Door)], "lifespan": swept(LIFETIME)},
@@ -128,7 +144,8 @@ def launch_settings() -> dict[str, Any]:
 
 
 def pages(sources: Sequence[str]) -> tuple[gr.Blocks, dict[str, Any]]:
-    """The page of the first weights, and arguments of its ``launch`` by which those of the others are served below it, each once it is asked for.
+    """The page of the first weights, and arguments of its ``launch`` by which those of the others are served below it,
+    each once it is asked for.
 
     sources: as for ``MustiPipeline.from_pretrained``; without any it is asked what that takes.
     """
@@ -142,16 +159,20 @@ def pages(sources: Sequence[str]) -> tuple[gr.Blocks, dict[str, Any]]:
         own = launch_settings() | {"mcp_server": False, "app_kwargs": {"middleware": [Middleware(Door)]}}
         demo.state_session_capacity = own.pop("state_session_capacity")
         page = gr.mount_gradio_app(FastAPI(openapi_url=None), demo, offer.path, root_path=path, show_error=False, **own)
-        page.routes[-1].app.stop_event = first.server_app.stop_event  # else open pages would keep the server from stopping
+        # else open pages would keep the server from stopping
+        page.routes[-1].app.stop_event = first.server_app.stop_event
         return page
 
     if len(offers) > 1:
-        settings["app_kwargs"]["middleware"].insert(0, Middleware(Choice, offers=offers, load=loading(offers), open_page=open_page))
+        settings["app_kwargs"]["middleware"].insert(
+            0, Middleware(Choice, offers=offers, load=loading(offers), open_page=open_page)
+        )
     return first, settings
 
 
 def loading(offers: Sequence[Offer]) -> Callable[[Offer], MustiPipeline]:
-    """What loads weights when they are asked for. Where a GPU is lent all are loaded now: ZeroGPU lends only to what the main thread loaded before the start."""
+    """What loads weights when they are asked for. Where a GPU is lent all are loaded now: ZeroGPU lends only to what
+    the main thread loaded before the start."""
     loaded = {}
     if on_gpu(_probe) is not _probe:
         for offer in offers[1:]:
@@ -165,14 +186,16 @@ def _probe() -> None:
 
 
 def share_memory() -> None:
-    """Has the threads of this process share their memory, where the C library lets them (glibc's M_ARENA_MAX). Else each of Gradio's forty keeps what it had of
-    a burst of visitors: 160 MB after one of ``benchmarks.load``, against 45 MB."""
+    """Has the threads of this process share their memory, where the C library lets them (glibc's M_ARENA_MAX). Else
+    each of Gradio's forty keeps what it had of a burst of visitors: 160 MB after one of ``benchmarks.load``, against 45
+    MB."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(-8, 2)
 
 
 if __name__ == "__main__":
     share_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl+C: uploads are deleted on the way out
+    # stopped as by Ctrl+C: uploads are deleted on the way out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo, settings = pages(listed(os.environ.get("MUSTI_MODELS", "")))
     demo.launch(**settings)

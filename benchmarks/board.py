@@ -1,7 +1,8 @@
 """How fast the gate board follows the hand: ``python -m benchmarks.board [--words 350] [--steps 100]``.
 
-Opens the page in Chromium with the embedded weights, asks about a long passage, and lets the pointer go over words and places. A step is timed from the event until its
-style and layout are done, and until the frame after it has begun. Nothing is asked of the server meanwhile (that too is counted). Needs Chromium and playwright.
+Opens the page in Chromium with the embedded weights, asks about a long passage, and lets the pointer go over words and
+places. A step is timed from the event until its style and layout are done, and until the frame after it has begun.
+Nothing is asked of the server meanwhile (that too is counted). Needs Chromium and playwright.
 """
 
 import argparse
@@ -12,10 +13,15 @@ from pathlib import Path
 import numpy as np
 
 PICTURE = Path(__file__).parents[1] / "assets" / "examples" / "china.jpg"
-SENTENCE = "The old house stood among flowers, and the smell of fish and bread came from the harbour, where a ship lay with oranges and wine; a dog slept."
+SENTENCE = (
+    "The old house stood among flowers, and the smell of fish and bread came from the harbour, where a ship "
+    "lay with oranges and wine; a dog slept."
+)
 STEPS = """async (steps) => {
-  const words = [...document.querySelectorAll('.gate-word')], picture = document.querySelector('.gate-picture'), box = picture.getBoundingClientRect();
-  const frame = () => new Promise((done) => requestAnimationFrame(done)), drawn = {words: [], places: []}, seen = {words: [], places: []};
+  const words = [...document.querySelectorAll('.gate-word')], picture = document.querySelector('.gate-picture'), box = \
+picture.getBoundingClientRect();
+  const frame = () => new Promise((done) => requestAnimationFrame(done)), drawn = {words: [], places: []}, seen = \
+{words: [], places: []};
   const step = async (kind, target, event) => {
     const start = performance.now();
     target.dispatchEvent(event);
@@ -25,8 +31,10 @@ STEPS = """async (steps) => {
     seen[kind].push(performance.now() - start);
   };
   for (let n = 0; n < steps; n++) {
-    await step('words', words[Math.floor(n * words.length / steps)], new PointerEvent('pointerover', {bubbles: true, pointerType: 'mouse'}));
-    const at = {clientX: box.left + box.width * (n % 10 + .5) / 10, clientY: box.top + box.height * (Math.floor(n / 10) % 10 + .5) / 10};
+    await step('words', words[Math.floor(n * words.length / steps)], new PointerEvent('pointerover', {bubbles: true, \
+pointerType: 'mouse'}));
+    const at = {clientX: box.left + box.width * (n % 10 + .5) / 10, clientY: box.top + box.height * (Math.floor(n / \
+10) % 10 + .5) / 10};
     await step('places', picture, new PointerEvent('pointermove', {bubbles: true, pointerType: 'mouse', ...at}));
   }
   return {drawn, seen, words: words.length};
@@ -58,14 +66,18 @@ def main() -> None:
             page.get_by_label("Passage").fill(passage)
             page.locator("#run").click()
             page.locator(".gate-word").first.wait_for(timeout=300_000)
-            page.locator("#faithful p").first.wait_for(state="attached", timeout=300_000)  # the server is done with this pair
+            # the server is done with this pair
+            page.locator("#faithful p").first.wait_for(state="attached", timeout=300_000)
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             times = page.evaluate(STEPS, options.steps)
             browser.close()
         demo.close()
     print(f"{times['words']} words, {2 * options.steps} steps, {len(asked)} requests meanwhile\n")
-    print("| step to | drawn, median | drawn, slowest | next frame, median | next frame, slowest |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| step to | drawn, median | drawn, slowest | next frame, median | next frame, slowest |\n| --- | --- | "
+        "--- | --- | --- |"
+    )
     for kind in ("words", "places"):
         cells = [f"{f(times[what][kind]):.1f} ms" for what in ("drawn", "seen") for f in (np.median, np.max)]
         print(f"| {kind} | {' | '.join(cells)} |")

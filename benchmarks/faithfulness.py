@@ -1,13 +1,16 @@
-"""How true the explanations are: ``python -m benchmarks.faithfulness --pairs pairs.json [--weights ID_OR_FOLDER] [--number 100] [--out DIR]``.
+"""How true the explanations are: ``python -m benchmarks.faithfulness --pairs pairs.json [--weights ID_OR_FOLDER]
+[--number 100] [--out DIR]``.
 
-pairs.json: a MUSTI file with local pictures and, for pointing, ``subtask2_labels`` (``python -m training.starter.export`` makes one). Only pairs
-that are labelled YES and answered YES count: what explains a YES is something that is there, and can be taken away. Measured are
+pairs.json: a MUSTI file with local pictures and, for pointing, ``subtask2_labels`` (``python -m
+training.starter.export`` makes one). Only pairs that are labelled YES and answered YES count: what explains a YES is
+something that is there, and can be taken away. Measured are
 
 - deletion and insertion (Petsiuk et al. 2018) of words and of 8 x 8 cells of the picture, against random orders;
 - word pointing: whether the word with the most evidence is one that names the shared object;
-- grid pointing (Boehle et al. 2021): four pictures in one, of which the passage names one: the share of the positive evidence that lies in its
-  quarter; of pictures that the model names right by themselves, where the weights can name;
-- parameter randomisation (Adebayo et al. 2018): rank correlation of a map with that of the same model with random weights;
+- grid pointing (Boehle et al. 2021): four pictures in one, of which the passage names one: the share of the positive
+  evidence that lies in its quarter; of pictures that the model names right by themselves, where the weights can name;
+- parameter randomisation (Adebayo et al. 2018): rank correlation of a map with that of the same model with random
+  weights;
 - agreement between branches: rank correlation of their maps;
 - completeness of the gate's effect.
 """
@@ -42,7 +45,8 @@ from training.lexicon.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Sample:
-    """A YES pair that is answered YES. objects: ids of the shared objects; mentioned: of all that the passage may name."""
+    """A YES pair that is answered YES. objects: ids of the shared objects; mentioned: of all that the passage may
+    name."""
 
     pair: MustiPair
     objects: set[str]
@@ -51,7 +55,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Explained:
-    """A pair, and by name every explanation of it. words: [words] each; maps: [h, w] each; gate_errors: of the gate's effect, one a branch."""
+    """A pair, and by name every explanation of it. words: [words] each; maps: [h, w] each; gate_errors: of the gate's
+    effect, one a branch."""
 
     question: Question
     words: dict[str, Tensor]
@@ -60,7 +65,8 @@ class Explained:
 
 
 def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
-    """Each method for the whole model and, of maps, for each branch; attention, and what the gate mixed and changed, by branch."""
+    """Each method for the whole model and, of maps, for each branch; attention, and what the gate mixed and changed, by
+    branch."""
     question = pipe.ask(image, passage)
     looks, effects = pipe.explain(question, evidence=False), gate_effects(question)
     words: dict[str, Tensor] = {}
@@ -70,7 +76,9 @@ def explained(pipe: MustiPipeline, image: Any, passage: str) -> Explained:
         if method.kind == "words":
             words[method.name] = total(values)
         else:
-            maps |= ({method.name: combined(values)} if values else {}) | {f"{method.name}, {n}": m for n, m in values.items()}
+            maps |= ({method.name: combined(values)} if values else {}) | {
+                f"{method.name}, {n}": m for n, m in values.items()
+            }
     words |= {f"attention, {n}": torch.tensor(values) for n, values in looks.word_attention.items()}
     share, lets_in = ("gate opening", "gate map") if pipe.model.fusion.by_word else ("gate share", "gate share")
     maps |= {n.replace("gate:", f"{lets_in}:").replace(":", ", "): m for n, m in looks.maps.grids.items()}
@@ -95,7 +103,7 @@ def samples(pipe: MustiPipeline, pairs: list[MustiPair], number: int, vocabulary
     return result[:number]
 
 
-# Single measures --------------------------------------------------------------------------------------------------------------------
+# Single measures ------------------------------------------------------------------------------------------------------
 
 
 def points_at_name(values: Tensor, pipe: MustiPipeline, sample: Sample, vocabulary: Vocabulary) -> bool | None:
@@ -113,7 +121,8 @@ def named_right(pipe: MustiPipeline, sample: Sample) -> bool:
 
 
 def grids(chosen: list[Sample], seed: int = 0, side: int = 224) -> Iterator[tuple[Sample, Image.Image, int]]:
-    """(sample, its picture among three others whose objects its passage does not name, its quarter) where there are three such."""
+    """(sample, its picture among three others whose objects its passage does not name, its quarter) where there are
+    three such."""
     rng = np.random.default_rng(seed)
     for sample in chosen:
         others: dict[frozenset[str], Sample] = {}
@@ -127,7 +136,9 @@ def grids(chosen: list[Sample], seed: int = 0, side: int = 224) -> Iterator[tupl
         four.insert(at, sample)
         canvas = Image.new("RGB", (side, side))
         for k, s in enumerate(four):
-            canvas.paste(open_image(s.pair.image).resize((side // 2, side // 2)), (k % 2 * side // 2, k // 2 * side // 2))
+            canvas.paste(
+                open_image(s.pair.image).resize((side // 2, side // 2)), (k % 2 * side // 2, k // 2 * side // 2)
+            )
         yield sample, canvas, at
 
 
@@ -157,11 +168,12 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float(np.nan_to_num(spearmanr(x, y).statistic)) if np.ptp(x) and np.ptp(y) else 0.0
 
 
-# The whole --------------------------------------------------------------------------------------------------------------------------
+# The whole ------------------------------------------------------------------------------------------------------------
 
 
 def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -> dict[str, Any]:
-    """All measures over the samples: {"words": {method: {...}}, "regions": {...}, "gate": {...}, "agreement": ..., "pairs": n}."""
+    """All measures over the samples: {"words": {method: {...}}, "regions": {...}, "gate": {...}, "agreement": ...,
+    "pairs": n}."""
     table: dict[str, dict[str, dict[str, list[float]]]] = {"words": {}, "regions": {}}
     gate_errors, agreement, twin = [], [], randomised(pipe)
 
@@ -180,7 +192,12 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
         note_curves("words", of_words(own.question, own.words, full=True))
         note_curves("regions", of_regions(own.question, own.maps, full=True))
         for n, values in own.words.items():
-            note("words", n, pointing=points_at_name(values, pipe, sample, vocabulary), randomised=correlation(values, other.words[n]))
+            note(
+                "words",
+                n,
+                pointing=points_at_name(values, pipe, sample, vocabulary),
+                randomised=correlation(values, other.words[n]),
+            )
         for n, values in own.maps.items():
             note("regions", n, randomised=correlation(values, other.maps[n]))
         branches = [to_cells(m) for n, m in own.maps.items() if n.startswith(f"{BEST['regions'].name}, ")]
@@ -191,7 +208,10 @@ def measure(pipe: MustiPipeline, chosen: list[Sample], vocabulary: Vocabulary) -
         for n, values in explained(pipe, canvas, sample.pair.text).maps.items():
             note("regions", n, grid=share_in_quarter(values, at))
     result: dict[str, Any] = {
-        kind: {m: {k: float(np.mean(v)) for k, v in columns.items()} | {"grids": len(columns.get("grid", []))} for m, columns in rows.items()}
+        kind: {
+            m: {k: float(np.mean(v)) for k, v in columns.items()} | {"grids": len(columns.get("grid", []))}
+            for m, columns in rows.items()
+        }
         for kind, rows in table.items()
     }
     result["gate"] = {"worst": max(gate_errors), "median": float(np.median(gate_errors))} if gate_errors else None
@@ -202,20 +222,45 @@ def report(result: dict[str, Any]) -> str:
     """Two Markdown tables and a line on the gate."""
 
     def shown(row: dict[str, float], key: str) -> str:
-        return f"{row[key]:.0%}" if key in ("better", "pointing") and key in row else f"{row[key]:.3f}" if key in row else ""
+        return (
+            f"{row[key]:.0%}"
+            if key in ("better", "pointing") and key in row
+            else f"{row[key]:.3f}"
+            if key in row
+            else ""
+        )
 
     lines = []
     for kind, last, title in (("words", "pointing", "word pointing"), ("regions", "grid", "grid pointing")):
-        lines += [f"| {kind} | deletion | insertion | better than random | {title} | randomised |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            f"| {kind} | deletion | insertion | better than random | {title} | randomised |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
         rows = sorted(result[kind].items(), key=lambda r: r[1]["deletion"])
-        lines += [f"| {n} | " + " | ".join(shown(r, k) for k in ("deletion", "insertion", "better", last, "randomised")) + " |" for n, r in rows]
+        lines += [
+            f"| {n} | "
+            + " | ".join(shown(r, k) for k in ("deletion", "insertion", "better", last, "randomised"))
+            + " |"
+            for n, r in rows
+        ]
         some = rows[0][1]
-        lines += [f"| random | {some['random_deletion']:.3f} | {some['random_insertion']:.3f} | | {'0.250' if last == 'grid' else ''} | |", ""]
+        lines += [
+            (
+                f"| random | {some['random_deletion']:.3f} | {some['random_insertion']:.3f} | | "
+                f"{'0.250' if last == 'grid' else ''} | |"
+            ),
+            "",
+        ]
     if result["gate"]:
-        lines.append(f"Gate effect: completeness error at most {result['gate']['worst']:.2%}, median {result['gate']['median']:.2%}.")
+        lines.append(
+            f"Gate effect: completeness error at most {result['gate']['worst']:.2%}, median "
+            f"{result['gate']['median']:.2%}."
+        )
     if result["agreement"] is not None:
         lines.append(f"Agreement of the two branches' maps (rank correlation): {result['agreement']:.2f}.")
-    lines.append(f"{result['pairs']} pairs answered YES rightly; {max(r['grids'] for r in result['regions'].values())} grids.")
+    lines.append(
+        f"{result['pairs']} pairs answered YES rightly; {max(r['grids'] for r in result['regions'].values())} grids."
+    )
     return "\n".join(lines)
 
 
@@ -224,7 +269,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faithfulness", description=__doc__.split("\n\n")[0])
     parser.add_argument("--pairs", required=True, help="a MUSTI file with local pictures")
     parser.add_argument("--weights", help="Hub id or folder; default: the embedded starter")
-    parser.add_argument("--number", type=int, default=100, help="pairs answered YES rightly to measure (default 100); grids need some dozens")
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=100,
+        help="pairs answered YES rightly to measure (default 100); grids need some dozens",
+    )
     parser.add_argument("--out", type=Path, help="folder for faithfulness.md, .json and .png")
     options = parser.parse_args()
     started = time.time()
@@ -251,7 +301,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Deletion (left end) and insertion (right end) of each method, random dotted."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 1.5 + 0.25 * sum(len(result[kind]) for kind in ("words", "regions"))), layout="constrained")
+    figure = Figure(
+        figsize=(8, 1.5 + 0.25 * sum(len(result[kind]) for kind in ("words", "regions"))), layout="constrained"
+    )
     heights = [1 + len(result[kind]) for kind in ("words", "regions")]
     for axes, kind in zip(figure.subplots(2, 1, sharex=True, height_ratios=heights), ("words", "regions"), strict=True):
         rows = sorted(result[kind].items(), key=lambda r: -r[1]["deletion"])
@@ -263,7 +315,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for key, colour in (("random_deletion", "#0072B2"), ("random_insertion", "#D55E00")):
             axes.axvline(rows[0][1][key], linestyle=":", color=colour)
         axes.set(title=kind, ylim=(-0.7, len(rows) - 0.3))
-    figure.supxlabel("area under deletion (circle, low is good) and insertion (square, high is good); dotted: random", fontsize="medium")
+    figure.supxlabel(
+        "area under deletion (circle, low is good) and insertion (square, high is good); dotted: random",
+        fontsize="medium",
+    )
     figure.savefig(path, dpi=110)
 
 

@@ -1,7 +1,8 @@
 """Full size on a GPU: ``python -m benchmarks.gpu [--batches 1 8 32 128] [--rounds 10] [--peak TFLOPS]``.
 
-``musti-base`` with random weights: inference and training step in bfloat16 over a sweep of batch sizes, pairs a second, peak memory, and
-the share of the chip's peak that the arithmetic of the matrices makes up, beside a plain float32 loop over single pairs. Needs CUDA.
+``musti-base`` with random weights: inference and training step in bfloat16 over a sweep of batch sizes, pairs a second,
+peak memory, and the share of the chip's peak that the arithmetic of the matrices makes up, beside a plain float32 loop
+over single pairs. Needs CUDA.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def flops(work: Callable[[], None]) -> int:
 
 
 def jobs(model: MustiModel, data: tuple[Any, ...], optimizer: torch.optim.Optimizer) -> dict[str, Callable[[], None]]:
-    """"inference" and "training step", both in bfloat16 autocast."""
+    """ "inference" and "training step", both in bfloat16 autocast."""
     images, ids, mask, labels = data
     loss = FocalLoss(2.0, 0.5)
 
@@ -97,7 +98,10 @@ def main() -> int:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     plain = seconds(plain_loop(model, inputs(model, 8, "cuda")), 3) / 8
     print(f"{name}, torch {torch.__version__}; plain float32 loop: {1 / plain:.1f} pairs/s\n")
-    print("| what | batch | pairs/s | against the plain loop | peak memory | of the chip's peak |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| what | batch | pairs/s | against the plain loop | peak memory | of the chip's peak |\n| --- | --- | --- "
+        "| --- | --- | --- |"
+    )
     for batch in options.batches:
         for what, work in jobs(model, inputs(model, batch, "cuda"), optimizer).items():
             try:
@@ -109,7 +113,10 @@ def main() -> int:
                 continue
             share = f"{done / each / peak / 1e12:.0%}" if peak else "peak unknown"
             memory = torch.cuda.max_memory_allocated() / 2**30
-            print(f"| {what} | {batch} | {batch / each:.1f} | {plain * batch / each:.1f} | {memory:.1f} GiB | {share} |", flush=True)
+            print(
+                f"| {what} | {batch} | {batch / each:.1f} | {plain * batch / each:.1f} | {memory:.1f} GiB | {share} |",
+                flush=True,
+            )
     return 0
 
 

@@ -1,8 +1,8 @@
-"""The page under load: many visitors at once ask questions whose answers are known, then many ask for explanations. Prints how many were answered, whether all
-were right, how long it took, and the page's memory before and after.
+"""The page under load: many visitors at once ask questions whose answers are known, then many ask for explanations.
+Prints how many were answered, whether all were right, how long it took, and the page's memory before and after.
 
-``python -m benchmarks.load`` starts a page of its own on this machine; ``--url`` takes one that runs here already. Nothing leaves the machine, and everything
-ends by itself.
+``python -m benchmarks.load`` starts a page of its own on this machine; ``--url`` takes one that runs here already.
+Nothing leaves the machine, and everything ends by itself.
 """
 
 import argparse
@@ -40,7 +40,11 @@ PASSAGES = (
     "Si odora il limone e si spremono i limoni, e l'odore acuto rimane sulle mani.",
     "Das Pferd dampfte nach dem Ritt, und der ganze Stall roch nach Schweiß und Leder.",
 )
-QUESTIONS = [(EXAMPLES / name, passage) for name in ("candle.jpg", "lemons.jpg", "flower.jpg", "china.jpg") for passage in PASSAGES]
+QUESTIONS = [
+    (EXAMPLES / name, passage)
+    for name in ("candle.jpg", "lemons.jpg", "flower.jpg", "china.jpg")
+    for passage in PASSAGES
+]
 NEAR = 0.01  # how far a probability may lie from the known one: sums of another order, not another question's answer
 MOST = 1000  # visitors, questions or explanations that may be asked for
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -59,7 +63,10 @@ class Tally:
         """One line to print."""
         told = f"{kind}: {len(self.seconds)} of {asked} answered, {self.wrong} wrong"
         if len(self.seconds) > 1:
-            told += f"; p50 {statistics.median(self.seconds):.2f} s, p95 {statistics.quantiles(self.seconds, n=20)[-1]:.2f} s"
+            told += (
+                f"; p50 {statistics.median(self.seconds):.2f} s, p95 "
+                f"{statistics.quantiles(self.seconds, n=20)[-1]:.2f} s"
+            )
         return told + "".join(f"\n  {count} x {problem}" for problem, count in self.problems.most_common(5))
 
 
@@ -70,12 +77,20 @@ def known_answers() -> list[tuple[str, float]]:
 
 
 def clients(url: str, count: int, folder: str) -> list[Client]:
-    """Visitors who have opened the page. A few at a time: making a client costs this side more than the page, and both share the machine's cores."""
+    """Visitors who have opened the page. A few at a time: making a client costs this side more than the page, and both
+    share the machine's cores."""
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda _: Client(url, verbose=False, analytics_enabled=False, ssl_verify=False, download_files=folder), range(count)))
+        return list(
+            pool.map(
+                lambda _: Client(url, verbose=False, analytics_enabled=False, ssl_verify=False, download_files=folder),
+                range(count),
+            )
+        )
 
 
-def ask(client: Client, numbers: list[int], endpoint: str, known: list[tuple[str, float]], tally: Tally, deadline: float) -> None:
+def ask(
+    client: Client, numbers: list[int], endpoint: str, known: list[tuple[str, float]], tally: Tally, deadline: float
+) -> None:
     """One visitor, with Gradio's own client as it comes, who asks some of QUESTIONS one after the other."""
     for number in numbers:
         picture, passage = QUESTIONS[number % len(QUESTIONS)]
@@ -113,7 +128,10 @@ def started_page(folder: str) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k != "MUSTI_MODEL"} | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder}
+    env = {k: v for k, v in os.environ.items() if k != "MUSTI_MODEL"} | {
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": folder,
+    }
     env["GRADIO_SERVER_NAME"] = "127.0.0.1"
     with Path(folder, "log.txt").open("w") as log:
         page = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
@@ -139,7 +157,13 @@ def measure(url: str, process: int | None, visitors: int, questions: int, explan
         ask(first, list(range(4)), "/predict", known, warm, end)
         ask(first, [0], "/explain", known, warm, end)
         before, started = megabytes(process), time.monotonic()
-        at_once([partial(ask, c, list(range(v, v + questions)), "/predict", known, quick, end) for v, c in enumerate(others[:visitors])], end)
+        at_once(
+            [
+                partial(ask, c, list(range(v, v + questions)), "/predict", known, quick, end)
+                for v, c in enumerate(others[:visitors])
+            ],
+            end,
+        )
         print(quick.line(f"{visitors} visitors, {questions} questions each", visitors * questions))
         print(f"  ({time.monotonic() - started:.0f} s in all)")
         tasks = [partial(ask, c, [v], "/explain", known, slow, end) for v, c in enumerate(others[:explanations])]
@@ -151,7 +175,9 @@ def measure(url: str, process: int | None, visitors: int, questions: int, explan
         time.sleep(1)
         after = megabytes(process)
     print(f"memory: {before:.0f} MB before, {after:.0f} MB after", flush=True)
-    answered = len(quick.seconds) == visitors * questions and len(slow.seconds) == explanations and len(beside.seconds) == 20
+    answered = (
+        len(quick.seconds) == visitors * questions and len(slow.seconds) == explanations and len(beside.seconds) == 20
+    )
     return answered and not (quick.wrong or slow.wrong or beside.wrong)
 
 
@@ -173,7 +199,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, url = (None, options.url) if options.url else started_page(folder)
         try:
-            good = measure(url, options.pid if page is None else page.pid, options.visitors, options.questions, options.explanations, options.seconds)
+            good = measure(
+                url,
+                options.pid if page is None else page.pid,
+                options.visitors,
+                options.questions,
+                options.explanations,
+                options.seconds,
+            )
         finally:
             if page is not None:
                 page.terminate()

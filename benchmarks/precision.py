@@ -1,6 +1,8 @@
-"""How far answers move between bfloat16 autocast and float32: ``python -m benchmarks.precision [--weights ID_OR_FOLDER]``.
+"""How far answers move between bfloat16 autocast and float32: ``python -m benchmarks.precision [--weights
+ID_OR_FOLDER]``.
 
-Every example picture meets every example passage; the largest and the mean difference are printed, and how many labels change.
+Every example picture meets every example passage; the largest and the mean difference are printed, and how many labels
+change.
 """
 
 import argparse
@@ -28,7 +30,10 @@ def main() -> None:
     for what in ("probability", "logit"):
         exact, rough = (np.array([getattr(a, what) for a in side]) for side in answers)
         gap = np.abs(exact - rough)
-        print(f"{what}: largest difference {gap.max():.4f}, mean {gap.mean():.4f}, over {len(pairs)} pairs on {pipe.device}")
+        print(
+            f"{what}: largest difference {gap.max():.4f}, mean {gap.mean():.4f}, over {len(pairs)} pairs on "
+            f"{pipe.device}"
+        )
     print("labels that change:", sum(a.label != b.label for a, b in zip(*answers)))
 
 

@@ -1,8 +1,8 @@
 """Latency: python -m benchmarks.speed [--full]
 
-Starter: predict and explain (one pair, a batch of 16) against the bare forward pass on ready tensors; start of the page. --full: musti-base at full size
-with random weights, batched with the machine's autocast, against a plain loop over single pairs in float32. The two of each row run in turn,
-the median of the rounds counts.
+Starter: predict and explain (one pair, a batch of 16) against the bare forward pass on ready tensors; start of the
+page. --full: musti-base at full size with random weights, batched with the machine's autocast, against a plain loop
+over single pairs in float32. The two of each row run in turn, the median of the rounds counts.
 """
 
 import argparse
@@ -18,7 +18,10 @@ from musti_model import MustiModel, MustiPipeline, preset
 from musti_model.pipeline import choose_device
 
 PICTURE = Path(__file__).parents[1] / "assets" / "examples" / "flower.jpg"
-PASSAGE = "She pressed the nosegay to her face; the roses and the other flowers filled the whole chamber with their scent. " * 4
+PASSAGE = (
+    "She pressed the nosegay to her face; the roses and the other flowers filled the whole chamber with their scent. "
+    * 4
+)
 
 
 def race(name: str, ours: Callable[[], object], plain: Callable[[], object], plain_name: str, rounds: int) -> None:
@@ -63,7 +66,10 @@ def starter(rounds: int) -> None:
     started = time.perf_counter()
     demo = app.build(pipe)
     demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_settings())
-    print(f"\nweights loaded in {loaded:.2f} s; page built and served in {time.perf_counter() - started:.2f} s (after imports)")
+    print(
+        f"\nweights loaded in {loaded:.2f} s; page built and served in {time.perf_counter() - started:.2f} s (after "
+        "imports)"
+    )
     demo.close()
 
 
@@ -90,7 +96,10 @@ def full_size(rounds: int, batch: int = 4) -> None:
 
     @torch.inference_mode()
     def plain() -> object:
-        return [model({n: t[i : i + 1] for n, t in images.items()}, ids[i : i + 1], mask[i : i + 1]).logits.cpu() for i in range(batch)]
+        return [
+            model({n: t[i : i + 1] for n, t in images.items()}, ids[i : i + 1], mask[i : i + 1]).logits.cpu()
+            for i in range(batch)
+        ]
 
     race(f"musti-base, {batch} pairs, {device}, {autocast or 'float32'}", ours, plain, "one by one in float32", rounds)
 

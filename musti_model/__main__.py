@@ -10,12 +10,20 @@ from .results import SAVED_SIDE
 
 def main(arguments: list[str] | None = None) -> int:
     """Answers one pair; returns the exit status (2: bad input or weights, one sentence on standard error)."""
-    parser = argparse.ArgumentParser(prog="python -m musti_model", description="Do picture and passage evoke the same smell?")
+    parser = argparse.ArgumentParser(
+        prog="python -m musti_model", description="Do picture and passage evoke the same smell?"
+    )
     parser.add_argument("picture", help="image file")
     parser.add_argument("passage", help="text")
-    parser.add_argument("--weights", help="Hub id (optionally id@revision) or folder; default $MUSTI_MODEL or the embedded starter")
+    parser.add_argument(
+        "--weights", help="Hub id (optionally id@revision) or folder; default $MUSTI_MODEL or the embedded starter"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--explain", metavar="FOLDER", help=f"also write maps and numbers there, the picture at most {SAVED_SIDE} px wide or high")
+    parser.add_argument(
+        "--explain",
+        metavar="FOLDER",
+        help=f"also write maps and numbers there, the picture at most {SAVED_SIDE} px wide or high",
+    )
     options = parser.parse_args(arguments)
     try:
         pipe = MustiPipeline.from_pretrained(options.weights)

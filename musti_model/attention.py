@@ -1,8 +1,8 @@
 """Attention maps of fused attention, recomputed from the projections: the forward pass itself stays untouched.
 
-Fused kernels never hand out their weights. Hooks on the query and key projections keep those, and ``softmax(q k^T / sqrt(d))`` gives the
-very weights that were used. Hooks are removed on error too, and keep only what the thread that set them computes: others may run the same
-model meanwhile.
+Fused kernels never hand out their weights. Hooks on the query and key projections keep those, and ``softmax(q k^T /
+sqrt(d))`` gives the very weights that were used. Hooks are removed on error too, and keep only what the thread that set
+them computes: others may run the same model meanwhile.
 """
 
 import threading
@@ -26,7 +26,8 @@ def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = Non
 
 
 def has_class_token(vit: Backbone) -> bool:
-    """Whether the first token of a timm ViT stands for the whole picture; else all that comes before the places are registers."""
+    """Whether the first token of a timm ViT stands for the whole picture; else all that comes before the places are
+    registers."""
     return vit.cls_token is not None
 
 
@@ -44,8 +45,8 @@ def _keep(stack: ExitStack, module: nn.Module, store: list[Tensor]) -> None:
 def vit_attention(vits: dict[str, Backbone]) -> Iterator[dict[str, Callable[[], Tensor]]]:
     """Captures the attention of timm ViTs while the block runs.
 
-    Yields {name: function}; after the forward pass each function returns [B, layers, heads, N, N] with N = 1 + places (registers are
-    dropped and rows renormalised; without a class token row 0 is the mean of the places' rows).
+    Yields {name: function}; after the forward pass each function returns [B, layers, heads, N, N] with N = 1 + places
+    (registers are dropped and rows renormalised; without a class token row 0 is the mean of the places' rows).
     """
     with ExitStack() as stack:
         getters: dict[str, Callable[[], Tensor]] = {}
@@ -76,7 +77,8 @@ def _vit_maps(vit: Backbone, store: list[Tensor]) -> Tensor:
 
 @contextmanager
 def bert_attention(encoder: Backbone, mask: Tensor | None) -> Iterator[Callable[[], Tensor]]:
-    """Captures the attention of a BERT encoder; the function yielded returns [B, layers, heads, T, T] after the pass."""
+    """Captures the attention of a BERT encoder; the function yielded returns [B, layers, heads, T, T] after the
+    pass."""
     queries: list[Tensor] = []
     keys: list[Tensor] = []
     with ExitStack() as stack:
@@ -97,10 +99,11 @@ def _bert_maps(encoder: Backbone, queries: list[Tensor], keys: list[Tensor], mas
 
 @contextmanager
 def attention_gradients(blocks: Sequence[Backbone]) -> Iterator[Callable[[Tensor], list[tuple[Tensor, Tensor]]]]:
-    """Captures the attention of ViT blocks or BERT layers together with its gradient during the one pass through them in which the block runs.
+    """Captures the attention of ViT blocks or BERT layers together with its gradient during the one pass through them
+    in which the block runs.
 
-    Yields a function: output [] -> (attention, d output / d attention), [B, heads, N, N] each, first layer first. The gradient of the weights is that of
-    their weighted sum times the values, so the fused kernels stay.
+    Yields a function: output [] -> (attention, d output / d attention), [B, heads, N, N] each, first layer first. The
+    gradient of the weights is that of their weighted sum times the values, so the fused kernels stay.
     """
     with ExitStack() as stack:
         kept = [_Capture(stack, block) for block in blocks]
@@ -141,7 +144,8 @@ class _Capture:
         stack.callback(out.register_forward_pre_hook(keep).remove)
 
     def pair(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """(attention, its gradient) from the gradient of the mixture [B, N, C]. Raises ValueError after more than one pass."""
+        """(attention, its gradient) from the gradient of the mixture [B, N, C]. Raises ValueError after more than one
+        pass."""
         if any(len(store) != 1 for store in self.inputs):
             raise ValueError("Attention and its gradient are those of one pass through the layers.")
         projected = [store[0] for store in self.inputs]

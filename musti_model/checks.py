@@ -1,4 +1,5 @@
-"""Values that a stranger may have written: each is of one type and in one range, or a ValueError says what it should be."""
+"""Values that a stranger may have written: each is of one type and in one range, or a ValueError says what it should
+be."""
 
 import re
 import reprlib
@@ -12,13 +13,17 @@ Check = Callable[[Any], str | None]  # a value -> what it should be, or None whe
 def number(low: float, high: float) -> Check:
     """A finite number from low to high."""
     said = f"a number from {low:g} to {high:g}"
-    return lambda value: None if isinstance(value, Real) and not isinstance(value, bool) and _between(low, value, high) else said
+    return lambda value: (
+        None if isinstance(value, Real) and not isinstance(value, bool) and _between(low, value, high) else said
+    )
 
 
 def whole(low: int, high: int) -> Check:
     """A whole number from low to high."""
     said = f"a whole number from {low} to {high}"
-    return lambda value: None if isinstance(value, Integral) and not isinstance(value, bool) and _between(low, value, high) else said
+    return lambda value: (
+        None if isinstance(value, Integral) and not isinstance(value, bool) and _between(low, value, high) else said
+    )
 
 
 def _between(low: float, value: Any, high: float) -> bool:
@@ -38,7 +43,11 @@ def one_of(*words: str) -> Check:
 def text(longest: int, pattern: str = ".*", said: str = "text") -> Check:
     """A text of at most ``longest`` characters, all of a pattern, which ``said`` describes."""
     fits = re.compile(pattern, re.DOTALL)
-    return lambda value: None if isinstance(value, str) and len(value) <= longest and fits.fullmatch(value) else f"{said} of at most {longest} characters"
+    return lambda value: (
+        None
+        if isinstance(value, str) and len(value) <= longest and fits.fullmatch(value)
+        else f"{said} of at most {longest} characters"
+    )
 
 
 def maybe(check: Check) -> Check:
@@ -64,7 +73,8 @@ def one_or_several(check: Check, most: int = 16) -> Check:
 
 
 def check_values(where: str, values: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
-    """Raises ValueError for a key without a check, and for a value that does not pass its own. where: whose values they are."""
+    """Raises ValueError for a key without a check, and for a value that does not pass its own. where: whose values they
+    are."""
     unknown = sorted(str(key) for key in set(values) - set(checks))
     if unknown:
         listed = ", ".join(key[:40] for key in unknown[:5])

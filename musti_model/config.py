@@ -19,8 +19,8 @@ MAX_ALL_BLOCKS = 512
 MAX_WIDTH = 8192
 MAX_ATTENTION = 1_000_000_000  # numbers in one pair's attention maps, 4 GB
 
-# Weights of strangers bring a config.json. Only what says how large a thing is and how it is wired may stand there: nothing that has timm or transformers
-# fetch, open or run something.
+# Weights of strangers bring a config.json. Only what says how large a thing is and how it is wired may stand there:
+# nothing that has timm or transformers fetch, open or run something.
 _SIZES = one_or_several(whole(1, MAX_WIDTH))
 _COUNTS = one_or_several(whole(1, MAX_BLOCKS))
 _SHARE = number(0, 1)
@@ -28,22 +28,39 @@ _WORD = text(40, r"\w*", "a word")
 BACKBONE_ARGS: dict[str, Check] = {
     **dict.fromkeys(("img_size", "patch_size"), one_or_several(whole(1, MAX_SIDE), 2)),
     **dict.fromkeys(("depth", "layers", "depths", "num_heads", "window_size", "kernel_sizes"), _COUNTS),
-    **dict.fromkeys(("embed_dim", "channels", "dims", "base_width", "cardinality", "stem_width", "stem_size", "head_dim"), _SIZES),
+    **dict.fromkeys(
+        ("embed_dim", "channels", "dims", "base_width", "cardinality", "stem_width", "stem_size", "head_dim"), _SIZES
+    ),
     "output_stride": whole(4, 32),
     "reg_tokens": whole(0, 64),
     "mlp_ratio": one_or_several(number(0.01, 32)),
     **dict.fromkeys(("init_values", "ls_init_value"), maybe(number(0, 10))),
-    **dict.fromkeys(("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "drop_block_rate"), _SHARE),
+    **dict.fromkeys(
+        ("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "drop_block_rate"), _SHARE
+    ),
     **dict.fromkeys(
         (
-            "qkv_bias", "qk_norm", "proj_bias", "class_token", "no_embed_class", "pre_norm", "final_norm", "dynamic_img_size", "dynamic_img_pad",
-            "strict_img_size", "always_partition", "avg_down", "replace_stem_pool", "conv_mlp", "use_grn",
+            "qkv_bias",
+            "qk_norm",
+            "proj_bias",
+            "class_token",
+            "no_embed_class",
+            "pre_norm",
+            "final_norm",
+            "dynamic_img_size",
+            "dynamic_img_pad",
+            "strict_img_size",
+            "always_partition",
+            "avg_down",
+            "replace_stem_pool",
+            "conv_mlp",
+            "use_grn",
         ),
         flag,
     ),
     "fc_norm": maybe(flag),
     **dict.fromkeys(("global_pool", "pos_embed", "stem_type", "weight_init", "act_layer", "norm_layer"), _WORD),
-}  # fmt: skip
+}
 _NORM_EPS = number(1e-15, 0.1)
 _BRANCH: dict[str, Check] = {
     "name": text(40),
@@ -74,8 +91,13 @@ TEXT_ARGS: dict[str, Check] = {
 }
 # What BertConfig takes for the sizes that are left out.
 _BERT_BASE = {
-    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+}
 _MODEL: dict[str, Check] = {
     "text_length": whole(3, 1024),
     "gate": one_of(*get_args(Gate)),
@@ -96,7 +118,9 @@ def _only_known(cls: type, values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} is made of named values, not {type(values).__name__}.")
     check_values(cls.__name__, values, dict.fromkeys((f.name for f in fields(cls)), lambda _: None))
-    missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING and f.default_factory is MISSING]
+    missing = [
+        f.name for f in fields(cls) if f.name not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing:
         raise ValueError(f"{cls.__name__} needs {', '.join(missing)}.")
     return values
@@ -106,11 +130,13 @@ def _only_known(cls: type, values: Any) -> dict[str, Any]:
 class ImageBranchConfig:
     """One image branch.
 
-    name: how outputs call it; backbone: of ``timm.create_model``, and backbone_args those arguments of it that BACKBONE_ARGS lists; image_size: side in px of the square the
-    whole picture is resized to; mean, std: per channel, for pixels in 0..1; axes: "natural" (channels become features, places
-    become tokens) or "published" (CNN and Swin only: the axes of the published code: channels or a learned mix
-    become tokens, so a token has no place in the picture); project: natural axes: learn a projection also for a ViT as wide as the
-    text, whose tokens else enter as they are (as published); resample: "bicubic" or "bilinear" (as published); norm_eps: epsilon for all LayerNorms of the backbone, ``None`` keeps timm's.
+    name: how outputs call it; backbone: of ``timm.create_model``, and backbone_args those arguments of it that
+    BACKBONE_ARGS lists; image_size: side in px of the square the whole picture is resized to; mean, std: per channel,
+    for pixels in 0..1; axes: "natural" (channels become features, places become tokens) or "published" (CNN and Swin
+    only: the axes of the published code: channels or a learned mix become tokens, so a token has no place in the
+    picture); project: natural axes: learn a projection also for a ViT as wide as the text, whose tokens else enter as
+    they are (as published); resample: "bicubic" or "bilinear" (as published); norm_eps: epsilon for all LayerNorms of
+    the backbone, ``None`` keeps timm's.
     """
 
     name: str
@@ -141,24 +167,27 @@ class ImageBranchConfig:
 class MustiConfig:
     """The whole model; every published variant is one of these.
 
-    branches: the image branches; text: what ``TextTower`` takes ("model_type", "bert" where it is left out, and the sizes of that kind's
-    configuration that TEXT_ARGS lists); text_length: the text's grid in wordpieces, the special tokens included.
+    branches: the image branches; text: what ``TextTower`` takes ("model_type", "bert" where it is left out, and the
+    sizes of that kind's configuration that TEXT_ARGS lists); text_length: the text's grid in wordpieces, the special
+    tokens included.
 
-    gate: how far the picture is let into the text (see ``fusion``): "scalar" (the published three scalars), "word" (a value for each word, by how
-    well it agrees with the places it meets), "linear" (a value for each word, linear in word and places side by side) or "none"; meeting: which
-    places a word meets: "place" (by reading order, as published) or "content" (those that look like what the word means).
+    gate: how far the picture is let into the text (see ``fusion``): "scalar" (the published three scalars), "word" (a
+    value for each word, by how well it agrees with the places it meets), "linear" (a value for each word, linear in
+    word and places side by side) or "none"; meeting: which places a word meets: "place" (by reading order, as
+    published) or "content" (those that look like what the word means).
 
     voting: "learned" (linear in the cosines) or "mean".
 
-    padding: "carry" (as published: the text is padded to ``text_length``, padded positions take part and bring the lower part of
-    the picture) or "mask" (padded positions are masked; the picture's places are spread evenly over the passage's own
-    wordpieces, so that the whole picture reaches a passage of any length).
+    padding: "carry" (as published: the text is padded to ``text_length``, padded positions take part and bring the
+    lower part of the picture) or "mask" (padded positions are masked; the picture's places are spread evenly over the
+    passage's own wordpieces, so that the whole picture reaches a passage of any length).
 
-    logit: "affine" (learned scale and bias before the sigmoid) or "published" (the vote itself, which with one branch keeps the
-    probability between .27 and .73).
+    logit: "affine" (learned scale and bias before the sigmoid) or "published" (the vote itself, which with one branch
+    keeps the probability between .27 and .73).
 
-    objects: names of the objects that the naming head knows, empty for a model without one; naming_scale: naming logits are this times a cosine; threshold, temperature: decision
-    threshold on the probability and divisor of the logit, both chosen on development pairs; name: shown to people.
+    objects: names of the objects that the naming head knows, empty for a model without one; naming_scale: naming logits
+    are this times a cosine; threshold, temperature: decision threshold on the probability and divisor of the logit,
+    both chosen on development pairs; name: shown to people.
     """
 
     branches: tuple[ImageBranchConfig, ...]
@@ -179,7 +208,8 @@ class MustiConfig:
         if not isinstance(self.branches, (list, tuple)) or not 1 <= len(self.branches) <= MAX_BRANCHES:
             raise ValueError(f"A model has 1 to {MAX_BRANCHES} image branches, in a list.")
         branches = tuple(
-            b if isinstance(b, ImageBranchConfig) else ImageBranchConfig(**_only_known(ImageBranchConfig, b)) for b in self.branches
+            b if isinstance(b, ImageBranchConfig) else ImageBranchConfig(**_only_known(ImageBranchConfig, b))
+            for b in self.branches
         )
         check_values("the model", {key: getattr(self, key) for key in _MODEL}, _MODEL)
         object.__setattr__(self, "branches", branches)
@@ -210,7 +240,8 @@ class MustiConfig:
 
     @property
     def tokenizer_padding(self) -> str:
-        """How a tokenizer pads a batch: to the whole text grid where padding takes part, else to the longest passage."""
+        """How a tokenizer pads a batch: to the whole text grid where padding takes part, else to the longest
+        passage."""
         return "max_length" if self.padding == "carry" else "longest"
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,7 +273,9 @@ _RESNET34 = ImageBranchConfig("resnet", "resnet34.a1_in1k", mean=(0.485, 0.456, 
 _PUBLISHED = {"padding": "carry", "logit": "published", "text": BERT_MULTILINGUAL}
 _PUBLISHED_VIT = ImageBranchConfig("vit", "vit_base_patch16_224.orig_in21k", norm_eps=1e-12, resample="bilinear")
 _PUBLISHED_RESNET = ImageBranchConfig("resnet", "resnet50.a1_in1k", axes="published", resample="bilinear")
-_PUBLISHED_SWIN = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224.ms_in1k", axes="published", norm_eps=1e-5, resample="bilinear")
+_PUBLISHED_SWIN = ImageBranchConfig(
+    "swin", "swin_tiny_patch4_window7_224.ms_in1k", axes="published", norm_eps=1e-5, resample="bilinear"
+)
 
 # Size of multilingual-e5-small (Wang et al. 2024) with a vocabulary cut to the languages and corpora at hand.
 E5_SMALL = {
@@ -254,7 +287,8 @@ E5_SMALL = {
     "intermediate_size": 1536,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
-    "hidden_dropout_prob": 0.0,  # training changes passages and pictures instead; and dropout inside attention takes the slow path on a CPU
+    # training changes passages and pictures instead; and dropout inside attention takes the slow path on a CPU
+    "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
     "pad_token_id": 1,
 }
@@ -263,14 +297,25 @@ _STARTER_VIT = ImageBranchConfig(
     "vit", "vit_small_patch14_dinov2", {"img_size": 168, "depth": 7}, image_size=168, project=True, **_IMAGENET
 )
 _STARTER_CNN = ImageBranchConfig(
-    "cnn", "tf_efficientnet_lite0", {"output_stride": 16}, image_size=168, mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502)
+    "cnn",
+    "tf_efficientnet_lite0",
+    {"output_stride": 16},
+    image_size=168,
+    mean=(0.498, 0.498, 0.498),
+    std=(0.502, 0.502, 0.502),
 )
 
 # Small enough to be trained on two CPU cores; the embedded weights are of this size.
 _COMPACT_VIT = ImageBranchConfig(
-    "vit", "vit_base_patch16_224", {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 6, "num_heads": 4}, image_size=96, project=True
+    "vit",
+    "vit_base_patch16_224",
+    {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 6, "num_heads": 4},
+    image_size=96,
+    project=True,
 )
-_COMPACT_RESNET = ImageBranchConfig("resnet", "resnet18", {"channels": [32, 64, 128, 192], "output_stride": 16}, image_size=96)
+_COMPACT_RESNET = ImageBranchConfig(
+    "resnet", "resnet18", {"channels": [32, 64, 128, 192], "output_stride": 16}, image_size=96
+)
 _COMPACT_TEXT = {
     "vocab_size": 8000,
     "hidden_size": 128,
@@ -285,8 +330,9 @@ _COMPACT_TEXT = {
 def preset(name: str, **changes: Any) -> MustiConfig:
     """A named configuration, with changes.
 
-    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with a gate for each word), "published" (ViT-B/16 + ResNet-50, as the authors' code),
-    "published-all" (+ Swin-T), "compact" (the size of the weights embedded in this repository), "starter" (pretrained towers that travel well, with a gate for each word).
+    Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with a gate for each word),
+    "published" (ViT-B/16 + ResNet-50, as the authors' code), "published-all" (+ Swin-T), "compact" (the size of the
+    weights embedded in this repository), "starter" (pretrained towers that travel well, with a gate for each word).
 
     Raises: ValueError for an unknown name or change.
     """
@@ -296,8 +342,14 @@ def preset(name: str, **changes: Any) -> MustiConfig:
         "published": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET), **_PUBLISHED},
         "published-all": {"branches": (_PUBLISHED_VIT, _PUBLISHED_RESNET, _PUBLISHED_SWIN), **_PUBLISHED},
         "compact": {"branches": (_COMPACT_VIT, _COMPACT_RESNET), "text": _COMPACT_TEXT, "text_length": 256},
-        "starter": {"branches": (_STARTER_VIT, _STARTER_CNN), "text": E5_SMALL, "text_length": 512, "gate": "word", "meeting": "content",
-                    "naming_scale": 16.0},
+        "starter": {
+            "branches": (_STARTER_VIT, _STARTER_CNN),
+            "text": E5_SMALL,
+            "text_length": 512,
+            "gate": "word",
+            "meeting": "content",
+            "naming_scale": 16.0,
+        },
     }
     if name not in presets:
         raise ValueError(f"No preset {name!r}; there are {', '.join(presets)}.")

@@ -1,7 +1,9 @@
-"""PNG, JPEG, TIFF and GIF files without what is not the picture: texts, thumbnails, maker's notes, other pages, pictures and frames.
+"""PNG, JPEG, TIFF and GIF files without what is not the picture: texts, thumbnails, maker's notes, other pages,
+pictures and frames.
 
-Sound pictures are refused, and bombs go off, in what surrounds the pixels: a megabyte of text that unpacks to a gigabyte, a tag that cannot be
-read, a million comments. So it is taken out before a decoder sees the file; the little of it that changes how the picture looks is kept.
+Sound pictures are refused, and bombs go off, in what surrounds the pixels: a megabyte of text that unpacks to a
+gigabyte, a tag that cannot be read, a million comments. So it is taken out before a decoder sees the file; the little
+of it that changes how the picture looks is kept.
 """
 
 import re
@@ -20,9 +22,10 @@ _KNOWN_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 @dataclass(frozen=True)
 class Plain:
-    """A file's bytes, less what is not its picture. info: what was kept of the rest, named as in ``PIL.Image.Image.info`` ("exif", "xmp",
-    "icc_profile", "transparency", "gamma", "orientation"), and "white is zero", of a TIFF; "frame", the only part of a GIF that has pixels; "opaque", of a PSD.
-    scans: how often a JPEG goes through its pixels."""
+    """A file's bytes, less what is not its picture. info: what was kept of the rest, named as in
+    ``PIL.Image.Image.info`` ("exif", "xmp", "icc_profile", "transparency", "gamma", "orientation"), and "white is
+    zero", of a TIFF; "frame", the only part of a GIF that has pixels; "opaque", of a PSD. scans: how often a JPEG goes
+    through its pixels."""
 
     data: bytes
     info: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +33,8 @@ class Plain:
 
 
 def plain(data: bytes) -> Plain:
-    """Any file -> the same picture; files of other kinds stay as they are. Raises ValueError for what no sound file holds."""
+    """Any file -> the same picture; files of other kinds stay as they are. Raises ValueError for what no sound file
+    holds."""
     for start, function in _KINDS.items():
         if data.startswith(start):
             try:
@@ -41,13 +45,16 @@ def plain(data: bytes) -> Plain:
 
 
 def orientation_of(exif: bytes) -> int | None:
-    """The turn (1 to 8) that an EXIF block asks for, whatever else is wrong with the block; None where it asks for none."""
+    """The turn (1 to 8) that an EXIF block asks for, whatever else is wrong with the block; None where it asks for
+    none."""
     exif = exif.removeprefix(b"Exif\0\0")
     try:
         entries = list(_entries(exif))
     except (struct.error, ValueError):
         return None
-    return next((turn for tag, kind, value, order in entries if tag == 274 and (turn := _turn(kind, value, order))), None)
+    return next(
+        (turn for tag, kind, value, order in entries if tag == 274 and (turn := _turn(kind, value, order))), None
+    )
 
 
 def _turn(kind: int, value: bytes, order: str) -> int | None:
@@ -58,7 +65,8 @@ def _turn(kind: int, value: bytes, order: str) -> int | None:
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, int, bytes, str]]:
-    """(tag, type, value field, byte order) of a TIFF's first directory, as far as it goes. Raises ValueError where there is none."""
+    """(tag, type, value field, byte order) of a TIFF's first directory, as far as it goes. Raises ValueError where
+    there is none."""
     for _, tag, kind, _, value, order in _directory(data):
         yield tag, kind, value, order
 
@@ -80,14 +88,47 @@ def _directory(data: bytes) -> Iterator[tuple[int, int, int, int, bytes, str]]:
 
 # Tags that say how the pixels lie and what their numbers mean.
 _PIXEL_TAGS = {
-    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339, 347, 512, 513, 514, 515, 517,
-    519, 520, 521, 529, 530, 531, 532,
-}  # fmt: skip
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    273,
+    277,
+    278,
+    279,
+    284,
+    292,
+    293,
+    317,
+    320,
+    322,
+    323,
+    324,
+    325,
+    332,
+    338,
+    339,
+    347,
+    512,
+    513,
+    514,
+    515,
+    517,
+    519,
+    520,
+    521,
+    529,
+    530,
+    531,
+    532,
+}
 
 
 def _plain_tiff(data: bytes) -> Plain:
-    """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder; so is whether white is zero, which
-    decoders know of some kinds of numbers only."""
+    """First page only; the other tags get a type that no reader knows. The turn is handed on, not left to the decoder;
+    so is whether white is zero, which decoders know of some kinds of numbers only."""
     info: dict[str, Any] = {}
     seen: set[int] = set()
     out, end = bytearray(data), 0
@@ -138,7 +179,11 @@ def _plain_jpeg(data: bytes) -> Plain:
         name = next((n for n in _JPEG_KEPT if segment.startswith(n, 4)), None)
         if name and marker == 0xE1:
             info.setdefault(_JPEG_KEPT[name], segment[4 + len(name) :])
-        elif marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE) or segment.startswith(b"ICC_PROFILE\0", 4):
+        elif (
+            marker in (0xE0, 0xEE)
+            or not (0xE0 <= marker <= 0xEF or marker == 0xFE)
+            or segment.startswith(b"ICC_PROFILE\0", 4)
+        ):
             out.append(segment)
         at += 2 + length
     raise ValueError("A JPEG without pixels.")
@@ -149,7 +194,8 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 
 
 def _scans(data: bytes, at: int) -> int:
-    """How many scans a JPEG has from ``at`` on, where the first begins, to its end: telephones put films behind it, in which any bytes stand."""
+    """How many scans a JPEG has from ``at`` on, where the first begins, to its end: telephones put films behind it, in
+    which any bytes stand."""
     count = 0
     while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
         count += found[0] == b"\xff\xda"
@@ -158,7 +204,8 @@ def _scans(data: bytes, at: int) -> int:
 
 
 def _plain_psd(data: bytes) -> Plain:
-    """Whether the channel after the colours tells what is transparent: only where the number of layers is negative; else somebody saved a selection in it."""
+    """Whether the channel after the colours tells what is transparent: only where the number of layers is negative;
+    else somebody saved a selection in it."""
     at = 26
     for _ in range(2):  # palette, resources
         at += 4 + struct.unpack_from(">I", data, at)[0]
@@ -188,7 +235,8 @@ def _plain_gif(data: bytes) -> Plain:
 
 
 def _plain_png(data: bytes) -> Plain:
-    """Header, palette, transparency and pixels, the latter in one piece; of an animation the picture that stands for it."""
+    """Header, palette, transparency and pixels, the latter in one piece; of an animation the picture that stands for
+    it."""
     rest: dict[bytes, bytes] = {}
     header, palette, pixels, at = b"", b"", [], 8
     while at + 8 <= len(data):
@@ -215,7 +263,9 @@ def _plain_png(data: bytes) -> Plain:
     out = [data[:8], _chunk(b"IHDR", header), _chunk(b"PLTE", palette) if palette else b""]
     if colours == 3 and b"tRNS" in rest:
         out.append(_chunk(b"tRNS", rest[b"tRNS"]))
-    return Plain(b"".join([*out, _chunk(b"IDAT", b"".join(pixels)), _chunk(b"IEND", b"")]), _png_info(rest, depth, colours))
+    return Plain(
+        b"".join([*out, _chunk(b"IDAT", b"".join(pixels)), _chunk(b"IEND", b"")]), _png_info(rest, depth, colours)
+    )
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -265,6 +315,10 @@ def _unpacked(data: bytes, most: int) -> bytes:
 
 
 _KINDS: dict[bytes, Callable[[bytes], Plain]] = {
-    b"\x89PNG\r\n\x1a\n": _plain_png, b"\xff\xd8\xff": _plain_jpeg, b"GIF8": _plain_gif,
-    b"II": _plain_tiff, b"MM": _plain_tiff, b"8BPS": _plain_psd,
-}  # fmt: skip
+    b"\x89PNG\r\n\x1a\n": _plain_png,
+    b"\xff\xd8\xff": _plain_jpeg,
+    b"GIF8": _plain_gif,
+    b"II": _plain_tiff,
+    b"MM": _plain_tiff,
+    b"8BPS": _plain_psd,
+}

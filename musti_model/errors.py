@@ -6,7 +6,8 @@ from typing import Any
 class Sentence(str):
     """A text with values filled in, which keeps its template, so that a page can say it in another language.
 
-    template: for ``str.format``, or, without values, the text as it is; values: what its fields hold. The text itself is the English sentence.
+    template: for ``str.format``, or, without values, the text as it is; values: what its fields hold. The text itself
+    is the English sentence.
     """
 
     template: str

@@ -21,14 +21,26 @@ from .results import Evidence, Explanation, Faithfulness, GateWeights, Predictio
 def explained(looked: Look, prediction: Prediction, settings: dict[str, Any]) -> Explanation:
     """What was seen in the pass that answered; evidence and the gate's effect are to be put beside it."""
     question, model = looked.question, looked.question.model
-    words, by_kind = question.passages.words[0], {"gate": gate_maps(looked), "rollout": rollouts(looked), "gradcam": looked.cams}
+    words, by_kind = (
+        question.passages.words[0],
+        {"gate": gate_maps(looked), "rollout": rollouts(looked), "gradcam": looked.cams},
+    )
     grids = {f"{kind}:{n}": maps[n] for n in model.branches for kind, maps in by_kind.items() if n in maps}
     return Explanation(
-        prediction=prediction, image=question.picture, passage=question.passages.texts[0], words=[w.text for w in words],
-        word_spans=[(w.start, w.end) for w in words], gates=gates(looked), gate_weights=_scalars(model), maps=Maps(grids, *question.picture.size),
-        heads={n: h.numpy() for n, h in heads(looked).items()}, word_attention=words_attended(looked), settings=settings,
-        gate=model.config.gate, asked=question.fingerprint,
-    )  # fmt: skip
+        prediction=prediction,
+        image=question.picture,
+        passage=question.passages.texts[0],
+        words=[w.text for w in words],
+        word_spans=[(w.start, w.end) for w in words],
+        gates=gates(looked),
+        gate_weights=_scalars(model),
+        maps=Maps(grids, *question.picture.size),
+        heads={n: h.numpy() for n, h in heads(looked).items()},
+        word_attention=words_attended(looked),
+        settings=settings,
+        gate=model.config.gate,
+        asked=question.fingerprint,
+    )
 
 
 def _scalars(model: MustiModel) -> GateWeights | None:
@@ -47,21 +59,22 @@ def evidence_of(question: Question, by: Mapping[Kind, Method] = BEST) -> Evidenc
     return Evidence(total(words).tolist(), combined(maps) if maps else None, size, methods, branches)
 
 
-# Faithfulness -----------------------------------------------------------------------------------------------------------------------
+# Faithfulness ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One list of word values, [words], or one map, [h, w] in the picture's frame, that an explanation holds, and the method that made it."""
+    """One list of word values, [words], or one map, [h, w] in the picture's frame, that an explanation holds, and the
+    method that made it."""
 
     method: Method
     values: Tensor
 
 
 def shown(explanation: Explanation) -> dict[str, Shown]:
-    """Everything in an explanation that can be measured, by name: "words" and "regions" (evidence of the whole model), "words:<branch>" and
-    "regions:<branch>" (of one), "attention:<branch>" (of the words), "effect:<branch>" (of patches through the gate), and each of
-    ``explanation.maps`` by its name. What has no map is left out.
+    """Everything in an explanation that can be measured, by name: "words" and "regions" (evidence of the whole model),
+    "words:<branch>" and "regions:<branch>" (of one), "attention:<branch>" (of the words), "effect:<branch>" (of patches
+    through the gate), and each of ``explanation.maps`` by its name. What has no map is left out.
 
     Raises: InputError for an explanation without evidence.
     """
@@ -74,9 +87,17 @@ def shown(explanation: Explanation) -> dict[str, Shown]:
         if part.grid is not None:
             result[f"regions{suffix}"] = Shown(method("regions", part.methods["regions"]), part.grid)
     attention, effect = method("words", "attention"), method("regions", "effect")
-    result |= {attention.key(n): Shown(attention, torch.tensor(values)) for n, values in explanation.word_attention.items()}
-    result |= {effect.key(n): Shown(effect, torch.from_numpy(e.patches)) for n, e in explanation.gate_effect.items() if e.patches is not None}
-    return result | {name: Shown(method("regions", name.partition(":")[0]), grid) for name, grid in explanation.maps.grids.items()}
+    result |= {
+        attention.key(n): Shown(attention, torch.tensor(values)) for n, values in explanation.word_attention.items()
+    }
+    result |= {
+        effect.key(n): Shown(effect, torch.from_numpy(e.patches))
+        for n, e in explanation.gate_effect.items()
+        if e.patches is not None
+    }
+    return result | {
+        name: Shown(method("regions", name.partition(":")[0]), grid) for name, grid in explanation.maps.grids.items()
+    }
 
 
 def measured(question: Question, explanation: Explanation) -> dict[str, Faithfulness]:
@@ -85,10 +106,15 @@ def measured(question: Question, explanation: Explanation) -> dict[str, Faithful
     Raises: InputError for an explanation without evidence, or of another picture or passage.
     """
     if explanation.asked != question.fingerprint:
-        raise InputError("This explanation is of another picture or passage; explain this pair first, and measure that.")
+        raise InputError(
+            "This explanation is of another picture or passage; explain this pair first, and measure that."
+        )
     answer = explanation.prediction.label
     # What is not signed, as attention, is no evidence against: its strongest goes first, whatever the answer.
-    values = {n: (s.method.kind, s.values if s.method.signed or answer == "YES" else -s.values) for n, s in shown(explanation).items()}
+    values = {
+        n: (s.method.kind, s.values if s.method.signed or answer == "YES" else -s.values)
+        for n, s in shown(explanation).items()
+    }
     words = {n: v for n, (kind, v) in values.items() if kind == "words"}
     maps = {n: v for n, (kind, v) in values.items() if kind == "regions"}
     return of_words(question, words, answer) | (of_regions(question, maps, answer) if maps else {})

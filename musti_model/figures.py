@@ -11,10 +11,12 @@ SIGNED = "PuOr_r"  # purple against, orange for; told apart with any colour-blin
 
 
 def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
-    """The values drawn darkest and brightest: 0 and the largest value, so that a nearly constant map is drawn nearly constant and equal
-    colours mean equal parts of the largest value. (0, 1) when nothing is above 0. Raises ValueError for values that are not finite.
+    """The values drawn darkest and brightest: 0 and the largest value, so that a nearly constant map is drawn nearly
+    constant and equal colours mean equal parts of the largest value. (0, 1) when nothing is above 0. Raises ValueError
+    for values that are not finite.
 
-    stretch: the smallest value instead of 0, which shows small differences as large ones; only where a reader asks for it.
+    stretch: the smallest value instead of 0, which shows small differences as large ones; only where a reader asks for
+    it.
     """
     if not np.isfinite(values).all():
         raise ValueError("The map holds values that are not numbers.")
@@ -25,8 +27,8 @@ def scale_of(values: np.ndarray, stretch: bool = False) -> tuple[float, float]:
 
 
 def signed_scale_of(values: np.ndarray) -> tuple[float, float]:
-    """The values drawn purplest and most orange: the largest distance from 0 on both sides, so that 0 has the middle's colour. (-1, 1) where
-    all are 0 but for rounding (1e-8). Raises ValueError for values that are not finite."""
+    """The values drawn purplest and most orange: the largest distance from 0 on both sides, so that 0 has the middle's
+    colour. (-1, 1) where all are 0 but for rounding (1e-8). Raises ValueError for values that are not finite."""
     high = scale_of(np.abs(values))[1]
     return (-high, high) if high > 1e-8 else (-1.0, 1.0)
 
@@ -46,14 +48,18 @@ def _ink(colour: tuple[float, ...]) -> str:
 
 
 def overlay(
-    image: Image.Image, values: np.ndarray, opacity: float = 0.55, scale: tuple[float, float] | None = None, signed: bool = False
+    image: Image.Image,
+    values: np.ndarray,
+    opacity: float = 0.55,
+    scale: tuple[float, float] | None = None,
+    signed: bool = False,
 ) -> Image.Image:
     """Lays a map over a picture.
 
     Args:
-        image: RGB, W x H. values: [H, W], raw. opacity: 0..1 of the colour layer. scale: the values drawn darkest and brightest, to compare
-            maps with each other; None: ``scale_of(values)``, signed ``signed_scale_of(values)``. signed: values for and against; those near 0 let the
-            picture through.
+        image: RGB, W x H. values: [H, W], raw. opacity: 0..1 of the colour layer. scale: the values drawn darkest and
+            brightest, to compare maps with each other; None: ``scale_of(values)``, signed ``signed_scale_of(values)``.
+            signed: values for and against; those near 0 let the picture through.
 
     Returns: RGB, W x H. Raises ValueError when the map is not in the picture's frame or not finite.
     """
@@ -62,7 +68,8 @@ def overlay(
     own = signed_scale_of(values) if signed else scale_of(values)
     level = _scaled(values, *(scale or own))
     colours = _colours(signed)(level)[..., :3] * 255
-    layer = opacity * (1 - (1 - np.abs(2 * level - 1)) ** 2)[..., None] if signed else opacity  # middling values stay visible, small ones fade
+    # middling values stay visible, small ones fade
+    layer = opacity * (1 - (1 - np.abs(2 * level - 1)) ** 2)[..., None] if signed else opacity
     mixed = (1 - layer) * np.asarray(image, dtype=np.float32) + layer * colours
     return Image.fromarray(mixed.round().astype(np.uint8))
 
@@ -78,14 +85,19 @@ def legend_html(low: float, high: float, label: str, signed: bool = False) -> st
 
 
 def words_html(
-    passage: str, spans: list[tuple[int, int]], values: list[float], label: str, scale: tuple[float, float] | None = None,
+    passage: str,
+    spans: list[tuple[int, int]],
+    values: list[float],
+    label: str,
+    scale: tuple[float, float] | None = None,
     signed: bool = False,
-) -> str:  # fmt: skip
+) -> str:
     """The passage with every word coloured by its value; the number on hover and focus, and for screen readers.
 
     Args:
-        passage: plain text; everything in it is escaped, so Gradio's HTML component with its default template may show it. spans, values:
-            characters (in order, apart) and value of each word. label: what the values are. scale, signed: as for ``overlay``.
+        passage: plain text; everything in it is escaped, so Gradio's HTML component with its default template may show
+            it. spans, values: characters (in order, apart) and value of each word. label: what the values are. scale,
+            signed: as for ``overlay``.
 
     Returns: HTML with the legend. Raises ValueError when spans and values differ in number or a value is not finite.
     """
@@ -98,7 +110,8 @@ def words_html(
         note = f"{label} {value:+#.3g}" if signed else f"{label} {value:#.3g}"
         parts.append(escape(passage[at:start]))
         parts.append(
-            f'<span class="word" tabindex="0" data-note="{escape(note)}" aria-label="{escape(passage[start:end])}, {escape(note)}" '
+            f'<span class="word" tabindex="0" data-note="{escape(note)}" aria-label="{escape(passage[start:end])}, '
+            f'{escape(note)}" '
             f'style="background:{matplotlib.colors.to_hex(colour)};color:{ink}">{escape(passage[start:end])}</span>'
         )
         at = end

@@ -1,4 +1,5 @@
-"""The files of a folder of weights, read as a stranger's: inside the folder, no larger than such a file is, numbers that are numbers."""
+"""The files of a folder of weights, read as a stranger's: inside the folder, no larger than such a file is, numbers
+that are numbers."""
 
 import json
 import math
@@ -17,9 +18,11 @@ LARGEST_OTHER = 1_000_000
 
 
 def file_in(folder: str | Path, name: str) -> Path:
-    """``folder/name``. Raises FileNotFoundError where there is no such file, ValueError for a link that leads out of the folder.
+    """``folder/name``. Raises FileNotFoundError where there is no such file, ValueError for a link that leads out of
+    the folder.
 
-    The Hub's cache keeps its files beside its folders (``snapshots/COMMIT/x`` is a link to ``blobs/y``); those are the folder's own.
+    The Hub's cache keeps its files beside its folders (``snapshots/COMMIT/x`` is a link to ``blobs/y``); those are the
+    folder's own.
     """
     folder = Path(folder)
     path = folder / name
@@ -63,7 +66,8 @@ def _refused(constant: str) -> None:
 
 
 def read_json(folder: str | Path, name: str) -> Any:
-    """The values of a JSON file; NaN, the infinite and halves of characters, which no page can show, are refused. Raises OSError, ValueError."""
+    """The values of a JSON file; NaN, the infinite and halves of characters, which no page can show, are refused.
+    Raises OSError, ValueError."""
     text = read_text(folder, name)
     try:
         values = json.loads(text, parse_float=_finite, parse_int=_short, parse_constant=_refused)
@@ -76,15 +80,19 @@ def read_json(folder: str | Path, name: str) -> Any:
 
 
 def check_tensors(file: Path, wanted: Mapping[str, Tensor]) -> None:
-    """Whether a safetensors file holds exactly these tensors (be it in fewer bits, see ``storage``), by its header: no weight is read. wanted: {name: of the shape and kind}.
+    """Whether a safetensors file holds exactly these tensors (be it in fewer bits, see ``storage``), by its header: no
+    weight is read. wanted: {name: of the shape and kind}.
 
-    Raises: ValueError for a file that is damaged; RuntimeError, with the names of the first ones, for tensors that are missing, unexpected, of another
-        shape or of another kind.
+    Raises: ValueError for a file that is damaged; RuntimeError, with the names of the first ones, for tensors that are
+        missing, unexpected, of another shape or of another kind.
     """
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
-            found = renamed(restored_header({name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}), ((), "F32"))
+            found = renamed(
+                restored_header({name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}),
+                ((), "F32"),
+            )
     except SafetensorError as error:
         raise ValueError(f"{file.name} is no safetensors file, or it is cut off: {str(error)[:80]}") from error
     kinds = {True: ("F16", "BF16", "F32", "F64"), False: ("I64", "I32", "I16", "I8", "U8", "BOOL")}
@@ -93,9 +101,13 @@ def check_tensors(file: Path, wanted: Mapping[str, Tensor]) -> None:
         "missing": [name for name in wanted if name not in found],
         "unexpected": [name for name in found if name not in wanted],
         "of another shape": [
-            f"{n} {list(found[n][0])} for {list(wanted[n].shape)}" for n in both if found[n][0] != tuple(wanted[n].shape)
+            f"{n} {list(found[n][0])} for {list(wanted[n].shape)}"
+            for n in both
+            if found[n][0] != tuple(wanted[n].shape)
         ],
-        "of another kind": [f"{n} {found[n][1]}" for n in both if found[n][1] not in kinds[wanted[n].is_floating_point()]],
+        "of another kind": [
+            f"{n} {found[n][1]}" for n in both if found[n][1] not in kinds[wanted[n].is_floating_point()]
+        ],
     }
     told = [f"{len(names)} {fault}: {', '.join(n[:80] for n in names[:3])}" for fault, names in faults.items() if names]
     if told:

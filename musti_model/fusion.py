@@ -1,13 +1,16 @@
-"""What the method is about: how the words of a passage meet the places of a picture, how far the gate opens, and what is passed on.
+"""What the method is about: how the words of a passage meet the places of a picture, how far the gate opens, and what
+is passed on.
 
-Three kinds of gate (``MustiConfig.gate``), two ways to meet (``MustiConfig.meeting``), one contract (``Fusion``). Axes: B pairs, T text
-positions (wordpieces, special tokens included), N image tokens (0 the whole picture, then its places in raster order), H hidden size.
+Three kinds of gate (``MustiConfig.gate``), two ways to meet (``MustiConfig.meeting``), one contract (``Fusion``). Axes:
+B pairs, T text positions (wordpieces, special tokens included), N image tokens (0 the whole picture, then its places in
+raster order), H hidden size.
 
-The published gate (MMM2024, "Image-guided Feature Extractor on the MUSTI dataset", its code): ``LayerNorm(w_image * I_t + w_text * T_t + b + T_t)``,
-three scalars for all words, where word t meets place t. The word gate reads the paper's sentence "a linear classifier determines the extent to
-which information from the image encoder is retained" for each word: ``LayerNorm(T_t + g_t * W m_t)``, where m_t is what the word met and g_t in
-0..1 how far its gate opens. A gate linear in word and places side by side cannot tell whether the two agree, since agreement is a product; it is
-there for comparison (``"linear"``).
+The published gate (MMM2024, "Image-guided Feature Extractor on the MUSTI dataset", its code): ``LayerNorm(w_image * I_t
++ w_text * T_t + b + T_t)``, three scalars for all words, where word t meets place t. The word gate reads the paper's
+sentence "a linear classifier determines the extent to which information from the image encoder is retained" for each
+word: ``LayerNorm(T_t + g_t * W m_t)``, where m_t is what the word met and g_t in 0..1 how far its gate opens. A gate
+linear in word and places side by side cannot tell whether the two agree, since agreement is a product; it is there for
+comparison (``"linear"``).
 """
 
 from dataclasses import dataclass
@@ -25,8 +28,9 @@ Opened = Literal["learned", "shut", "open"]
 
 @dataclass(frozen=True)
 class Words:
-    """A batch of passages as the gate takes it. text: [B, T, H], embeddings; mask: 0/1 [B, T]; read: [B, T, H], the encoder's states for the passage
-    read without a picture, None where the gate does not ask for them (``Fusion.reads``)."""
+    """A batch of passages as the gate takes it. text: [B, T, H], embeddings; mask: 0/1 [B, T]; read: [B, T, H], the
+    encoder's states for the passage read without a picture, None where the gate does not ask for them
+    (``Fusion.reads``)."""
 
     text: Tensor
     mask: Tensor
@@ -36,7 +40,9 @@ class Words:
     def states(self) -> Tensor:
         """``read``, for gates that ask for it. Raises ValueError for passages that were not read."""
         if self.read is None:
-            raise ValueError("The gate compares words with places, so it needs the passage's states (MustiModel.words reads them).")
+            raise ValueError(
+                "The gate compares words with places, so it needs the passage's states (MustiModel.words reads them)."
+            )
         return self.read
 
 
@@ -44,9 +50,10 @@ class Words:
 class Met:
     """What each text position met in one branch's pictures.
 
-    image: [B, T, H], the mean of the tokens that it met; weights: [B, T, N], how much of each, rows of real positions sum to 1 (None where image
-    tokens have no place, published axes); agreement: [B, T], cosine -1..1 of word and places, mean by the weights (None for meeting "place"
-    with the scalar or linear gate); opening: [B, T], 0..1, how far the gate opens (1 for the scalar gate, which has no value for a word).
+    image: [B, T, H], the mean of the tokens that it met; weights: [B, T, N], how much of each, rows of real positions
+    sum to 1 (None where image tokens have no place, published axes); agreement: [B, T], cosine -1..1 of word and
+    places, mean by the weights (None for meeting "place" with the scalar or linear gate); opening: [B, T], 0..1, how
+    far the gate opens (1 for the scalar gate, which has no value for a word).
     """
 
     image: Tensor
@@ -58,9 +65,9 @@ class Met:
 def place_weights(tokens: int, lengths: Tensor, text_length: int) -> Tensor:
     """How image tokens are spread over text positions by reading order: row-stochastic weights.
 
-    Position 0 meets token 0 (the whole picture). Position t = 1 .. n - 1 covers the interval [t - 1, t] / (n - 1) of the places laid in
-    raster order, and meets each place by the share of that interval it fills. n - 1 equal to the number of places gives the identity
-    (as published: token t meets position t).
+    Position 0 meets token 0 (the whole picture). Position t = 1 .. n - 1 covers the interval [t - 1, t] / (n - 1) of
+    the places laid in raster order, and meets each place by the share of that interval it fills. n - 1 equal to the
+    number of places gives the identity (as published: token t meets position t).
 
     Args:
         tokens: N = 1 + places. lengths: int [B], n of each passage. text_length: T.
@@ -84,12 +91,12 @@ def place_weights(tokens: int, lengths: Tensor, text_length: int) -> Tensor:
 class Fusion(nn.Module):
     """The contract of all gates, and the gate "none", which passes the text on as it is.
 
-    ``meet`` says what each word met and how far its gate opens; ``fuse`` passes text and picture on to the text encoder; ``shares`` says how much of
-    the picture each word got, 0..1. ``base``, ``through`` and ``opening`` are the terms that ``fuse`` adds up before its LayerNorm:
-    ``norm(base(T) + g * through(m))``.
+    ``meet`` says what each word met and how far its gate opens; ``fuse`` passes text and picture on to the text
+    encoder; ``shares`` says how much of the picture each word got, 0..1. ``base``, ``through`` and ``opening`` are the
+    terms that ``fuse`` adds up before its LayerNorm: ``norm(base(T) + g * through(m))``.
 
-    space: where words and places are compared, None where they are not; gated: whether there is a gate at all; by_word: whether it opens at each word as far
-    as fits that word (``Met.opening``).
+    space: where words and places are compared, None where they are not; gated: whether there is a gate at all; by_word:
+    whether it opens at each word as far as fits that word (``Met.opening``).
     """
 
     gated = False
@@ -117,7 +124,8 @@ class Fusion(nn.Module):
         Args:
             text: [B, T, H]; met: None reads the passage without a picture.
             gate: "learned", "shut" (no picture, I = 0) or "open" (let in at every word alike: no selection).
-            opened: a factor on what is let in, 0..1, for those who follow the gate from shut to open; broadcast against [B, T, H].
+            opened: a factor on what is let in, 0..1, for those who follow the gate from shut to open; broadcast against
+                [B, T, H].
 
         Returns: [B, T, H].
         """
@@ -163,8 +171,9 @@ class Fusion(nn.Module):
 
 
 class CommonSpace(nn.Module):
-    """Where words and places are compared: ``cos(p(h_t), q(I_n))``. p and q are linear and lead to the space of the object prototypes, so that a word and a
-    place that name the same thing agree; ``tau``: how sharply a word looks for its places, ``a_tn = softmax_n(tau * cos(p(h_t), q(I_n)))``."""
+    """Where words and places are compared: ``cos(p(h_t), q(I_n))``. p and q are linear and lead to the space of the
+    object prototypes, so that a word and a place that name the same thing agree; ``tau``: how sharply a word looks for
+    its places, ``a_tn = softmax_n(tau * cos(p(h_t), q(I_n)))``."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -176,8 +185,9 @@ class CommonSpace(nn.Module):
                 side.bias.zero_()
 
     def look(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """queries [B or 1, T, H], already in the common space; image tokens [B or 1, N, H] -> weights [B, T, N] over the places (the whole, token 0, gets
-        0), rows sum to 1; and agreement [B, T], the mean of the cosines by these weights."""
+        """queries [B or 1, T, H], already in the common space; image tokens [B or 1, N, H] -> weights [B, T, N] over
+        the places (the whole, token 0, gets 0), rows sum to 1; and agreement [B, T], the mean of the cosines by these
+        weights."""
         with torch.autocast(tokens.device.type, enabled=False):  # the gate is steep: half precision would be seen in it
             keys = F.normalize(self.place(tokens[:, 1:].float()), dim=-1)
             cosines = F.normalize(queries.float(), dim=-1) @ keys.transpose(1, 2)  # [B, T, places]
@@ -222,7 +232,8 @@ class Gated(Fusion):
 
 
 class ScalarGate(Gated):
-    """The published gate: ``norm(w_image * I + w_text * T + b + T)``; three scalars shared by all words and branches."""
+    """The published gate: ``norm(w_image * I + w_text * T + b + T)``; three scalars shared by all words and
+    branches."""
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)
@@ -247,8 +258,9 @@ class ScalarGate(Gated):
 
 
 class WordGate(Gated):
-    """A gate with a value for each word: ``norm(T_t + g_t * W m_t)``, ``g_t = sigmoid(alpha * s_t + beta + u . h_t)``, s_t the agreement of the word
-    with the places it met, h_t the word as read without a picture (u . h_t is a score of the word alone, whatever the picture)."""
+    """A gate with a value for each word: ``norm(T_t + g_t * W m_t)``, ``g_t = sigmoid(alpha * s_t + beta + u . h_t)``,
+    s_t the agreement of the word with the places it met, h_t the word as read without a picture (u . h_t is a score of
+    the word alone, whatever the picture)."""
 
     by_word = True
 
@@ -275,13 +287,16 @@ class WordGate(Gated):
 
     def _opening(self, words: Words, met: Tensor, agreement: Tensor | None) -> tuple[Tensor | None, Tensor]:
         if agreement is None:  # by reading order: the word against the one place it happens to meet
-            agreement = F.cosine_similarity(self.word_space(words.states).float(), self.place_space(met).float(), dim=-1)
+            agreement = F.cosine_similarity(
+                self.word_space(words.states).float(), self.place_space(met).float(), dim=-1
+            )
         return agreement, (self.open_at(agreement) + self.word_score(words.states)[..., 0]).float().sigmoid()
 
 
 class LinearGate(Gated):
-    """The paper's sentence taken literally: the image appended to the text, and a linear classifier on both: ``g_t = sigmoid(v . [T_t; m_t] + c)``. It adds
-    a score of the word and one of the places; whether the two agree it cannot tell."""
+    """The paper's sentence taken literally: the image appended to the text, and a linear classifier on both: ``g_t =
+    sigmoid(v . [T_t; m_t] + c)``. It adds a score of the word and one of the places; whether the two agree it cannot
+    tell."""
 
     by_word = True
 

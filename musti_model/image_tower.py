@@ -18,8 +18,8 @@ from .config import MAX_ATTENTION, ImageBranchConfig
 class ImageTokens:
     """What a branch makes of a batch of pictures.
 
-    tokens: [B, N, H]; with places, token 0 stands for the whole picture (class token, or the mean over the places) and the
-    others are the places in raster order; grid: (rows, columns) of the places, or None where a token has no place
+    tokens: [B, N, H]; with places, token 0 stands for the whole picture (class token, or the mean over the places) and
+    the others are the places in raster order; grid: (rows, columns) of the places, or None where a token has no place
     (published axes); feature_map: [B, C, rows, columns] of a convolutional backbone, else None.
     """
 
@@ -29,7 +29,9 @@ class ImageTokens:
 
     def float(self) -> "ImageTokens":
         """The same in float32."""
-        return ImageTokens(self.tokens.float(), self.grid, None if self.feature_map is None else self.feature_map.float())
+        return ImageTokens(
+            self.tokens.float(), self.grid, None if self.feature_map is None else self.feature_map.float()
+        )
 
     def select(self, index: Tensor) -> "ImageTokens":
         """The pictures at ``index`` [P]: pairs that share a picture share its encoding."""
@@ -41,7 +43,8 @@ MAX_PLACES = 2500  # of a grid
 
 
 def _backbone(config: ImageBranchConfig) -> Backbone:
-    """timm's, with random weights. Raises ValueError for one that timm does not have or cannot make of these arguments."""
+    """timm's, with random weights. Raises ValueError for one that timm does not have or cannot make of these
+    arguments."""
     if not timm.is_model(config.backbone):
         raise ValueError(f"timm has no architecture {config.backbone!r}; choose one that timm.list_models() names.")
     try:
@@ -55,9 +58,11 @@ def _reason(error: Exception) -> str:
 
 
 def _is_plain_vit(backbone: Backbone) -> bool:
-    """Whether attention can be recomputed from the blocks' projections, and its mixture goes to the next projection as it is.
+    """Whether attention can be recomputed from the blocks' projections, and its mixture goes to the next projection as
+    it is.
 
-    By class: others have the same attributes and add a relative position bias, subtract a second attention, or turn queries and keys.
+    By class: others have the same attributes and add a relative position bias, subtract a second attention, or turn
+    queries and keys.
     """
     if type(backbone) not in (VisionTransformer, VisionTransformerDistilled):
         return False
@@ -85,9 +90,11 @@ class _Features(nn.Module):
 
 
 def _grid_of(backbone: Backbone, config: ImageBranchConfig) -> tuple[int, int]:
-    """(rows, columns) of the places that a backbone makes of a picture of the branch's size. Shapes alone are worked out, nothing is computed.
+    """(rows, columns) of the places that a backbone makes of a picture of the branch's size. Shapes alone are worked
+    out, nothing is computed.
 
-    Raises: ValueError for a backbone that fails at that size, or whose features are neither a plain ViT's tokens nor a map.
+    Raises: ValueError for a backbone that fails at that size, or whose features are neither a plain ViT's tokens nor a
+        map.
     """
     model, was_training = _Features(backbone), backbone.training
     shapes = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
@@ -97,7 +104,8 @@ def _grid_of(backbone: Backbone, config: ImageBranchConfig) -> tuple[int, int]:
             features = functional_call(model, shapes, (torch.zeros(2, 3, config.image_size, config.image_size),))
     except Exception as error:  # a size it was not made for fails anywhere in timm or torch
         raise ValueError(
-            f"{config.backbone} does not take pictures of {config.image_size} px ({_reason(error)}); check image_size and img_size."
+            f"{config.backbone} does not take pictures of {config.image_size} px ({_reason(error)}); check "
+            "image_size and img_size."
         ) from error
     finally:
         model.train(was_training)
@@ -108,30 +116,40 @@ def _grid_of(backbone: Backbone, config: ImageBranchConfig) -> tuple[int, int]:
     elif _is_plain_vit(backbone):
         grid, heads = _vit_grid(backbone, config.image_size), sum(block.attn.num_heads for block in backbone.blocks)
         if shape[1] != backbone.num_prefix_tokens + grid[0] * grid[1] or heads * shape[1] ** 2 > MAX_ATTENTION:
-            raise ValueError(f"{config.backbone} makes {shape[1]} tokens of a picture, which are in no grid or too many; choose a smaller image_size.")
+            raise ValueError(
+                f"{config.backbone} makes {shape[1]} tokens of a picture, which are in no grid or too many; choose "
+                "a smaller image_size."
+            )
     else:
         raise ValueError(
-            f"{config.backbone} is not a plain ViT (q/k norm, rotary positions or another attention), nor are its features a map; choose another."
+            f"{config.backbone} is not a plain ViT (q/k norm, rotary positions or another attention), nor are its "
+            "features a map; choose another."
         )
     if not 1 <= grid[0] * grid[1] <= MAX_PLACES:
-        raise ValueError(f"{config.backbone} makes {grid[0]} x {grid[1]} places of a picture; the limit is {MAX_PLACES}, choose a smaller image_size.")
+        raise ValueError(
+            f"{config.backbone} makes {grid[0]} x {grid[1]} places of a picture; the limit is {MAX_PLACES}, choose "
+            "a smaller image_size."
+        )
     return grid
 
 
 def _vit_grid(vit: Backbone, side: int) -> tuple[int, int]:
     """(rows, columns) of the patches; one made for any size has the picture's."""
-    rows, columns = vit.patch_embed.dynamic_feat_size((side, side)) if vit.dynamic_img_size else vit.patch_embed.grid_size
+    rows, columns = (
+        vit.patch_embed.dynamic_feat_size((side, side)) if vit.dynamic_img_size else vit.patch_embed.grid_size
+    )
     return int(rows), int(columns)
 
 
 class ImageTower(nn.Module):
     """A backbone and its projection to the hidden size.
 
-    Natural axes: channels -> features; the places stay tokens. Published axes (as the authors' code has them): a CNN's channels
-    become the tokens and its places the features; a Swin's places are mixed into tokens.
+    Natural axes: channels -> features; the places stay tokens. Published axes (as the authors' code has them): a CNN's
+    channels become the tokens and its places the features; a Swin's places are mixed into tokens.
 
-    Raises: ValueError for a backbone that cannot be made, does not take pictures of ``image_size``, or is neither a plain ViT (another's
-        attention could not be shown) nor one whose features are a map; and for a ViT or Swin of published axes that is not as wide as the text.
+    Raises: ValueError for a backbone that cannot be made, does not take pictures of ``image_size``, or is neither a
+        plain ViT (another's attention could not be shown) nor one whose features are a map; and for a ViT or Swin of
+        published axes that is not as wide as the text.
     """
 
     backbone: Backbone
@@ -149,7 +167,9 @@ class ImageTower(nn.Module):
         channels = self.backbone.num_features
         if config.axes == "natural":
             as_it_is = self.is_vit and channels == hidden and not config.project
-            self.projection: nn.Module = nn.Identity() if as_it_is else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
+            self.projection: nn.Module = (
+                nn.Identity() if as_it_is else nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden))
+            )
         elif self.is_vit:
             if channels != hidden:
                 raise ValueError("A ViT with published axes has the text's hidden size.")
@@ -190,11 +210,13 @@ class ImageTower(nn.Module):
         return self.to_tokens(self.features(images), hidden_norm, grid_norm)
 
     def features(self, images: Tensor) -> Tensor:
-        """The backbone alone: [B, 3, S, S] -> ViT [B, prefix + places, C] (prefix: class token and registers, if any), others [B, C, rows, columns]."""
+        """The backbone alone: [B, 3, S, S] -> ViT [B, prefix + places, C] (prefix: class token and registers, if any),
+        others [B, C, rows, columns]."""
         return self.backbone.forward_features(images) if self.is_vit else self._feature_map(images)
 
     def to_tokens(self, features: Tensor, hidden_norm: nn.LayerNorm, grid_norm: nn.LayerNorm) -> ImageTokens:
-        """Features -> tokens; apart from ``features``, so that a frozen backbone's features can be kept and used again."""
+        """Features -> tokens; apart from ``features``, so that a frozen backbone's features can be kept and used
+        again."""
         if self.is_vit:
             return self._vit_tokens(features)
         feature_map = features
@@ -217,7 +239,10 @@ class ImageTower(nn.Module):
         prefix = self.backbone.num_prefix_tokens
         places = features[:, prefix:]
         if places.shape[1] != self.grid[0] * self.grid[1]:
-            raise ValueError(f"The picture has {places.shape[1]} patches and the branch {self.grid[0]} x {self.grid[1]}; give image_size px.")
+            raise ValueError(
+                f"The picture has {places.shape[1]} patches and the branch {self.grid[0]} x {self.grid[1]}; give "
+                "image_size px."
+            )
         # The prefix is the class token, if there is one, and registers, which are left out.
         whole = features[:, :1] if has_class_token(self.backbone) else places.mean(1, keepdim=True)
         tokens = torch.cat([whole, places], dim=1)

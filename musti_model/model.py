@@ -28,11 +28,11 @@ from .text_tower import TextTower
 class MustiInternals:
     """What happened inside one forward pass; dictionaries go by branch name.
 
-    shares: {branch: [B, T]} how much of the picture each position got, 0..1 (``Fusion.shares``); met: {branch: Met}; both empty without a gate.
-    grid: {branch: (rows, columns) or None}, the places of the image tokens.
+    shares: {branch: [B, T]} how much of the picture each position got, 0..1 (``Fusion.shares``); met: {branch: Met};
+    both empty without a gate. grid: {branch: (rows, columns) or None}, the places of the image tokens.
     image_attention: {ViT branch: [B, layers, heads, 1 + places, 1 + places]}, rows sum to 1.
-    text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions; without a gate the same for every branch.
-    image_vectors: {branch: [B, H]}, the image side of the cosine.
+    text_attention: {branch: [B, layers, heads, T, T]}, rows sum to 1 over unmasked positions; without a gate the same
+    for every branch. image_vectors: {branch: [B, H]}, the image side of the cosine.
     feature_maps: {CNN branch: [B, C, rows, columns]}, part of the graph when gradients are on.
     """
 
@@ -49,8 +49,9 @@ class MustiInternals:
 class MustiOutput:
     """The result of a forward pass, always of this one type.
 
-    logits: [B], before temperature; similarities: [B, branches], cosines in -1..1; votes: [B, branches] and vote_bias: [],
-    the terms the logit is the sum of; text_vectors: [B, branches, H], the text side of the cosines; internals: None unless asked for.
+    logits: [B], before temperature; similarities: [B, branches], cosines in -1..1; votes: [B, branches] and vote_bias:
+    [], the terms the logit is the sum of; text_vectors: [B, branches, H], the text side of the cosines; internals: None
+    unless asked for.
     """
 
     logits: Tensor
@@ -95,19 +96,25 @@ class MustiModel(
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.prototypes = nn.Parameter(torch.randn(len(config.objects), hidden)) if config.objects else None
         self.none_logit = nn.Parameter(torch.tensor(config.naming_scale / 2))  # of a word that names nothing
-        self.nothing_logit = nn.Parameter(torch.tensor(config.naming_scale / 2))  # of a picture that shows nothing known
+        # of a picture that shows nothing known
+        self.nothing_logit = nn.Parameter(torch.tensor(config.naming_scale / 2))
         self._start_gently()
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, strict: bool = True, **options: Any) -> "MustiModel":  # type: ignore[override]  # options as they are
         """As the mixin's (``revision``, ``token``, ``map_location`` ...), but nothing is left random unseen.
 
-        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False. For a folder that is told before anything is built; and
-            ValueError for a config.json that has an unknown key, which the mixin would drop, or a value out of range, and for a damaged
-            model.safetensors; FileNotFoundError where one of them is missing.
+        Raises: RuntimeError for a missing or unexpected weight unless ``strict`` is False. For a folder that is told
+            before anything is built; and ValueError for a config.json that has an unknown key, which the mixin would
+            drop, or a value out of range, and for a damaged model.safetensors; FileNotFoundError where one of them is
+            missing.
         """
         if not Path(source).is_dir():
-            asked = {k: options[k] for k in ("revision", "token", "cache_dir", "local_files_only", "force_download") if k in options}
+            asked = {
+                k: options[k]
+                for k in ("revision", "token", "cache_dir", "local_files_only", "force_download")
+                if k in options
+            }
             folder = Path(hf_hub_download(str(source), "config.json", **asked)).parent
             options = {"config": MustiConfig.load(folder)} | options
         else:
@@ -134,7 +141,7 @@ class MustiModel(
             self.voting.weight.fill_(1 / len(self.branches))
             self.voting.bias.zero_()
 
-    # Pictures -------------------------------------------------------------------------------------------------------------------
+    # Pictures ---------------------------------------------------------------------------------------------------------
 
     @property
     def vits(self) -> dict[str, Backbone]:
@@ -167,19 +174,23 @@ class MustiModel(
             weight = weight @ place_weights(image.tokens.shape[1], full, self.config.text_length)[0].to(weight.dtype)
         return (weight.to(image.tokens.dtype) @ image.tokens)[:, 0] + self.final_projection.bias
 
-    # Text -----------------------------------------------------------------------------------------------------------------------
+    # Text -------------------------------------------------------------------------------------------------------------
 
     def words(self, input_ids: Tensor, attention_mask: Tensor) -> Words:
         """Passages as the gate takes them; read without a picture where the gate asks for it."""
         text = self.text.embed(input_ids)
         words = Words(text, attention_mask)
-        return Words(text, attention_mask, self._encoded(self.fusion.fuse(text, None), attention_mask)) if self.fusion.reads else words
+        return (
+            Words(text, attention_mask, self._encoded(self.fusion.fuse(text, None), attention_mask))
+            if self.fusion.reads
+            else words
+        )
 
     def _encoded(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """Text encoder. [B, T, H] -> [B, T, H]; padding takes part or not, as the config says."""
         return self.text.encode(states, None if self.config.padding == "carry" else attention_mask)
 
-    # The match ------------------------------------------------------------------------------------------------------------------
+    # The match --------------------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -213,15 +224,21 @@ class MustiModel(
         return self.match_words(encoded, self.words(input_ids, attention_mask), image_attention, gate)
 
     def match_words(
-        self, encoded: dict[str, ImageTokens], words: Words, image_attention: dict[str, Tensor] | None = None, gate: Opened = "learned"
+        self,
+        encoded: dict[str, ImageTokens],
+        words: Words,
+        image_attention: dict[str, Tensor] | None = None,
+        gate: Opened = "learned",
     ) -> MustiOutput:
         """Scores pairs of encoded pictures and passages that are read already.
 
-        One picture (tokens [1, N, H]) meets B passages, and one passage (one row of words) B pictures: the one row stands for all.
+        One picture (tokens [1, N, H]) meets B passages, and one passage (one row of words) B pictures: the one row
+        stands for all.
 
         Args:
             image_attention: given, internals are returned as well; the logits stay the same.
-            gate: "learned", "shut" (the text is read without the picture) or "open" (every word alike), see ``Fusion.fuse``.
+            gate: "learned", "shut" (the text is read without the picture) or "open" (every word alike), see
+                ``Fusion.fuse``.
         """
         met = {n: self.fusion.meet(image, words) for n, image in encoded.items()} if self.fusion.gated else {}
         fused = [self.fusion.fuse(words.text, m, gate) for m in met.values()] or [self.fusion.fuse(words.text, None)]
@@ -251,7 +268,8 @@ class MustiModel(
         return self.text.pool(self._encoded(fused, attention_mask))
 
     def _pooled(self, fused: list[Tensor], words: Words, capture: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Encoder and pooler, all branches in one batch: [B, T, H] each -> [B, H] each, and the attention maps if they are to be captured."""
+        """Encoder and pooler, all branches in one batch: [B, T, H] each -> [B, H] each, and the attention maps if they
+        are to be captured."""
         rows, count = len(fused[0]), len(fused)
         mask = words.mask if len(words.mask) == 1 else words.mask.repeat(count, 1)
         stacked = torch.cat(fused)
@@ -278,7 +296,7 @@ class MustiModel(
         constant = self.voting.bias[0] if learned else self.bias.new_zeros(())
         return constant * self.scale + self.bias if self.config.logit == "affine" else constant
 
-    # Naming ---------------------------------------------------------------------------------------------------------------------
+    # Naming -----------------------------------------------------------------------------------------------------------
 
     def name_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Which object each wordpiece names, read without any picture. -> logits [B, T, objects + 1], last = none."""
@@ -290,8 +308,8 @@ class MustiModel(
         return self._named(self.fusion.word_space(read), self.none_logit)
 
     def name_picture(self, image: ImageTokens) -> Tensor:
-        """Which objects a picture shows, by one branch: each object's prototype looks for its places as a word does; without a meeting by content, the image
-        vector is compared. -> logits [B, objects + 1], last = nothing known."""
+        """Which objects a picture shows, by one branch: each object's prototype looks for its places as a word does;
+        without a meeting by content, the image vector is compared. -> logits [B, objects + 1], last = nothing known."""
         known = self.known_prototypes()
         if self.fusion.space is None or image.grid is None:
             return self._named(self.image_vector(image), self.nothing_logit)
@@ -300,7 +318,11 @@ class MustiModel(
 
     def name_vector(self, vector: Tensor) -> Tensor:
         """Cosine logits of vectors [..., H] to the object prototypes -> [..., objects]."""
-        return self.config.naming_scale * F.normalize(vector.float(), dim=-1) @ F.normalize(self.known_prototypes().float(), dim=-1).T
+        return (
+            self.config.naming_scale
+            * F.normalize(vector.float(), dim=-1)
+            @ F.normalize(self.known_prototypes().float(), dim=-1).T
+        )
 
     def _named(self, vector: Tensor, none: Tensor) -> Tensor:
         return self._with_none(self.name_vector(vector), none)

@@ -1,6 +1,7 @@
 """Weights and configurations saved by version 0.1, under the names of today.
 
-Then the text side and the gate were parts of the model itself, there was one kind of gate, and a picture could not show nothing known.
+Then the text side and the gate were parts of the model itself, there was one kind of gate, and a picture could not show
+nothing known.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,18 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 NAMES = {
-    "text_embedding.": "text.embeddings.", "text_encoder.": "text.encoder.", "pooler.": "text.pooler.", "hidden_norm.": "fusion.norm.",
+    "text_embedding.": "text.embeddings.",
+    "text_encoder.": "text.encoder.",
+    "pooler.": "text.pooler.",
+    "hidden_norm.": "fusion.norm.",
     "gate.": "fusion.scalars.",
-}  # fmt: skip
+}
 NEVER = -100.0  # logit of "shows nothing known" for weights that never learned it
 
 
 def renamed(tensors: Mapping[str, Value], never: Value) -> dict[str, Value]:
-    """Tensors, or what a header says of them, by the names of today; those of today come back as they are. never: for "nothing_logit"."""
+    """Tensors, or what a header says of them, by the names of today; those of today come back as they are. never: for
+    "nothing_logit"."""
     if not any(name.startswith("text_embedding.") for name in tensors):
         return dict(tensors)
     result = {"nothing_logit": never}

@@ -1,4 +1,5 @@
-"""A picture, whatever file it lies in -> what people see: RGB, upright, in sRGB; or a clear InputError. In bounded time and memory."""
+"""A picture, whatever file it lies in -> what people see: RGB, upright, in sRGB; or a clear InputError. In bounded time
+and memory."""
 
 import ctypes
 import io
@@ -21,30 +22,57 @@ MAX_BYTES = 30_000_000
 SLOW_PIXELS = 4_000_000  # where Pillow decodes in Python, a microsecond or so a pixel
 MAX_WORK = 1_500_000_000  # pixels times how often a file goes through them
 STRIP = 4_000_000  # pixels converted at a time
-# What Pillow decodes by itself. Not: what runs other programs (EPS) or only knows a header (WMF, HDF5), and formats of video, science and icons
-# of old that nobody has pictures in.
+# What Pillow decodes by itself. Not: what runs other programs (EPS) or only knows a header (WMF, HDF5), and formats of
+# video, science and icons of old that nobody has pictures in.
 FORMATS = (
-    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "DIB", "PSD", "QOI", "DDS", "SGI", "SUN", "TGA",
-)  # fmt: skip
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "ICO",
+    "ICNS",
+    "DIB",
+    "PSD",
+    "QOI",
+    "DDS",
+    "SGI",
+    "SUN",
+    "TGA",
+)
 _UNREAD = {  # by how they begin
-    rb"%PDF": "PDF", rb"%!PS|\xc5\xd0\xd3\xc6": "EPS", rb"\s*<[^\0]{0,1500}<svg|\s*<svg": "SVG", rb"\s*<(!doctype )?html": "HTML", rb"....ftyp(hei|hev|mif1|msf1)": "HEIC",
-    rb"....ftypcrx|FUJIFILMCCD-RAW": "RAW", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI": "video", rb"\xff\x0a|....JXL ": "JPEG XL", rb"AT&TFORM": "DjVu", rb"PK\x03\x04": "ZIP",
+    rb"%PDF": "PDF",
+    rb"%!PS|\xc5\xd0\xd3\xc6": "EPS",
+    rb"\s*<[^\0]{0,1500}<svg|\s*<svg": "SVG",
+    rb"\s*<(!doctype )?html": "HTML",
+    rb"....ftyp(hei|hev|mif1|msf1)": "HEIC",
+    rb"....ftypcrx|FUJIFILMCCD-RAW": "RAW",
+    rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI": "video",
+    rb"\xff\x0a|....JXL ": "JPEG XL",
+    rb"AT&TFORM": "DjVu",
+    rb"PK\x03\x04": "ZIP",
     rb"\xd7\xcd\xc6\x9a|.{40} EMF": "WMF",
-}  # fmt: skip
+}
 
 
 def open_image(source: str | Path | BinaryIO | Image.Image, largest: int | None = None) -> Image.Image:
     """Opens a picture as people see it: RGB, upright, in sRGB, without metadata.
 
-    JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and a dozen more, whatever the file's name ends in. EXIF rotation applied; colour profile converted;
-    alpha over white; palette, CMYK, LAB, 16-bit and grey converted, also where white is zero; 32-bit and float by what their values suggest; of
-    an animation, or of several pages, the first picture.
+    JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and a dozen more, whatever the file's name ends in. EXIF rotation
+    applied; colour profile converted; alpha over white; palette, CMYK, LAB, 16-bit and grey converted, also where white
+    is zero; 32-bit and float by what their values suggest; of an animation, or of several pages, the first picture.
 
     Args:
-        source: a file's name, an open binary file that can be rewound (as io.BytesIO), or a PIL image, which stays as it is.
+        source: a file's name, an open binary file that can be rewound (as io.BytesIO), or a PIL image, which stays as
+            it is.
         largest: px that the longest side has at most, larger pictures are shrunk; None: as it is.
 
-    Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture we read, or one over 50 megapixels or 30 MB.
+    Raises: InputError for a missing, empty, corrupt or truncated file, one that is no picture we read, or one over 50
+        megapixels or 30 MB.
     """
     _quiet_warnings()
     if not isinstance(source, Image.Image):
@@ -80,7 +108,9 @@ def _checked(size: int, read: Callable[[], bytes]) -> bytes:
     if size == 0:
         raise InputError("The picture file is empty; choose another one.")
     if size > MAX_BYTES:
-        raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6)
+        raise InputError(
+            "The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=size / 1e6, limit=MAX_BYTES / 1e6
+        )
     try:
         return read()
     except OSError as error:
@@ -101,9 +131,13 @@ def _from_bytes(data: bytes, largest: int | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        kind = next((k for pattern, k in _UNREAD.items() if re.match(pattern, data[:2000], re.DOTALL | re.IGNORECASE)), None)
+        kind = next(
+            (k for pattern, k in _UNREAD.items() if re.match(pattern, data[:2000], re.DOTALL | re.IGNORECASE)), None
+        )
         if kind:
-            raise InputError("This {kind} file is not a picture we can read; save the picture as JPEG or PNG.", kind=kind) from error
+            raise InputError(
+                "This {kind} file is not a picture we can read; save the picture as JPEG or PNG.", kind=kind
+            ) from error
         raise _no_picture() from error
 
 
@@ -125,7 +159,8 @@ def _as_seen(image: Image.Image, largest: int | None, scans: int = 1) -> Image.I
     _check_work(image, scans)
     _set_straight(image)
     if largest:
-        image.draft(None, (2 * largest, 2 * largest))  # a JPEG is decoded at a half, a quarter, an eighth of its size; others are not
+        # a JPEG is decoded at a half, a quarter, an eighth of its size; others are not
+        image.draft(None, (2 * largest, 2 * largest))
     try:
         image.load()
     except Exception as error:
@@ -163,17 +198,26 @@ def _check_work(image: Image.Image, scans: int) -> None:
         raise _too_large(SLOW_PIXELS)
     tags = getattr(image, "tag_v2", {})
     block = math.prod(tags.get(tag, 0) for tag in (322, 323))
-    covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles if right > left and bottom > top)
+    covered = sum(
+        (right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles if right > left and bottom > top
+    )
     if scans * pixels > MAX_WORK or covered > 8 * pixels or block > max(4 * pixels, 2**22):
         raise _damaged()
 
 
-_NATIVE = {"I;16S": "I;16NS", "I;16BS": "I;16NS", "I;32S": "I;32NS", "I;32BS": "I;32NS", "F;32F": "F;32NF", "F;32BF": "F;32NF"}
+_NATIVE = {
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+}
 
 
 def _set_straight(image: Any) -> None:
-    """Before a TIFF or a PSD is decoded: where Pillow takes its numbers for others without a word. image: a picture of Pillow's; what those of its plugins
-    hold beside it is declared nowhere."""
+    """Before a TIFF or a PSD is decoded: where Pillow takes its numbers for others without a word. image: a picture of
+    Pillow's; what those of its plugins hold beside it is declared nowhere."""
     if image.format == "PSD" and image.mode == "1":  # one is black there
         image.tile = [(name, box, offset, "1;I") for name, box, offset, _ in image.tile]
     if image.format != "TIFF" or not image.tile:
@@ -181,8 +225,13 @@ def _set_straight(image: Any) -> None:
     planes, luminance = _tag(image, 284, 1) == 2, _tag(image, 262, 1) == 6 and image.mode == "RGB"
     if planes and image.mode in ("LA", "PA", "LAB"):
         raise _no_picture()
-    if not image.use_load_libtiff and (luminance or (planes and _tag(image, 258, 8) == 16)):  # Pillow itself reads other bytes than these
-        form = "RGBX" if luminance else ("RGBa" if image.mode == "RGBA" and _tag(image, 338, 0) == 1 else image.mode) + ";16N"
+    # Pillow itself reads other bytes than these
+    if not image.use_load_libtiff and (luminance or (planes and _tag(image, 258, 8) == 16)):
+        form = (
+            "RGBX"
+            if luminance
+            else ("RGBa" if image.mode == "RGBA" and _tag(image, 338, 0) == 1 else image.mode) + ";16N"
+        )
         box = (0, 0, image.tag_v2[256], image.tag_v2[257])
         image.use_load_libtiff, image.tile = True, [("libtiff", box, 0, (form, "raw", False, image.tag_v2.offset))]
     elif image.use_load_libtiff:  # which gives numbers in the machine's own order, whatever the file's is
@@ -191,13 +240,19 @@ def _set_straight(image: Any) -> None:
 
 
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """How the picture has to be turned to stand upright: by its EXIF, else by its XMP. Pillow's own way stumbles over other tags, and rewrites them."""
+    """How the picture has to be turned to stand upright: by its EXIF, else by its XMP. Pillow's own way stumbles over
+    other tags, and rewrites them."""
     exif, xmp = image.info.get("exif"), image.info.get("xmp")
     if "orientation" in image.info:
         told: Any = image.info["orientation"]
@@ -213,7 +268,8 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def _repaired(image: Image.Image) -> Image.Image:
-    """Modes whose numbers Pillow's ``convert`` takes for others: more than 8 bits a value, a TIFF's palette of 8 bits a value, its grey where white is zero."""
+    """Modes whose numbers Pillow's ``convert`` takes for others: more than 8 bits a value, a TIFF's palette of 8 bits a
+    value, its grey where white is zero."""
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bit(image)
     if image.info.get("white is zero") and image.mode in ("1", "L", "LA"):
@@ -227,7 +283,8 @@ def _repaired(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 12, 16, 32 bits or float -> L, or LA where one value is transparent, in strips: the whole in float would take 8 bytes a pixel."""
+    """Grey of 12, 16, 32 bits or float -> L, or LA where one value is transparent, in strips: the whole in float would
+    take 8 bytes a pixel."""
     with np.errstate(all="ignore"):  # numbers that are none, or too large for any picture, end as black or white
         return _levels(image, *_ends(image))
 
@@ -260,25 +317,33 @@ def _values(part: Image.Image, image: Image.Image) -> np.ndarray:
 
 
 def _ends(image: Image.Image) -> tuple[float, float]:
-    """The numbers that are black and white: by the range of the format where it says one; of 32 bits and float by what the values suggest
-    (0 to 1, 255 or 65535 where nearly all lie between; else, as with measurements below zero, from the least to the greatest)."""
+    """The numbers that are black and white: by the range of the format where it says one; of 32 bits and float by what
+    the values suggest (0 to 1, 255 or 65535 where nearly all lie between; else, as with measurements below zero, from
+    the least to the greatest)."""
     if image.mode.startswith("I;16"):
         ends = (0.0, 4095.0 if _tag(image, 258, 16) == 12 else 65535.0)
     elif image.format == "PPM" and image.mode == "I":
         ends = (0.0, 65535.0)
     else:
-        sample = _values(image.resize([min(n, 1000) for n in image.size], Image.Resampling.NEAREST), image).astype(np.float64)
+        sample = _values(image.resize([min(n, 1000) for n in image.size], Image.Resampling.NEAREST), image).astype(
+            np.float64
+        )
         sample = sample[np.isfinite(sample)]
         if not sample.size:
             raise _damaged()
         low, high = np.percentile(sample, (0.1, 99.9))
-        scale = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 32767.0 if _tag(image, 339, 1) == 2 else 65535.0)
+        scale = (
+            (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 32767.0 if _tag(image, 339, 1) == 2 else 65535.0)
+        )
         tops = [top for top in scale if high <= top]
-        ends = (0.0, tops[0]) if tops and low > -0.1 * max(high, 0.0) - 1e-9 else (float(low), float(max(high, low + 1)))
+        ends = (
+            (0.0, tops[0]) if tops and low > -0.1 * max(high, 0.0) - 1e-9 else (float(low), float(max(high, low + 1)))
+        )
     return ends[::-1] if image.info.get("white is zero") or _tag(image, 262, 1) == 0 else ends
 
 
-_MAY_BE_UNSET = ("BMP", "DIB", "ICO", "TGA", "DDS", "SGI", "TIFF")  # where programs leave a fourth value of zeros, and mean a picture that can be seen
+# where programs leave a fourth value of zeros, and mean a picture that can be seen
+_MAY_BE_UNSET = ("BMP", "DIB", "ICO", "TGA", "DDS", "SGI", "TIFF")
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -297,8 +362,8 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> Image.Image:
-    """L, RGB, CMYK or LAB -> RGB as the profile means it, else as the gamma of a PNG means it; a profile that is broken, or made for other
-    colours than these, is as none."""
+    """L, RGB, CMYK or LAB -> RGB as the profile means it, else as the gamma of a PNG means it; a profile that is
+    broken, or made for other colours than these, is as none."""
     if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE:
         try:
             return _by_profile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
@@ -313,27 +378,38 @@ def _in_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> 
 def _by_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     """Raises ValueError for a profile that is not of such pictures, or turns their white dark or their black bright."""
     space, of = profile.profile.xcolor_space.strip(), profile.profile.device_class.strip()
-    if space == "GRAY" and image.mode == "RGB" and ImageChops.difference(image.getchannel("R"), image.getchannel("B")).getbbox() is None:
+    if (
+        space == "GRAY"
+        and image.mode == "RGB"
+        and ImageChops.difference(image.getchannel("R"), image.getchannel("B")).getbbox() is None
+    ):
         image = image.getchannel("G")  # grey with alpha, of 16 bits, opens as RGB
     if space != {"L": "GRAY"}.get(image.mode, image.mode) or of not in ("scnr", "mntr", "prtr", "spac"):
         raise ValueError("A profile of something else.")
-    change = ImageCms.ImageCmsTransform(profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), image.mode, "RGB")
+    change = ImageCms.ImageCmsTransform(
+        profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), image.mode, "RGB"
+    )
     inks = image.mode == "CMYK"  # which may be pale, all of them together
-    black, white = (change.apply(Image.new(image.mode, (1, 1), colour)).tobytes() for colour in ("black", 0 if inks else "white"))  # R, G, B
+    # R, G, B
+    black, white = (
+        change.apply(Image.new(image.mode, (1, 1), colour)).tobytes() for colour in ("black", 0 if inks else "white")
+    )
     if min(white) < 128 or (max(black) > 128 and not inks):
         raise ValueError("A profile without a white, or without a black.")
     return change.apply(image)
 
 
 def _quiet_warnings() -> None:
-    """What Pillow says of odd files is not for those who gave them: a file is opened, or refused in one sentence of ours. The filter comes last,
-    so that whoever asks for warnings gets them; set anew with each picture, as this module may have been imported where filters are put back."""
+    """What Pillow says of odd files is not for those who gave them: a file is opened, or refused in one sentence of
+    ours. The filter comes last, so that whoever asks for warnings gets them; set anew with each picture, as this module
+    may have been imported where filters are put back."""
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
 def _quiet_logs() -> None:
-    """The same of Pillow's log, where nobody listens to it, and of libtiff, which writes straight to standard error: its handlers are taken away,
-    where its functions can be reached. Whether it failed, Pillow knows by what it returns."""
+    """The same of Pillow's log, where nobody listens to it, and of libtiff, which writes straight to standard error:
+    its handlers are taken away, where its functions can be reached. Whether it failed, Pillow knows by what it
+    returns."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
         try:

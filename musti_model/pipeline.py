@@ -44,7 +44,8 @@ T = TypeVar("T")
 
 
 def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
-    """Device (CUDA, MPS, CPU in this order) and autocast type: bfloat16 on CUDA and on CPUs that multiply it, else None (float32)."""
+    """Device (CUDA, MPS, CPU in this order) and autocast type: bfloat16 on CUDA and on CPUs that multiply it, else None
+    (float32)."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     chosen = torch.device(device)
@@ -55,11 +56,13 @@ def choose_device(device: str | torch.device | None = None) -> tuple[torch.devic
     return chosen, None
 
 
-Seen = tuple[list[tuple[str, float]], bool]  # objects that a picture shows with their probabilities, and whether it most probably shows none
+# objects that a picture shows with their probabilities, and whether it most probably shows none
+Seen = tuple[list[tuple[str, float]], bool]
 
 
 class _Read(NamedTuple):
-    """A batch of passages that were read: tokenised, as the gate takes them, the objects that each names, [(object, word)], and what is to be said of each."""
+    """A batch of passages that were read: tokenised, as the gate takes them, the objects that each names, [(object,
+    word)], and what is to be said of each."""
 
     texts: Passages
     words: Words
@@ -68,7 +71,8 @@ class _Read(NamedTuple):
 
 
 class MustiPipeline:
-    """Pictures and passages in, answers and explanations out. One instance may serve many users: no result is kept on it."""
+    """Pictures and passages in, answers and explanations out. One instance may serve many users: no result is kept on
+    it."""
 
     def __init__(
         self,
@@ -83,7 +87,8 @@ class MustiPipeline:
             self.autocast = None
         self.model = model.to(self.device).eval().requires_grad_(False)
         for branch in model.branches.values():
-            if not (branch.is_vit or branch.is_swin):  # convolutions are twice as fast on a CPU when channels lie side by side
+            # convolutions are twice as fast on a CPU when channels lie side by side
+            if not (branch.is_vit or branch.is_swin):
                 branch.backbone.to(memory_format=torch.channels_last)
         self.processor, self.config = processor, model.config
         self.weights = weights or Weights(None, self.config.name, "unsaved")
@@ -96,7 +101,8 @@ class MustiPipeline:
         """Loads weights.
 
         Args:
-            source: a folder, or a Hub id, optionally ``id@revision``. None: ``$MUSTI_MODEL`` if set, else the embedded starter.
+            source: a folder, or a Hub id, optionally ``id@revision``. None: ``$MUSTI_MODEL`` if set, else the embedded
+                starter.
             device: "cuda", "mps", "cpu"; None chooses.
             precision: "auto" (bfloat16 autocast where the device has it) or "float32".
 
@@ -112,7 +118,8 @@ class MustiPipeline:
         return self.config.objects
 
     def ask(self, image: Picture, passage: str) -> Question:
-        """A pair, opened, tokenised and encoded once; all that takes a picture and a passage takes it instead. Raises InputError."""
+        """A pair, opened, tokenised and encoded once; all that takes a picture and a passage takes it instead. Raises
+        InputError."""
         with self._autocast():
             return Question.ask(self.model, self.processor, image, passage)
 
@@ -126,7 +133,11 @@ class MustiPipeline:
     def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
         """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
         if len(images) != len(passages):
-            raise InputError("There are {pictures} pictures and {passages} passages; give as many of each.", pictures=len(images), passages=len(passages))
+            raise InputError(
+                "There are {pictures} pictures and {passages} passages; give as many of each.",
+                pictures=len(images),
+                passages=len(passages),
+            )
         result = []
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
@@ -138,8 +149,9 @@ class MustiPipeline:
     def rank(
         self, images: Picture | Sequence[Picture], passages: str | Sequence[str], batch: int = 16
     ) -> list[tuple[int, Prediction]]:
-        """One picture against passages, or pictures against one passage: (index, Prediction), best first. The one side is encoded once
-        (with a gate, the passage meets each picture before its encoder, which therefore runs for every pair).
+        """One picture against passages, or pictures against one passage: (index, Prediction), best first. The one side
+        is encoded once (with a gate, the passage meets each picture before its encoder, which therefore runs for every
+        pair).
 
         Raises: InputError.
         """
@@ -154,7 +166,9 @@ class MustiPipeline:
                 for part in _parts(images, batch):
                     answers += self._answer(self._encode(open_image(i) for i in part), read)
             else:
-                raise InputError("Rank takes one picture with a list of passages, or a list of pictures with one passage.")
+                raise InputError(
+                    "Rank takes one picture with a list of passages, or a list of pictures with one passage."
+                )
         return sorted(enumerate(answers), key=lambda pair: -pair[1].probability)
 
     @property
@@ -164,32 +178,39 @@ class MustiPipeline:
 
     @property
     def many_passes(self) -> bool:
-        """Whether hundreds of forward passes for one explanation are bearable: on an accelerator, or for a small model."""
+        """Whether hundreds of forward passes for one explanation are bearable: on an accelerator, or for a small
+        model."""
         return self.device.type != "cpu" or sum(p.numel() for p in self.model.parameters()) <= LARGE
 
     def explain(self, image: Picture | Question, passage: str | None = None, evidence: bool = True) -> Explanation:
-        """One pair with gate, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many more forward passes,
-        unless ``evidence`` is False. A large model on a CPU gets evidence from gradients (``Evidence.methods`` says which). Raises InputError."""
+        """One pair with gate, attention maps and Grad-CAM; and with evidence and the gate's effect, which take many
+        more forward passes, unless ``evidence`` is False. A large model on a CPU gets evidence from gradients
+        (``Evidence.methods`` says which). Raises InputError."""
         started = time.perf_counter()
         question = self._question(image, passage)
         with self._autocast():
             looked = look(question)
         with self._inference():
-            prediction = self._predictions(looked.output, question.encoded, self._named(question.passages, question.read))[0]
+            prediction = self._predictions(
+                looked.output, question.encoded, self._named(question.passages, question.read)
+            )[0]
             shut = self._shut(question)
         result = replace(explained(looked, prediction, self._settings()), shut=shut)
         if evidence:
             with torch.inference_mode(False), self._autocast():
                 found = evidence_of(question, BEST if self.many_passes else QUICK)
                 effects = gate_effects(question)
-            result = replace(result, evidence=replace(found, missing=self._missing(question, prediction)), gate_effect=effects)
+            result = replace(
+                result, evidence=replace(found, missing=self._missing(question, prediction)), gate_effect=effects
+            )
         result.settings["seconds"] = round(time.perf_counter() - started, 3)
         return result
 
     def faithfulness(
         self, image: Picture | Question, passage: str | None = None, explanation: Explanation | None = None
     ) -> dict[str, Faithfulness]:
-        """How faithful each explanation of this very pair is, all measured by the whole model's answer; by name as in ``explain.shown``.
+        """How faithful each explanation of this very pair is, all measured by the whole model's answer; by name as in
+        ``explain.shown``.
 
         Raises: InputError, also for an explanation of another picture or passage, or without evidence.
         """
@@ -199,13 +220,15 @@ class MustiPipeline:
         with torch.inference_mode(False), torch.no_grad(), self._autocast():
             return measured(question, explanation)
 
-    def what_if(self, image: Picture | Question, passage: str | None = None, alteration: Alteration = Alteration()) -> float:
+    def what_if(
+        self, image: Picture | Question, passage: str | None = None, alteration: Alteration = Alteration()
+    ) -> float:
         """Probability of YES of an altered pair. Raises InputError."""
         question = self._question(image, passage)
         with torch.inference_mode(False), self._autocast():
             return self._probability(altered_logit(question, alteration))
 
-    # Inside ---------------------------------------------------------------------------------------------------------------------
+    # Inside -----------------------------------------------------------------------------------------------------------
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
@@ -223,7 +246,10 @@ class MustiPipeline:
         if not self.model.fusion.gated:
             return None
         output = self.model.match_words(question.encoded, question.read, gate="shut")
-        return Shut(self._probability(float(output.logits[0])), dict(zip(self.model.branches, output.votes[0].tolist(), strict=True)))
+        return Shut(
+            self._probability(float(output.logits[0])),
+            dict(zip(self.model.branches, output.votes[0].tolist(), strict=True)),
+        )
 
     def _missing(self, question: Question, prediction: Prediction) -> list[tuple[str, float]]:
         """Why NO: what the passage would have had to name, at the front, because a long passage's end is not read."""
@@ -232,7 +258,10 @@ class MustiPipeline:
         names = [name for name, _ in prediction.objects_in_picture]
         text = question.passages.texts[0]
         with self._inference():
-            output = self.model.match_words(question.encoded, self._words(self.processor.passages([f"{name.replace('_', ' ')}. {text}" for name in names])))
+            output = self.model.match_words(
+                question.encoded,
+                self._words(self.processor.passages([f"{name.replace('_', ' ')}. {text}" for name in names])),
+            )
         answers = [self._probability(float(logit)) for logit in output.logits]
         return sorted(zip(names, answers, strict=True), key=lambda pair: -pair[1])
 
@@ -257,21 +286,36 @@ class MustiPipeline:
         passages = []
         for row, read in enumerate(texts.words):
             best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
-            passages.append([(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED])
+            passages.append(
+                [(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED]
+            )
         return passages
 
     def _left_out(self, rest: Passage) -> list[str]:
-        """What is to be said of the part of a passage that was cut off, as far as that was kept (``READ_CHARACTERS``): that it names something known, or speaks
-        of a smell."""
+        """What is to be said of the part of a passage that was cut off, as far as that was kept (``READ_CHARACTERS``):
+        that it names something known, or speaks of a smell."""
         things, smells = self._named_after(rest), smell_words(rest)
         told = [
-            Sentence("The part that was left out names {things}, which the model knows, but the answer does not count it. Ask that part by itself.", things=_listed(things)),
-            Sentence("The part that was left out speaks of a smell ({words}), but the answer does not count it. Ask that part by itself.", words=_listed(smells)),
+            Sentence(
+                (
+                    "The part that was left out names {things}, which the model knows, but the answer does not count "
+                    "it. Ask that part by itself."
+                ),
+                things=_listed(things),
+            ),
+            Sentence(
+                (
+                    "The part that was left out speaks of a smell ({words}), but the answer does not count it. Ask "
+                    "that part by itself."
+                ),
+                words=_listed(smells),
+            ),
         ]
         return [sentence for sentence, found in zip(told, (things, smells), strict=True) if found]
 
     def _named_after(self, rest: Passage) -> list[str]:
-        """Words that name objects in what was cut off, read as far as the first window that has some, and no further than ``WINDOWS``."""
+        """Words that name objects in what was cut off, read as far as the first window that has some, and no further
+        than ``WINDOWS``."""
         for _ in range(WINDOWS if self.objects else 0):
             if not rest:
                 break
@@ -284,7 +328,8 @@ class MustiPipeline:
 
     @cached_property
     def _measured(self) -> frozenset[str]:
-        """Tags of the languages that the weights' card has test scores of; empty for a card without, or one that makes no sense (others may have written it)."""
+        """Tags of the languages that the weights' card has test scores of; empty for a card without, or one that makes
+        no sense (others may have written it)."""
         test = self.card.get("test")
         languages = test.get("languages") if isinstance(test, dict) else None
         return frozenset(languages if isinstance(languages, dict) else ())
@@ -294,12 +339,22 @@ class MustiPipeline:
         if not self._measured:
             return []
         if not is_latin(text):
-            told = Sentence("The passage is not in Latin letters; these weights were not measured on such passages, so the answer may well be wrong.")
-            return [told] if self._measured <= NAMES.keys() else []  # another language measured may be one of other letters
+            told = Sentence(
+                "The passage is not in Latin letters; these weights were not measured on such passages, so the "
+                "answer may well be wrong."
+            )
+            # another language measured may be one of other letters
+            return [told] if self._measured <= NAMES.keys() else []
         tag = language_of(text)
         if tag is None or tag in self._measured:
             return []
-        told = Sentence("The passage seems to be in {language}; these weights were not measured on such passages, so the answer may well be wrong.", language=NAMES[tag])
+        told = Sentence(
+            (
+                "The passage seems to be in {language}; these weights were not measured on such passages, so the "
+                "answer may well be wrong."
+            ),
+            language=NAMES[tag],
+        )
         return [told]
 
     def _encode(self, pictures: Iterable[Image.Image]) -> dict[str, ImageTokens]:
@@ -315,8 +370,8 @@ class MustiPipeline:
         return [self._prediction(output, row, seen, read) for row in range(len(output.logits))]
 
     def _seen(self, encoded: dict[str, ImageTokens]) -> list[Seen]:
-        """For each picture the best three objects that it shows, mean of the branches, and whether it most probably shows nothing known; empty without a
-        naming head."""
+        """For each picture the best three objects that it shows, mean of the branches, and whether it most probably
+        shows nothing known; empty without a naming head."""
         if not self.objects:
             return [([], False) for _ in next(iter(encoded.values())).tokens]
         named = torch.stack([self.model.name_picture(t).softmax(-1) for t in encoded.values()]).mean(0).float().cpu()
@@ -324,31 +379,50 @@ class MustiPipeline:
         return [
             ([(self.objects[i], round(p, 4)) for p, i in zip(values, indices, strict=True)], nothing)
             for values, indices, nothing in zip(
-                best.values.tolist(), best.indices.tolist(), (named.argmax(-1) == len(self.objects)).tolist(), strict=True
+                best.values.tolist(),
+                best.indices.tolist(),
+                (named.argmax(-1) == len(self.objects)).tolist(),
+                strict=True,
             )
         ]
 
     def _probability(self, logit: float) -> float:
-        return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())  # without an overflow
+        # without an overflow
+        return float(torch.tensor(logit / self.config.temperature, dtype=torch.float64).sigmoid())
 
     def _prediction(self, output: MustiOutput, row: int, all_seen: list[Seen], passages: _Read) -> Prediction:
         names = [b.name for b in self.config.branches]
         logit = float(output.logits[row])
         if not math.isfinite(logit):
-            raise WeightsError("The weights {name} give no number for this pair; they are damaged or were trained badly.", name=self.name)
+            raise WeightsError(
+                "The weights {name} give no number for this pair; they are damaged or were trained badly.",
+                name=self.name,
+            )
         probability = self._probability(logit)
         (seen, nothing), read, notices = _row(all_seen, row), _row(passages.named, row), [*_row(passages.notices, row)]
         unread = bool(self.objects) and not read
         if unread:
             notices.append(
-                Sentence("The model found none of the {count} smell objects it knows in this passage, so its answer says little.", count=len(self.objects))
+                Sentence(
+                    (
+                        "The model found none of the {count} smell objects it knows in this passage, so its answer "
+                        "says little."
+                    ),
+                    count=len(self.objects),
+                )
             )
         if nothing:
-            notices.append(Sentence("The model recognises nothing it knows in this picture, so its answer says little."))
+            notices.append(
+                Sentence("The model recognises nothing it knows in this picture, so its answer says little.")
+            )
         elif is_doubtful(seen):
             guess, share = seen[0]
             notices.append(
-                Sentence("The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.", object=Sentence(guess), share=share)
+                Sentence(
+                    "The model is not sure what the picture shows: its best guess, {object}, has {share:.0%}.",
+                    object=Sentence(guess),
+                    share=share,
+                )
             )
         return Prediction(
             label="YES" if probability >= self.config.threshold else "NO",
@@ -365,8 +439,11 @@ class MustiPipeline:
         )
 
     def _settled(self, probability: float, seen: list[tuple[str, float]], read: list[tuple[str, str]]) -> bool:
-        """Whether the passage settles what a doubtful picture shows: a clear YES, and it names one of the guesses. See ``Prediction``."""
-        return probability >= (1 + self.config.threshold) / 2 and not {name for name, _ in seen}.isdisjoint(name for name, _ in read)
+        """Whether the passage settles what a doubtful picture shows: a clear YES, and it names one of the guesses. See
+        ``Prediction``."""
+        return probability >= (1 + self.config.threshold) / 2 and not {name for name, _ in seen}.isdisjoint(
+            name for name, _ in read
+        )
 
     def _settings(self) -> dict[str, Any]:
         versions = {"python": platform.python_version(), "musti_model": VERSION}

@@ -1,8 +1,8 @@
 """The authors' checkpoints -> a folder that MustiPipeline loads: ``python -m musti_model.published CKPT.pt OUT``.
 
 Source: MMM2024, "Image-guided Feature Extractor on the MUSTI dataset" (MediaEval 2023). Their file is a torch pickle of
-``{"epoch", "model_state_dict", "optimizer_state_dict", "loss"}``, with the encoders named as transformers named them in late 2023.
-It is read as weights only: a pickle that asks for anything else is refused, and nothing of it runs.
+``{"epoch", "model_state_dict", "optimizer_state_dict", "loss"}``, with the encoders named as transformers named them in
+late 2023. It is read as weights only: a pickle that asks for anything else is refused, and nothing of it runs.
 """
 
 import argparse
@@ -30,11 +30,12 @@ from .weights import reachable
 TOKENIZER = "bert-base-multilingual-cased"
 HEAD_WIDTH = 64  # features of one attention head in every published ViT and BERT; no tensor's shape tells it
 
-# What is where ------------------------------------------------------------------------------------------------------------------
+# What is where --------------------------------------------------------------------------------------------------------
 
 
 def _less_one(form: str) -> Callable[[re.Match[str]], str]:
-    """Fills ``form`` with the groups of a match, the first one less one: counted from 1 (or from the next stage) here, from 0 there."""
+    """Fills ``form`` with the groups of a match, the first one less one: counted from 1 (or from the next stage) here,
+    from 0 there."""
     return lambda match: form.format(int(match[1]) - 1, *match.groups()[1:])
 
 
@@ -65,7 +66,8 @@ _RESNET: Renames = (
     (r"\.conv(\d)\.", _less_one(".layer.{}.convolution.")),
     (r"\.bn(\d)\.", _less_one(".layer.{}.normalization.")),
 )
-# The 2x2 neighbours that a Swin merges lie in the same order on both sides; only the stage that owns the merging differs.
+# The 2x2 neighbours that a Swin merges lie in the same order on both sides; only the stage that owns the merging
+# differs.
 _SWIN: Renames = (
     (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"),
     (r"^patch_embed\.norm", "embeddings.norm"),
@@ -104,7 +106,8 @@ _BRANCH_PARTS = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A published variant: with the TSF gate or not, its image branches in the order of their votes, a learned vote or the mean."""
+    """A published variant: with the TSF gate or not, its image branches in the order of their votes, a learned vote or
+    the mean."""
 
     gate: bool
     branches: tuple[str, ...]
@@ -143,7 +146,8 @@ def _part(key: str) -> str | None:
 
 
 def _their_names(key: str) -> list[str]:
-    """The keys of the file that make one of our tensors, to be joined along the first axis (query, key, value); [] for a tensor of ours only."""
+    """The keys of the file that make one of our tensors, to be joined along the first axis (query, key, value); [] for
+    a tensor of ours only."""
     for part, (ours, renames) in PARTS.items():
         if key.startswith(ours + "."):
             name = key.removeprefix(ours + ".")
@@ -154,11 +158,12 @@ def _their_names(key: str) -> list[str]:
     return []
 
 
-# Reading ------------------------------------------------------------------------------------------------------------------------
+# Reading --------------------------------------------------------------------------------------------------------------
 
 
 class _Skipped:
-    """Stands for a NumPy number in the pickle (a loss may be one): read past, so that NumPy builds nothing from the file."""
+    """Stands for a NumPy number in the pickle (a loss may be one): read past, so that NumPy builds nothing from the
+    file."""
 
     def __init__(self, *arguments: Any) -> None:
         pass
@@ -175,40 +180,53 @@ _SKIPPED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The authors' file as it is: ``model_state_dict`` {name: float tensor}, and what else lies beside it, unchecked.
 
-    Raises: WeightsError for a file that is missing, damaged, no checkpoint, or that asks for anything but weights; nothing of it runs.
+    Raises: WeightsError for a file that is missing, damaged, no checkpoint, or that asks for anything but weights;
+        nothing of it runs.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"There is no checkpoint file {path}; check the name.")
     try:
         with torch.serialization.safe_globals(_SKIPPED):
-            # Mapped, the optimizer's share (two thirds of the file) is never read; files of torch before 1.6 are no zip archives.
+            # Mapped, the optimizer's share (two thirds of the file) is never read; files of torch before 1.6 are no zip
+            # archives.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle raises almost anything
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
-                f"{path.name} asks for {found[1]} to be loaded, which is not a weight; nothing of it was run, and it is better not used."
+                f"{path.name} asks for {found[1]} to be loaded, which is not a weight; nothing of it was run, and "
+                "it is better not used."
             ) from error
-        raise WeightsError(f"{path.name} is not a checkpoint of PyTorch, or it is damaged or cut off; get it again.") from error
+        raise WeightsError(
+            f"{path.name} is not a checkpoint of PyTorch, or it is damaged or cut off; get it again."
+        ) from error
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not state:
-        raise WeightsError(f"{path.name} has no model_state_dict; give the checkpoint file that the authors' training writes.")
+        raise WeightsError(
+            f"{path.name} has no model_state_dict; give the checkpoint file that the authors' training writes."
+        )
     for key, value in state.items():
-        plain = isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-        if not plain or value.nbytes > value.untyped_storage().nbytes():  # strides of 0 make a few bytes look like any size
-            raise WeightsError(f"{path.name} holds something under {str(key)[:80]!r} that is not a plain tensor; get it again.")
+        plain = (
+            isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        )
+        # strides of 0 make a few bytes look like any size
+        if not plain or value.nbytes > value.untyped_storage().nbytes():
+            raise WeightsError(
+                f"{path.name} holds something under {str(key)[:80]!r} that is not a plain tensor; get it again."
+            )
     return checkpoint
 
 
-# Which architecture -------------------------------------------------------------------------------------------------------------
+# Which architecture ---------------------------------------------------------------------------------------------------
 
 
 def _trained_parts(checkpoint: dict[str, Any]) -> set[str | None] | None:
     """The parts that training moved, or None where the optimizer's state does not tell.
 
-    Every variant stores all encoders, so their presence says nothing. But Adam makes its moments of a parameter when it first meets
-    a gradient of it, and what a variant does not compute with never gets one: it has no entry. Entries go by the number of the
-    parameter in ``model.parameters()``, which is the order of the state dict with the buffers left out.
+    Every variant stores all encoders, so their presence says nothing. But Adam makes its moments of a parameter when it
+    first meets a gradient of it, and what a variant does not compute with never gets one: it has no entry. Entries go
+    by the number of the parameter in ``model.parameters()``, which is the order of the state dict with the buffers left
+    out.
     """
     state = checkpoint["model_state_dict"]
     names = [k for k in state if not k.endswith(_BUFFERS)]
@@ -225,7 +243,8 @@ def _trained_parts(checkpoint: dict[str, Any]) -> set[str | None] | None:
 
 
 def detect_architecture(checkpoint: dict[str, Any]) -> str:
-    """The published architecture a checkpoint is of, by the parts it stores, the width of its vote and the parts that training moved.
+    """The published architecture a checkpoint is of, by the parts it stores, the width of its vote and the parts that
+    training moved.
 
     Args:
         checkpoint: as ``read_checkpoint`` returns it.
@@ -245,24 +264,36 @@ def detect_architecture(checkpoint: dict[str, Any]) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise WeightsError("The checkpoint fits none of the published architectures; name the one it is with --architecture.")
+        raise WeightsError(
+            "The checkpoint fits none of the published architectures; name the one it is with --architecture."
+        )
     raise WeightsError(f"The checkpoint may be {', '.join(candidates)}; name the one it is with --architecture.")
 
 
-# Sizes --------------------------------------------------------------------------------------------------------------------------
+# Sizes ----------------------------------------------------------------------------------------------------------------
 
 # Sizes of the backbones that the plain names stand for; only what differs from them goes into the config.
 _STANDARD: dict[str, dict[str, Any]] = {
     "vit_base_patch16_224.orig_in21k": {
-        "img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0,
+        "img_size": 224,
+        "patch_size": 16,
+        "embed_dim": 768,
+        "depth": 12,
+        "num_heads": 12,
+        "mlp_ratio": 4.0,
     },
     "resnet34.a1_in1k": {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]},
     "resnet50.a1_in1k": {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]},
     "swin_tiny_patch4_window7_224.ms_in1k": {
-        "img_size": 224, "patch_size": 4, "window_size": 7, "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24],
+        "img_size": 224,
+        "patch_size": 4,
+        "window_size": 7,
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
         "mlp_ratio": 4.0,
     },
-}  # fmt: skip
+}
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
@@ -293,8 +324,11 @@ def _vit_sizes(state: dict[str, Tensor]) -> tuple[str, int, dict[str, Any]]:
 
 
 def _resnet_sizes(state: dict[str, Tensor]) -> tuple[str, int, dict[str, Any]]:
-    """The authors write of ResNet-34 (two convolutions a layer) and compute with ResNet-50 (three); the file tells which it is."""
-    stages = [f"resnet_encoder.0.encoder.stages.{s}.layers." for s in range(_count(state, "resnet_encoder.0.encoder.stages."))]
+    """The authors write of ResNet-34 (two convolutions a layer) and compute with ResNet-50 (three); the file tells
+    which it is."""
+    stages = [
+        f"resnet_encoder.0.encoder.stages.{s}.layers." for s in range(_count(state, "resnet_encoder.0.encoder.stages."))
+    ]
     sizes = {
         "layers": [_count(state, s) for s in stages],
         "channels": [state[s + "0.layer.0.convolution.weight"].shape[0] for s in stages],
@@ -308,7 +342,8 @@ def _swin_sizes(state: dict[str, Tensor]) -> tuple[str, int, dict[str, Any]]:
     e = "swintransformer_encoder.0."
     width, _, patch, _ = state[e + "embeddings.patch_embeddings.projection.weight"].shape
     stages = [f"{e}encoder.layers.{s}.blocks." for s in range(_count(state, e + "encoder.layers."))]
-    tables = [state[s + "0.attention.self.relative_position_bias_table"] for s in stages]  # each [(2 window - 1)^2, heads]
+    # each [(2 window - 1)^2, heads]
+    tables = [state[s + "0.attention.self.relative_position_bias_table"] for s in stages]
     side = patch * 2 ** (len(stages) - 1) * isqrt(state["swintransformer_projection_1.weight"].shape[1])
     sizes = {
         "img_size": side,
@@ -353,14 +388,19 @@ def _config(architecture: str, state: dict[str, Tensor]) -> MustiConfig:
     )
 
 
-# Weights ------------------------------------------------------------------------------------------------------------------------
+# Weights --------------------------------------------------------------------------------------------------------------
 
 
 def _misfit(architecture: str, **faults: list[str]) -> WeightsError:
     """One sentence that counts the keys of each kind of fault and names the first three."""
-    listed = [f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for fault, keys in faults.items() if keys]
+    listed = [
+        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for fault, keys in faults.items()
+        if keys
+    ]
     return WeightsError(
-        f"The checkpoint's keys are not those of {architecture}: {'; '.join(listed)}; name another --architecture or get the file again."
+        f"The checkpoint's keys are not those of {architecture}: {'; '.join(listed)}; name another --architecture "
+        "or get the file again."
     )
 
 
@@ -373,11 +413,13 @@ def build_model(architecture: str, state: dict[str, Tensor]) -> MustiModel:
         architecture: a key of ARCHITECTURES.
         state: ``model_state_dict`` of the file.
 
-    Raises: WeightsError for keys that are missing, unexpected or of another shape (the first few are listed), weights that are not
-        finite, an architecture or sizes that cannot be.
+    Raises: WeightsError for keys that are missing, unexpected or of another shape (the first few are listed), weights
+        that are not finite, an architecture or sizes that cannot be.
     """
     if architecture not in ARCHITECTURES:
-        raise WeightsError(f"There is no published architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}.")
+        raise WeightsError(
+            f"There is no published architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}."
+        )
     used = ARCHITECTURES[architecture].parts
     try:
         model = MustiModel(_config(architecture, state))
@@ -385,7 +427,9 @@ def build_model(architecture: str, state: dict[str, Tensor]) -> MustiModel:
         raise _misfit(architecture, missing=[error.args[0]]) from error
     except Exception as error:  # sizes that contradict each other fail anywhere in timm, transformers or torch
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise WeightsError(f"No {architecture} can be built of the checkpoint's sizes ({reason}); get the file again.") from error
+        raise WeightsError(
+            f"No {architecture} can be built of the checkpoint's sizes ({reason}); get the file again."
+        ) from error
     target = model.state_dict()
     sources = {k: names for k in target if (names := _their_names(k)) and _part(names[0]) in used}
     wanted = [n for names in sources.values() for n in names]
@@ -396,17 +440,21 @@ def build_model(architecture: str, state: dict[str, Tensor]) -> MustiModel:
     wrong = [n for k, names in sources.items() for n in names if not _fits(state[n], target[k], len(names))]
     if wrong:
         raise _misfit(architecture, **{"of another shape": wrong})
-    weights = {k: torch.cat([state[n] for n in names]) if len(names) > 1 else state[names[0]] for k, names in sources.items()}
+    weights = {
+        k: torch.cat([state[n] for n in names]) if len(names) > 1 else state[names[0]] for k, names in sources.items()
+    }
     broken = [sources[k][0] for k, w in weights.items() if not w.isfinite().all()]
     if broken:
-        raise WeightsError(f"The checkpoint has weights that are not finite, {broken[0]} among them; give one of an earlier epoch.")
+        raise WeightsError(
+            f"The checkpoint has weights that are not finite, {broken[0]} among them; give one of an earlier epoch."
+        )
     model.load_state_dict(weights, strict=False)  # the rest is what the architecture does not use
     return model.eval()
 
 
 def _unexpected(state: dict[str, Tensor], used: set[str], wanted: set[str]) -> list[str]:
-    """Keys of no part, or of a used part but with no place in it. Expected leftovers: parts of other variants, the ViT's pooler, and
-    buffers that follow from the sizes."""
+    """Keys of no part, or of a used part but with no place in it. Expected leftovers: parts of other variants, the
+    ViT's pooler, and buffers that follow from the sizes."""
     others = set(PARTS) - used
     rest = [k for k in state if k not in wanted and not k.startswith("vit_encoder.pooler.")]
     return [k for k in rest if _part(k) not in others and not (_part(k) and k.endswith(_COMPUTED))]
@@ -420,7 +468,7 @@ def _fits(value: Tensor, target: Tensor, shares: int) -> bool:
     return list(value.shape) == shape
 
 
-# Writing ------------------------------------------------------------------------------------------------------------------------
+# Writing --------------------------------------------------------------------------------------------------------------
 
 
 def _tokenizer(source: str | Path, vocabulary: int) -> PreTrainedTokenizerBase:
@@ -434,16 +482,24 @@ def _tokenizer(source: str | Path, vocabulary: int) -> PreTrainedTokenizerBase:
             f"The tokenizer {source} cannot be had; check the network, or give a folder that holds it with --tokenizer."
         ) from error
     if type(tokenizer).__name__ not in CLASSES:
-        raise WeightsError(f"The tokenizer {source} is a {type(tokenizer).__name__}, not one of BERT's kind; give the one it was trained with.")
+        raise WeightsError(
+            f"The tokenizer {source} is a {type(tokenizer).__name__}, not one of BERT's kind; give the one it was "
+            "trained with."
+        )
     if len(tokenizer) != vocabulary:
         raise WeightsError(
-            f"The tokenizer {source} has {len(tokenizer)} wordpieces and the checkpoint {vocabulary}; give the one it was trained with."
+            f"The tokenizer {source} has {len(tokenizer)} wordpieces and the checkpoint {vocabulary}; give the one "
+            "it was trained with."
         )
     return tokenizer
 
 
 def convert(
-    checkpoint: str | Path, out: str | Path, architecture: str | None = None, tokenizer: str | Path = TOKENIZER, force: bool = False
+    checkpoint: str | Path,
+    out: str | Path,
+    architecture: str | None = None,
+    tokenizer: str | Path = TOKENIZER,
+    force: bool = False,
 ) -> MustiConfig:
     """Writes the authors' checkpoint as a folder that ``MustiPipeline.from_pretrained`` loads.
 
@@ -470,18 +526,23 @@ def convert(
         processor.save_pretrained(out)
         (out / "metrics.json").unlink(missing_ok=True)  # scores of the weights that lay there before
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"The weights could not be written to {out} ({error}); check the disk and the folder's rights.") from error
+        raise WeightsError(
+            f"The weights could not be written to {out} ({error}); check the disk and the folder's rights."
+        ) from error
     return model.config
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Converts one file; returns the exit status (2: one sentence on standard error)."""
     parser = argparse.ArgumentParser(
-        prog="python -m musti_model.published", description="Turns the authors' checkpoint into a folder of weights for this project."
+        prog="python -m musti_model.published",
+        description="Turns the authors' checkpoint into a folder of weights for this project.",
     )
     parser.add_argument("checkpoint", help="their .pt file; it is read as weights only")
     parser.add_argument("out", help="folder to write")
-    parser.add_argument("--architecture", metavar="NAME", help=f"found from the file if not given; one of {', '.join(ARCHITECTURES)}")
+    parser.add_argument(
+        "--architecture", metavar="NAME", help=f"found from the file if not given; one of {', '.join(ARCHITECTURES)}"
+    )
     parser.add_argument("--tokenizer", default=TOKENIZER, help="folder or Hub id (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     options = parser.parse_args(arguments)

@@ -26,9 +26,10 @@ Picture = str | Path | Image.Image
 class Question:
     """One pair as the model takes it.
 
-    picture: RGB, upright; passages: the one passage, cleaned and tokenised; images: {branch: [1, 3, S, S]}; encoded: {branch: their tokens}, float32;
-    attention: {ViT branch: function -> [1, layers, heads, N, N]}; read: the passage as the gate takes it, one row; made: what methods keep for each other.
-    No tensor is part of a graph, and none is changed.
+    picture: RGB, upright; passages: the one passage, cleaned and tokenised; images: {branch: [1, 3, S, S]}; encoded:
+    {branch: their tokens}, float32; attention: {ViT branch: function -> [1, layers, heads, N, N]}; read: the passage as
+    the gate takes it, one row; made: what methods keep for each other. No tensor is part of a graph, and none is
+    changed.
     """
 
     model: MustiModel
@@ -82,7 +83,8 @@ class Question:
 
     @cached_property
     def rest(self) -> list[int]:
-        """Positions that are no word read, padding left out: special tokens, and the pieces of a word that was cut off."""
+        """Positions that are no word read, padding left out: special tokens, and the pieces of a word that was cut
+        off."""
         words = {p for pieces in self.pieces for p in pieces}
         return [p for p in range(self.length) if p not in words]
 

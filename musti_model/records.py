@@ -24,7 +24,8 @@ UNKNOWN_LANGUAGE = "und"  # the tag of BCP 47 for "undetermined"
 CHUNK = 1 << 16  # characters read at a time
 LONGEST = 50_000_000  # characters of one record
 DEEPEST = 100  # lists and objects inside each other; what is deeper cannot be written again
-# A value that a chunk's end cut in two is found wrong at most this far before the end ("-Infinity", a pair of \u escapes), unless it is a string.
+# A value that a chunk's end cut in two is found wrong at most this far before the end ("-Infinity", a pair of \u
+# escapes), unless it is a string.
 _CUT = 16
 # What tells how deeply a JSON text is nested; a string without an end is a quotation mark alone.
 _NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
@@ -36,9 +37,10 @@ _INVISIBLE = "\ufeff\u200b\u200e\u200f"  # byte order mark, zero-width space, di
 class MustiPair:
     """A picture and a passage.
 
-    image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO, None unlabelled;
-    objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none; record: as it was read, never changed;
-    folder: of the file, from which local paths go; picture: the same for pairs that show one picture, "" until the pictures were compared.
+    image: URL or local path, ends stripped; language: "en", "de", "fr", "it", "sl", ... or "und"; label: 1 YES, 0 NO,
+    None unlabelled; objects: the shared smell objects (subtask 2); title: of the picture, "" when the file has none;
+    record: as it was read, never changed; folder: of the file, from which local paths go; picture: the same for pairs
+    that show one picture, "" until the pictures were compared.
     """
 
     id: str
@@ -60,7 +62,8 @@ class MustiPair:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that is no pair. id: "" when it has none; position: in the file, from 1; reason: a few words; record: as it was read."""
+    """A record that is no pair. id: "" when it has none; position: in the file, from 1; reason: a few words; record: as
+    it was read."""
 
     id: str
     position: int
@@ -95,7 +98,8 @@ def read_pairs(path: str | Path) -> tuple[list[MustiPair], list[BadRecord]]:
 
 
 def parse_records(records: Iterable[Any]) -> Iterator[MustiPair | BadRecord]:
-    """A pair, or what is wrong, for each record, in order. The second record with an id is bad: results are kept by id."""
+    """A pair, or what is wrong, for each record, in order. The second record with an id is bad: results are kept by
+    id."""
     seen: set[str] = set()
     for position, record in enumerate(records, start=1):
         try:
@@ -125,15 +129,27 @@ def parse_record(record: Any, position: int) -> MustiPair | BadRecord:
     elif not isinstance(image, str) or not bare_address(image):
         reason = Sentence("it has no image")
     elif isinstance(label, str):
-        reason = Sentence("its subtask1_label is {label!r}, neither YES nor NO", label=str(record["subtask1_label"])[:40])
+        reason = Sentence(
+            "its subtask1_label is {label!r}, neither YES nor NO", label=str(record["subtask1_label"])[:40]
+        )
     else:
         objects = _objects(record.get("subtask2_labels"))
-        return MustiPair(name, bare_address(image), language_tag(record.get("language")), text, label, objects, _title(record.get("title")), record)
+        return MustiPair(
+            name,
+            bare_address(image),
+            language_tag(record.get("language")),
+            text,
+            label,
+            objects,
+            _title(record.get("title")),
+            record,
+        )
     return BadRecord(name, position, reason, record)
 
 
 def language_tag(value: Any) -> str:
-    """A language as files write it ("en", "en-GB", "slv", "Slovene", nothing) -> its tag ("en", "sl", "und"); an unknown one in small letters."""
+    """A language as files write it ("en", "en-GB", "slv", "Slovene", nothing) -> its tag ("en", "sl", "und"); an
+    unknown one in small letters."""
     if not isinstance(value, str) or value.strip().casefold() in ("", "nan", "none"):
         return UNKNOWN_LANGUAGE
     name = value.strip().casefold()
@@ -191,26 +207,34 @@ def text_encoding(path: Path) -> str:
 def iter_records(path: str | Path, chunk: int = CHUNK) -> Iterator[Any]:
     """The records of a MUSTI file one at a time: no more than a record and a chunk is held.
 
-    The file is ``{"pairs": [...]}``, a bare list, one record, or a record a line. A record that names a field twice or is nested too deeply is ``Flawed``.
-    By hand around ``json``'s decoder: ``json.load`` would hold a stranger's file whole, and give nothing of one that is damaged near its end.
+    The file is ``{"pairs": [...]}``, a bare list, one record, or a record a line. A record that names a field twice or
+    is nested too deeply is ``Flawed``. By hand around ``json``'s decoder: ``json.load`` would hold a stranger's file
+    whole, and give nothing of one that is damaged near its end.
 
     Args:
         chunk: characters read at a time, at least 1.
 
-    Raises: InputError for a file that is missing, unreadable, not UTF-8 (or UTF-16), not JSON (also further on, after records), or holds no list of pairs.
+    Raises: InputError for a file that is missing, unreadable, not UTF-8 (or UTF-16), not JSON (also further on, after
+        records), or holds no list of pairs.
     """
     path = Path(path)
     try:
         with path.open(encoding=text_encoding(path)) as file:
             yield from _records(_Json(file, chunk), path.name)
     except OSError as error:
-        raise InputError("The MUSTI file {name} cannot be read ({reason}); check the name.", name=path, reason=error.strerror or error) from error
+        raise InputError(
+            "The MUSTI file {name} cannot be read ({reason}); check the name.",
+            name=path,
+            reason=error.strerror or error,
+        ) from error
     except UnicodeError as error:
         raise InputError("The MUSTI file {name} is not UTF-8 text; save it as UTF-8 JSON.", name=path.name) from error
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError("The MUSTI file {name} is not JSON ({reason}); fetch or export it again.", name=path.name, reason=error) from error
+        raise InputError(
+            "The MUSTI file {name} is not JSON ({reason}); fetch or export it again.", name=path.name, reason=error
+        ) from error
 
 
 def _records(json_text: "_Json", name: str) -> Iterator[Any]:
@@ -265,7 +289,8 @@ def _whole_number(digits: str) -> int | str:
 
 
 def _nesting(text: str, start: int) -> tuple[int, int]:
-    """Where the list or object that starts there ends, -1 where the text ends before; and how many lie inside each other."""
+    """Where the list or object that starts there ends, -1 where the text ends before; and how many lie inside each
+    other."""
     depth = deepest = 0
     for mark in _NESTING.finditer(text, start):
         if mark[0] == '"':
@@ -289,7 +314,8 @@ class _Json:
         return ValueError(f"{words} at character {self._gone + self._at + 1}")
 
     def _grow(self) -> None:
-        """Reads on. What is read doubles while one value needs more, so that a long value is not decoded once a chunk."""
+        """Reads on. What is read doubles while one value needs more, so that a long value is not decoded once a
+        chunk."""
         kept = self._buffer[self._at :]
         if len(kept) > LONGEST:
             raise self.error("a record that is too long")

@@ -12,20 +12,30 @@ from .figures import COLOURS, SIGNED, overlay, scale_of, signed_scale_of
 
 
 def save_explanation(
-    folder: Path, image: Image.Image, maps: Mapping[str, np.ndarray], signed: Mapping[str, np.ndarray], arrays: Mapping[str, dict[str, np.ndarray]],
-    manifest: dict[str, Any], full_size: tuple[int, int],
-) -> Path:  # fmt: skip
+    folder: Path,
+    image: Image.Image,
+    maps: Mapping[str, np.ndarray],
+    signed: Mapping[str, np.ndarray],
+    arrays: Mapping[str, dict[str, np.ndarray]],
+    manifest: dict[str, Any],
+    full_size: tuple[int, int],
+) -> Path:
     """Writes the picture, an overlay (PNG) and the raw values (NPY) of each map, the arrays (NPY) and manifest.json.
 
     Args:
-        maps, signed: float32 [H, W] in the picture's frame, by name; those for and against something are signed. arrays: {kind: {branch: values}}.
-        full_size: (width, height) of the picture before it was shrunk. manifest: plain values; the picture's sizes, each map's files, the values at the ends of its colours (scale) and the colours are put beside them.
+        maps, signed: float32 [H, W] in the picture's frame, by name; those for and against something are signed.
+            arrays: {kind: {branch: values}}.
+        full_size: (width, height) of the picture before it was shrunk. manifest: plain values; the picture's sizes,
+            each map's files, the values at the ends of its colours (scale) and the colours are put beside them.
 
-    Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in the frame.
+    Returns: the folder, made if need be. Raises ValueError, before the manifest, for a map that is not finite or not in
+        the frame.
     """
     folder.mkdir(parents=True, exist_ok=True)
     image.save(folder / "picture.png")
-    files = {n: _save_map(folder, image, n, v, False) for n, v in maps.items()} | {n: _save_map(folder, image, n, v, True) for n, v in signed.items()}
+    files = {n: _save_map(folder, image, n, v, False) for n, v in maps.items()} | {
+        n: _save_map(folder, image, n, v, True) for n, v in signed.items()
+    }
     kept: dict[str, dict[str, str]] = {}
     for kind, by_branch in arrays.items():
         kept[kind] = {}
@@ -43,6 +53,10 @@ def _save_map(folder: Path, image: Image.Image, name: str, values: np.ndarray, s
     overlay(image, values, scale=scale, signed=signed).save(folder / f"{stem}.png")
     np.save(folder / f"{stem}.npy", values)
     return {
-        "overlay": f"{stem}.png", "values": f"{stem}.npy", "scale": list(scale), "min": float(values.min()), "max": float(values.max()),
+        "overlay": f"{stem}.png",
+        "values": f"{stem}.npy",
+        "scale": list(scale),
+        "min": float(values.min()),
+        "max": float(values.max()),
         "colours": SIGNED if signed else COLOURS,
-    }  # fmt: skip
+    }

@@ -1,4 +1,5 @@
-"""Words that speak of a smell, in the languages of MUSTI: a small list in ``smells.json``, where * stands for any letters."""
+"""Words that speak of a smell, in the languages of MUSTI: a small list in ``smells.json``, where * stands for any
+letters."""
 
 import functools
 import json

@@ -1,7 +1,8 @@
 """Weights in 8 or 4 bits, for models that travel with code; they are read back as float32.
 
-Under the name of a tensor stand ``<name>.int8`` (a scale for each row) or ``<name>.int4`` (two values a byte, a scale for each 32 in a row) and
-``<name>.scale``; small tensors stay in half precision. A file may hold any mixture, plain tensors too.
+Under the name of a tensor stand ``<name>.int8`` (a scale for each row) or ``<name>.int4`` (two values a byte, a scale
+for each 32 in a row) and ``<name>.scale``; small tensors stay in half precision. A file may hold any mixture, plain
+tensors too.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ def compressed(state: dict[str, Tensor], four_bits: tuple[str, ...] = ()) -> dic
     """A state dict in fewer bits.
 
     Args:
-        state: float tensors (others are kept as they are). four_bits: beginnings of the names of matrices whose rows are to take 4 bits a value.
+        state: float tensors (others are kept as they are). four_bits: beginnings of the names of matrices whose rows
+            are to take 4 bits a value.
     """
     result = {}
     for name, value in state.items():
@@ -33,7 +35,8 @@ def compressed(state: dict[str, Tensor], four_bits: tuple[str, ...] = ()) -> dic
 
 
 def restored(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of ``compressed``: floats as float32, others as they are. Raises ValueError for a scale that does not fit its tensor."""
+    """The inverse of ``compressed``: floats as float32, others as they are. Raises ValueError for a scale that does not
+    fit its tensor."""
     result = {}
     for name, value in state.items():
         base, _, kind = name.rpartition(".")
@@ -48,7 +51,8 @@ def restored(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def restored_header(found: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """What ``restored`` would make of a file, by its header alone: {name: (shape, kind)} of safetensors -> the same. What does not fit is left as it is."""
+    """What ``restored`` would make of a file, by its header alone: {name: (shape, kind)} of safetensors -> the same.
+    What does not fit is left as it is."""
     result = dict(found)
     for name, (shape, kind) in found.items():
         base, _, how = name.rpartition(".")
@@ -79,7 +83,8 @@ def _from_8_bits(name: str, value: Tensor, scale: Tensor) -> Tensor:
 
 
 def _to_4_bits(value: Tensor) -> tuple[Tensor, Tensor]:
-    """-8 to 7, by the value of each group that is farthest from 0, which becomes -8; so values that were stored so before come out unchanged."""
+    """-8 to 7, by the value of each group that is farthest from 0, which becomes -8; so values that were stored so
+    before come out unchanged."""
     groups = value.view(len(value), -1, GROUP)
     farthest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
     scale = (farthest / -8).half()

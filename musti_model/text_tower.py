@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
-# Architectures whose embeddings, encoder layers and pooler are BERT's; others hand out their attention and layers in other ways.
+# Architectures whose embeddings, encoder layers and pooler are BERT's; others hand out their attention and layers in
+# other ways.
 ARCHITECTURES: dict[str, tuple[Callable[..., PretrainedConfig], type[PreTrainedModel]]] = {
     "bert": (BertConfig, BertModel),
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
@@ -18,7 +19,8 @@ class TextTower(nn.Module):
     """Word embeddings, encoder and pooler; axes: B passages, T positions, H hidden size.
 
     Args:
-        settings: "model_type" (a key of ARCHITECTURES; "bert" where it is left out) and the arguments of its configuration.
+        settings: "model_type" (a key of ARCHITECTURES; "bert" where it is left out) and the arguments of its
+            configuration.
 
     Raises: ValueError for a model type that is not there.
     """
@@ -53,10 +55,12 @@ class TextTower(nn.Module):
         return self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
 
     def encode(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Encoder layers. [B, T, H] -> [B, T, H]; attention_mask: 0/1 [B or 1, T], None: all positions take part, padding too."""
+        """Encoder layers. [B, T, H] -> [B, T, H]; attention_mask: 0/1 [B or 1, T], None: all positions take part,
+        padding too."""
         if attention_mask is None:
             return self.encoder(states, attention_mask=None).last_hidden_state
-        # Additive, so that every attention implementation of transformers understands it; the number also exists in bfloat16.
+        # Additive, so that every attention implementation of transformers understands it; the number also exists in
+        # bfloat16.
         mask = (1 - attention_mask[:, None, None, :]) * torch.finfo(torch.bfloat16).min
         return self.encoder(states, attention_mask=mask.to(states.dtype)).last_hidden_state
 

@@ -1,4 +1,5 @@
-"""The tokenizer of a folder of weights: ``tokenizer.json`` tells all of it, ``tokenizer_config.json`` only names its special tokens.
+"""The tokenizer of a folder of weights: ``tokenizer.json`` tells all of it, ``tokenizer_config.json`` only names its
+special tokens.
 
 transformers' own loader is not used: it chooses a class, and may run code, by what the files ask for.
 """
@@ -27,7 +28,8 @@ PROBES = ("Roses, 1790.", "Žena je kuhala čaj; l'été — ſo süß! 漢字 \
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """From a folder that ``save_pretrained`` wrote; nothing that the files may ask for is run, fetched or read.
 
-    Raises: OSError for a missing file; ValueError for files that are damaged, ask for code or for a tokenizer of another kind than BERT's.
+    Raises: OSError for a missing file; ValueError for files that are damaged, ask for code or for a tokenizer of
+        another kind than BERT's.
     """
     settings = read_json(folder, "tokenizer_config.json")
     if not isinstance(settings, dict):
@@ -36,9 +38,13 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
         raise ValueError("tokenizer_config.json asks to run code (auto_map), which is not done")
     kind = settings.get("tokenizer_class", CLASSES[0])
     if kind not in CLASSES:
-        raise ValueError(f"tokenizer_config.json asks for the class {str(kind)[:60]!r}; only tokenizers of BERT's kind are read")
+        raise ValueError(
+            f"tokenizer_config.json asks for the class {str(kind)[:60]!r}; only tokenizers of BERT's kind are read"
+        )
     if any(settings.get(side, "right") != "right" for side in ("padding_side", "truncation_side")):
-        raise ValueError("tokenizer_config.json pads or cuts passages on the left; the model reads them from the first word")
+        raise ValueError(
+            "tokenizer_config.json pads or cuts passages on the left; the model reads them from the first word"
+        )
     try:
         tokenizer = Tokenizer.from_str(read_text(folder, "tokenizer.json"))
     except Exception as error:  # the library has no class of its own
@@ -47,7 +53,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     special: dict[str, Any] = {name: _content(settings.get(name)) for name in SPECIAL}
-    wrong = [name for name, token in special.items() if name != "mask_token" and (token is None or tokenizer.token_to_id(token) is None)]
+    wrong = [
+        name
+        for name, token in special.items()
+        if name != "mask_token" and (token is None or tokenizer.token_to_id(token) is None)
+    ]
     if wrong:
         raise ValueError(f"tokenizer_config.json does not name a wordpiece as {', '.join(wrong)}")
     if special["mask_token"] is None or tokenizer.token_to_id(special["mask_token"]) is None:
@@ -72,7 +82,8 @@ def _content(token: Any) -> str | None:
 
 
 def _check_rules(values: dict[str, Any]) -> None:
-    """Raises ValueError for rules by which one passage is cut in two ways, a short one becomes endless, or the library gives up in the middle."""
+    """Raises ValueError for rules by which one passage is cut in two ways, a short one becomes endless, or the library
+    gives up in the middle."""
     model, frame = values["model"], values.get("post_processor") or {}
     if model.get("dropout"):
         raise ValueError("tokenizer.json cuts words at random (dropout)")
@@ -85,7 +96,11 @@ def _check_rules(values: dict[str, Any]) -> None:
         growth *= _growth(part)
     if growth > MAX_GROWTH:
         raise ValueError(f"the normaliser in tokenizer.json makes over {MAX_GROWTH} characters of one")
-    named = [part["SpecialToken"]["id"] for part in _parts([frame.get("single"), frame.get("pair")]) if "SpecialToken" in part]
+    named = [
+        part["SpecialToken"]["id"]
+        for part in _parts([frame.get("single"), frame.get("pair")])
+        if "SpecialToken" in part
+    ]
     if set(named) - set(frame.get("special_tokens", ())):
         raise ValueError("the post-processor in tokenizer.json adds wordpieces that it does not define")
 
@@ -103,11 +118,13 @@ def _growth(part: dict[str, Any]) -> float:
     added = len(str(part.get("content") or part.get("prepend") or part.get("replacement") or ""))
     pattern = part["pattern"] if isinstance(part.get("pattern"), dict) else {}
     replaced = "x" if RUN.fullmatch(pattern.get("Regex", "")) else pattern.get("String")  # of a run at least one
-    return max(1.0, added / len(replaced)) if replaced else 1.0 + added  # a pattern may match between any two characters
+    # a pattern may match between any two characters
+    return max(1.0, added / len(replaced)) if replaced else 1.0 + added
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, length: int) -> None:
-    """Whether a model that embeds ``vocabulary`` wordpieces, ``length`` at a time, can read what the tokenizer makes of passages.
+    """Whether a model that embeds ``vocabulary`` wordpieces, ``length`` at a time, can read what the tokenizer makes of
+    passages.
 
     Raises: ValueError.
     """
@@ -120,6 +137,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, length:
         raise ValueError(f"the tokenizer fails on a passage: {str(error)[:100]}") from error
     for text, ids, spans in zip(PROBES, rows["input_ids"], rows["offset_mapping"], strict=True):
         if not 3 <= len(ids) <= length or ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
-            raise ValueError(f"the tokenizer does not put a passage between {tokenizer.cls_token} and {tokenizer.sep_token}")
+            raise ValueError(
+                f"the tokenizer does not put a passage between {tokenizer.cls_token} and {tokenizer.sep_token}"
+            )
         if not all(0 <= i < vocabulary for i in ids) or not all(0 <= a <= b <= len(text) for a, b in spans):
             raise ValueError("the tokenizer gives wordpieces that are not in its vocabulary or not in the passage")

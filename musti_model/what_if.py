@@ -1,4 +1,5 @@
-"""The answer to an altered question: words struck out, regions blanked out, the gate shut or wide open, branches left out of the vote."""
+"""The answer to an altered question: words struck out, regions blanked out, the gate shut or wide open, branches left
+out of the vote."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from .question import Question
 
 @dataclass(frozen=True)
 class Alteration:
-    """struck: indices of words; blanked: (row, column) of cells of an 8 x 8 grid over the picture; gate: "learned" (as it is), "shut" (the passage is read
-    without the picture) or "open" (the picture is let in at every word alike: no selection; the scalar gate never selects, so open is as learned);
-    without: names of branches that do not vote."""
+    """struck: indices of words; blanked: (row, column) of cells of an 8 x 8 grid over the picture; gate: "learned" (as
+    it is), "shut" (the passage is read without the picture) or "open" (the picture is let in at every word alike: no
+    selection; the scalar gate never selects, so open is as learned); without: names of branches that do not vote."""
 
     struck: Collection[int] = field(default_factory=tuple)
     blanked: Collection[tuple[int, int]] = field(default_factory=tuple)
@@ -34,10 +35,11 @@ class Alteration:
 
 @torch.no_grad()
 def altered_logit(question: Question, alteration: Alteration) -> float:
-    """Logit of the altered pair, before temperature. The branches that still vote get the weight of those that do not, each in proportion to
-    its own, so that a branch left out does not by itself turn the answer towards NO.
+    """Logit of the altered pair, before temperature. The branches that still vote get the weight of those that do not,
+    each in proportion to its own, so that a branch left out does not by itself turn the answer towards NO.
 
-    Raises: InputError when nothing is left to answer about, or for a word, cell, branch or state of the gate that is not there.
+    Raises: InputError when nothing is left to answer about, or for a word, cell, branch or state of the gate that is
+        not there.
     """
     names = list(question.model.branches)
     _check(alteration, names, len(question.pieces))
@@ -60,7 +62,11 @@ def _check(alteration: Alteration, names: list[str], words: int) -> None:
     if unknown:
         raise InputError("There is no branch {name!r}; there are {names}.", name=unknown[0], names=", ".join(names))
     if alteration.gate not in get_args(Opened):
-        raise InputError("The gate can be {states}, not {name!r}.", states=", ".join(get_args(Opened)), name=str(alteration.gate)[:40])
+        raise InputError(
+            "The gate can be {states}, not {name!r}.",
+            states=", ".join(get_args(Opened)),
+            name=str(alteration.gate)[:40],
+        )
     if not all(0 <= w < words for w in alteration.struck):
         raise InputError("The passage has {count} words that were read; count them from 0.", count=words)
     if not all(0 <= n < CELLS for cell in alteration.blanked for n in cell):

@@ -1,4 +1,5 @@
-"""Answers to the records of a batch (a MUSTI file or a table) with the pictures of a zip, or why there is none; written. Nothing is lost."""
+"""Answers to the records of a batch (a MUSTI file or a table) with the pictures of a zip, or why there is none;
+written. Nothing is lost."""
 
 import json
 import logging
@@ -28,12 +29,17 @@ Item = MustiPair | BadRecord
 
 
 def records_of(path: str | Path) -> Iterator[Any]:
-    """Records of a table (columns id, image, text; language if there is one; see ``rows_of``) or of a MUSTI file. Raises InputError."""
+    """Records of a table (columns id, image, text; language if there is one; see ``rows_of``) or of a MUSTI file.
+    Raises InputError."""
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise InputError("The file of records has {size:.0f} MB; the limit is {limit:.0f} MB; split it.", size=size / 1e6, limit=MOST_BYTES / 1e6)
+            raise InputError(
+                "The file of records has {size:.0f} MB; the limit is {limit:.0f} MB; split it.",
+                size=size / 1e6,
+                limit=MOST_BYTES / 1e6,
+            )
         yield from rows_of(path) if path.suffix.lower() in TABLES else iter_records(path)
     except OSError as error:
         raise InputError("The file of records cannot be read any more; choose it again.") from error
@@ -56,7 +62,11 @@ def answered(pipe: MustiPipeline, items: list[MustiPair | BadRecord], pictures: 
         if isinstance(answer, Sentence):
             row["problem"] = answer
         else:
-            row |= {"answer": answer.label, "probability": round(answer.probability, 4), "unsure": "yes" if answer.unsure else ""}
+            row |= {
+                "answer": answer.label,
+                "probability": round(answer.probability, 4),
+                "unsure": "yes" if answer.unsure else "",
+            }
             row["notices"] = " ".join([*notices, *answer.notices])
             row |= {name: value for name, value in answer.to_json().items() if name in NAMED}
     return rows
@@ -71,8 +81,8 @@ def row_of(item: MustiPair | BadRecord, problem: str = "") -> dict[str, Any]:
 
 
 def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable[[str], str]) -> list[str]:
-    """Paths of results.csv and results.json; the latter has every record as it was given, with ``subtask1_label`` filled in. keep: as in
-    ``take_away.zipped``. Raises InputError where they cannot be written."""
+    """Paths of results.csv and results.json; the latter has every record as it was given, with ``subtask1_label``
+    filled in. keep: as in ``take_away.zipped``. Raises InputError where they cannot be written."""
     with scratch() as work:
         table, whole = work / "results.csv", work / "results.json"
         write_table(table, COLUMNS, (row | {name: _listed(row[name]) for name in NAMED} for row in rows))
@@ -85,10 +95,13 @@ def write_results(rows: list[dict[str, Any]], records: list[Any], keep: Callable
 
 
 def _opened(pipe: MustiPipeline, item: MustiPair, pictures: PictureZip) -> tuple[Image.Image, list[str]]:
-    """The picture of a pair whose passage can be read, and what is to be said of where it was found. Raises InputError."""
+    """The picture of a pair whose passage can be read, and what is to be said of where it was found. Raises
+    InputError."""
     pipe.processor.passages([item.text])
     found = pictures.find(item.image, item.id)
-    told = Sentence("The picture was found by its file name alone, in another folder: {name!r}.", name=pictures.name_of(found))
+    told = Sentence(
+        "The picture was found by its file name alone, in another folder: {name!r}.", name=pictures.name_of(found)
+    )
     return pictures.read(found), [] if found.sure else [told]
 
 
@@ -128,10 +141,13 @@ def _filled(row: dict[str, Any], record: Any) -> str:
     """JSON of a record as it was given, with its answer."""
     extra = {"problem": row["problem"]}
     if row["answer"]:
-        extra = {"subtask1_label": row["answer"], "probability": row["probability"], "unsure": bool(row["unsure"])} | {name: row[name] for name in NAMED}
+        extra = {"subtask1_label": row["answer"], "probability": row["probability"], "unsure": bool(row["unsure"])} | {
+            name: row[name] for name in NAMED
+        }
     whole = (record if isinstance(record, dict) else {"record": record}) | extra
     try:
         text = json.dumps(whole, ensure_ascii=False, default=str)
-        return text if _writable(text) == text else json.dumps(whole, default=str)  # a half of a character, escaped as it came
+        # a half of a character, escaped as it came
+        return text if _writable(text) == text else json.dumps(whole, default=str)
     except (TypeError, ValueError, RecursionError):  # no value that was read from JSON, see DEEPEST
         return json.dumps({"id": row["id"]} | extra)

@@ -1,4 +1,5 @@
-"""A zip of pictures: which of its files a record means, or why none; and that picture, read no further than a picture may be long. Nothing is unpacked."""
+"""A zip of pictures: which of its files a record means, or why none; and that picture, read no further than a picture
+may be long. Nothing is unpacked."""
 
 import io
 import re
@@ -26,7 +27,8 @@ CODE_PAGES = ("utf-8", "cp850", "cp852", "cp1252", "cp1250")  # in which program
 _SCHEME = re.compile(r"(?:[a-z][a-z0-9+.\-]*:)?//", re.IGNORECASE)
 _STEM = re.compile(r"(.+)\.[A-Za-z0-9]{1,5}", re.DOTALL)
 _FORBIDDEN = str.maketrans(dict.fromkeys('<>:"|?*', "_"))  # in file names of Windows; browsers write _ instead
-# Stems that say nothing of what is shown: IIIF's qualities, sizes, sides, pages; found in another folder, they are of another object.
+# Stems that say nothing of what is shown: IIIF's qualities, sizes, sides, pages; found in another folder, they are of
+# another object.
 _COMMON = re.compile(
     r"(?:default|native|colou?r|gr[ae]y|bitonal|full|max|large|medium|small|preview|thumb(?:nail)?|images?|img|dsc[nf]?|pictures?|pics?|photos?|fotos?|bild|"
     r"pages?|scans?|files?|download|original|cover|front|back|recto|verso|index|view|[a-z]?)[\W_]*\d{0,4}[\W_]*[a-z]?"
@@ -35,7 +37,8 @@ _COMMON = re.compile(
 
 @dataclass(frozen=True)
 class Found:
-    """What a record's address and id lead to. fit: how many last parts of address and name are equal; sure: not by the bare name of another folder."""
+    """What a record's address and id lead to. fit: how many last parts of address and name are equal; sure: not by the
+    bare name of another folder."""
 
     member: int
     fit: int
@@ -44,7 +47,8 @@ class Found:
 
 @dataclass(frozen=True)
 class _Spelling:
-    """A way to read a member's name. member: its place in the zip; rank: 0 for the name as it is, more for guesses; parts: folders and name."""
+    """A way to read a member's name. member: its place in the zip; rank: 0 for the name as it is, more for guesses;
+    parts: folders and name."""
 
     member: int
     rank: int
@@ -53,14 +57,16 @@ class _Spelling:
 
 
 class PictureZip:
-    """The pictures of a zip, found by a record's address (whole, from some folder on, or its last part, as it is or URL-encoded) or by its id.
+    """The pictures of a zip, found by a record's address (whole, from some folder on, or its last part, as it is or
+    URL-encoded) or by its id.
 
-    A picture is taken only where no other one fits as well, where its folders are not those of another object, and where no other record of the
-    batch has a better claim to it.
+    A picture is taken only where no other one fits as well, where its folders are not those of another object, and
+    where no other record of the batch has a better claim to it.
     """
 
     def __init__(self, path: str | Path, asked: Iterable[tuple[str, str]] = ()) -> None:
-        """asked: (address, id) of the records of a batch, see ``know``. Raises InputError for what is no zip, or one made to mislead."""
+        """asked: (address, id) of the records of a batch, see ``know``. Raises InputError for what is no zip, or one
+        made to mislead."""
         self.path = path
         self.archive = _opened(path)
         self.members = [m for m in self.archive.infolist() if not m.is_dir() and not _is_junk(m.filename)]
@@ -83,7 +89,8 @@ class PictureZip:
         return type(self), (self.path, tuple(self._asked))
 
     def know(self, asked: Iterable[tuple[str, str]]) -> None:
-        """Has it heed records, as (address, id), before any of them is answered: two objects must not share one picture."""
+        """Has it heed records, as (address, id), before any of them is answered: two objects must not share one
+        picture."""
         new = {pair: self._find(*pair) for pair in asked if pair not in self._asked}
         if not new:
             return
@@ -102,7 +109,10 @@ class PictureZip:
             raise found
         if address not in self._entitled[found.member]:
             raise InputError(
-                "Several addresses lead to the one picture {name!r} of the zip; lay the pictures in the folders of their addresses, or name each by its record's id.",
+                (
+                    "Several addresses lead to the one picture {name!r} of the zip; lay the pictures in the folders of "
+                    "their addresses, or name each by its record's id."
+                ),
                 name=self.name_of(found),
             )
         return found
@@ -112,23 +122,29 @@ class PictureZip:
         return shortened(self.members[found.member].filename)
 
     def open(self, address: str, record_id: str = "") -> Image.Image:
-        """The picture of a record, no larger than LARGEST. Raises InputError for one that is not there, not for sure, too large, or no picture."""
+        """The picture of a record, no larger than LARGEST. Raises InputError for one that is not there, not for sure,
+        too large, or no picture."""
         return self.read(self.find(address, record_id))
 
     def read(self, found: Found) -> Image.Image:
-        """The picture that was found, no larger than LARGEST. Raises InputError for one that is too large or cannot be read."""
+        """The picture that was found, no larger than LARGEST. Raises InputError for one that is too large or cannot be
+        read."""
         member, name = self.members[found.member], self.name_of(found)
         if trouble := _trouble(member, name):
             raise InputError(trouble)
         try:
             return open_image(io.BytesIO(self._unpacked(member)), LARGEST)
         except InputError as error:
-            raise InputError("The picture {name!r} cannot be read: {problem}", name=name, problem=error.args[0]) from error
-        except Exception as error:  # damaged, or its header tells other than what is there: zipfile raises almost anything
+            raise InputError(
+                "The picture {name!r} cannot be read: {problem}", name=name, problem=error.args[0]
+            ) from error
+        except Exception as error:
+            # damaged, or its header tells other than what is there: zipfile raises almost anything
             raise InputError("The picture {name!r} is damaged in the zip; make the zip again.", name=name) from error
 
     def _unpacked(self, member: zipfile.ZipInfo) -> bytes:
-        """In steps: read at once, all that a small file unpacks to would be made before it is cut to the size that its header tells."""
+        """In steps: read at once, all that a small file unpacks to would be made before it is cut to the size that its
+        header tells."""
         with self.archive.open(member) as file:
             return b"".join(iter(lambda: file.read(STEP), b""))
 
@@ -137,7 +153,11 @@ class PictureZip:
         by_address = next((f for f in read if isinstance(f, Found)), None) or next((f for f in read if f), None)
         by_id = self._best((record_id,), 0, by_id=True) if 0 < len(record_id) <= LONGEST else None
         if not isinstance(by_id, Found):
-            return by_address or by_id or InputError("The zip holds no picture {name!r}.", name=shortened(last_of(address)))
+            return (
+                by_address
+                or by_id
+                or InputError("The zip holds no picture {name!r}.", name=shortened(last_of(address)))
+            )
         if not isinstance(by_address, Found) or by_address.member == by_id.member:
             return by_id
         # 2.jpg may be the picture of record 2, or the last part of another record's address.
@@ -145,7 +165,8 @@ class PictureZip:
         return _several(last_of(address)) if bare else by_address
 
     def _best(self, asked: tuple[str, ...], host: int, by_id: bool = False) -> Found | InputError | None:
-        """The one picture that fits best; None where none has the name; an InputError where it lies elsewhere, or several fit alike."""
+        """The one picture that fits best; None where none has the name; an InputError where it lies elsewhere, or
+        several fit alike."""
         wanted = tuple(map(folded, asked))
         candidates = self._by_name.get(wanted[-1], [])
         fitting: dict[int, tuple[int, bool, bool, int, bool]] = {}
@@ -168,7 +189,7 @@ class PictureZip:
         return Found(ranked[0][0], ranked[0][1][0], ranked[0][1][4])
 
 
-# Names ------------------------------------------------------------------------------------------------------------------------------
+# Names ----------------------------------------------------------------------------------------------------------------
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -184,7 +205,8 @@ def folded(part: str) -> str:
 
 
 def readings(address: str) -> list[tuple[tuple[str, ...], int]]:
-    """What an address may mean, as its parts with the number of those that name the host: as it is, decoded, without what follows ? or #."""
+    """What an address may mean, as its parts with the number of those that name the host: as it is, decoded, without
+    what follows ? or #."""
     if len(address) > LONGEST:
         return []
     rest = _without_scheme(address)
@@ -232,7 +254,11 @@ def _says_nothing(name: str) -> bool:
 def _is_junk(name: str) -> bool:
     """What Macs and Windows put beside pictures."""
     parts = parts_of(name)
-    return parts[0] == "__MACOSX" or parts[-1].startswith("._") or parts[-1].casefold() in (".ds_store", "thumbs.db", "desktop.ini")
+    return (
+        parts[0] == "__MACOSX"
+        or parts[-1].startswith("._")
+        or parts[-1].casefold() in (".ds_store", "thumbs.db", "desktop.ini")
+    )
 
 
 def _common_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
@@ -260,7 +286,8 @@ def _entitled(takers: dict[str, int]) -> set[str]:
 
 
 def _agree(addresses: set[str]) -> bool:
-    """Whether addresses may be of one picture: each is the end of the longest, and they do not ask for different things."""
+    """Whether addresses may be of one picture: each is the end of the longest, and they do not ask for different
+    things."""
     paths, questions = [], set()
     for address in addresses:
         path, _, question = _without_scheme(address.partition("#")[0]).partition("?")
@@ -270,7 +297,7 @@ def _agree(addresses: set[str]) -> bool:
     return len(questions - {""}) <= 1 and all(longest[-len(path) :] == path for path in paths)
 
 
-# The zip ----------------------------------------------------------------------------------------------------------------------------
+# The zip --------------------------------------------------------------------------------------------------------------
 
 
 class _Bounded(io.FileIO):
@@ -292,7 +319,8 @@ def _opened(path: str | Path) -> zipfile.ZipFile:
 
 
 def _check_apart(archive: zipfile.ZipFile) -> None:
-    """Raises InputError where two files share their bytes, as they do in a zip that unpacks to a thousand times its size."""
+    """Raises InputError where two files share their bytes, as they do in a zip that unpacks to a thousand times its
+    size."""
     end = 0
     for member in sorted(archive.infolist(), key=lambda m: m.header_offset):
         if member.header_offset < end or member.compress_size < 0:
@@ -309,9 +337,13 @@ def _trouble(member: zipfile.ZipInfo, name: str) -> Sentence | None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return Sentence("The picture {name!r} is packed in an unusual way; make an ordinary zip (Deflate).", name=name)
     if stat.S_ISLNK(member.external_attr >> 16):
-        return Sentence("The picture {name!r} is only a link to a file; put the picture itself into the zip.", name=name)
+        return Sentence(
+            "The picture {name!r} is only a link to a file; put the picture itself into the zip.", name=name
+        )
     if re.match(r"[/\\]|[A-Za-z]:[/\\]", member.filename) or ".." in re.split(r"[/\\]", member.filename):
-        return Sentence("The name {name!r} leads out of the zip; make the zip inside the folder of the pictures.", name=name)
+        return Sentence(
+            "The name {name!r} leads out of the zip; make the zip inside the folder of the pictures.", name=name
+        )
     if member.file_size > MAX_BYTES:
         return Sentence("The picture {name!r} is over {limit:.0f} MB.", name=name, limit=MAX_BYTES / 1e6)
     return None
@@ -319,13 +351,19 @@ def _trouble(member: zipfile.ZipInfo, name: str) -> Sentence | None:
 
 def _several(name: str) -> InputError:
     return InputError(
-        "The zip holds several pictures that may be {name!r}; lay the pictures in the folders of their addresses, or name each by its record's id.",
+        (
+            "The zip holds several pictures that may be {name!r}; lay the pictures in the folders of their addresses, "
+            "or name each by its record's id."
+        ),
         name=shortened(name),
     )
 
 
 def _elsewhere(name: str) -> InputError:
     return InputError(
-        "The zip holds {name!r} only in another folder than the address; lay the pictures in the folders of their addresses, or name each by its record's id.",
+        (
+            "The zip holds {name!r} only in another folder than the address; lay the pictures in the folders of their "
+            "addresses, or name each by its record's id."
+        ),
         name=shortened(name),
     )

@@ -1,5 +1,5 @@
-"""The folder that uploads and answers lie in: this page's own, swept by age, because Gradio forgets the files of a process that was stopped or killed,
-and never knew those of an upload that was broken off."""
+"""The folder that uploads and answers lie in: this page's own, swept by age, because Gradio forgets the files of a
+process that was stopped or killed, and never knew those of an upload that was broken off."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ VARIABLE = "GRADIO_TEMP_DIR"  # where Gradio looks for it
 
 
 def own_folder() -> Path:
-    """A folder for this process alone in ``$GRADIO_TEMP_DIR``, or where the system keeps temporary files; the variable names it from then on, for Gradio to
-    find. Nothing is created."""
+    """A folder for this process alone in ``$GRADIO_TEMP_DIR``, or where the system keeps temporary files; the variable
+    names it from then on, for Gradio to find. Nothing is created."""
     folder = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()).resolve()
     if not folder.name.startswith(OWN):
         folder /= f"{OWN}{os.getpid()}-{time.time_ns()}"
@@ -26,10 +26,11 @@ def own_folder() -> Path:
 
 
 def sweep(folder: Path, age: float, kept: Collection[str] = ()) -> None:
-    """Deletes what was written more than ``age`` seconds ago in ``folder`` and in those that other runs of the page left beside it. Does nothing in a
-    folder that is not a page's own.
+    """Deletes what was written more than ``age`` seconds ago in ``folder`` and in those that other runs of the page
+    left beside it. Does nothing in a folder that is not a page's own.
 
-    kept: files that are needed as long as the page runs. They are touched: another page that runs beside this one sees that they are new.
+    kept: files that are needed as long as the page runs. They are touched: another page that runs beside this one sees
+    that they are new.
     """
     if not folder.name.startswith(OWN):
         return
@@ -56,7 +57,8 @@ def _deepest_first(root: Path) -> Iterator[tuple[Path, float]]:
 
 
 def swept(age: float) -> Any:
-    """The page's ``lifespan``: its folder is private, swept when it starts and twice an ``age``, and gone when it stops."""
+    """The page's ``lifespan``: its folder is private, swept when it starts and twice an ``age``, and gone when it
+    stops."""
 
     @contextlib.asynccontextmanager
     async def running(app: Any) -> AsyncIterator[None]:

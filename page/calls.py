@@ -1,4 +1,5 @@
-"""What the page asks of the model. Errors become sentences here: a borrowed GPU hands on no other exception than gr.Error, and nothing large."""
+"""What the page asks of the model. Errors become sentences here: a borrowed GPU hands on no other exception than
+gr.Error, and nothing large."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,11 +36,19 @@ def ranked(pipe: MustiPipeline, pictures: list[str], passages: list[str]) -> lis
     if not passages:
         raise InputError("There is no passage to rank; give at least one.")
     if len(passages) > MOST_PASSAGES or len(pictures) > MOST_PICTURES:
-        raise InputError("At most {passages} passages or {pictures} pictures at a time.", passages=MOST_PASSAGES, pictures=MOST_PICTURES)
+        raise InputError(
+            "At most {passages} passages or {pictures} pictures at a time.",
+            passages=MOST_PASSAGES,
+            pictures=MOST_PICTURES,
+        )
     if len(pictures) == 1:
         told = later("Passage {number}: {problem}")
-        return pipe.rank(pictures[0], [_named(told, number, partial(clean_passage, text)) for number, text in enumerate(passages, start=1)])
-    for number, path in enumerate(pictures, start=1):  # opened and let go: twenty large pictures at once would fill the memory
+        return pipe.rank(
+            pictures[0],
+            [_named(told, number, partial(clean_passage, text)) for number, text in enumerate(passages, start=1)],
+        )
+    # opened and let go: twenty large pictures at once would fill the memory
+    for number, path in enumerate(pictures, start=1):
         _named(later("Picture {number}: {problem}"), f"{number} ({Path(path).name[:60]})", partial(open_image, path))
     return pipe.rank(pictures, passages[0])
 
@@ -53,10 +62,12 @@ def _named(told: str, number: int | str, function: Callable[[], Result]) -> Resu
 
 @dataclass(frozen=True)
 class Calls:
-    """The pipeline, and its methods as the page calls them: on the borrowed GPU where there is one, errors as sentences.
+    """The pipeline, and its methods as the page calls them: on the borrowed GPU where there is one, errors as
+    sentences.
 
-    Calls of one lane take turns. There are two, so that an explanation of a second holds up no answer of some milliseconds: on two cores a quick answer takes
-    a quarter longer beside an explanation, instead of waiting for the whole of it.
+    Calls of one lane take turns. There are two, so that an explanation of a second holds up no answer of some
+    milliseconds: on two cores a quick answer takes a quarter longer beside an explanation, instead of waiting for the
+    whole of it.
     """
 
     pipe: MustiPipeline
@@ -70,7 +81,8 @@ class Calls:
 
 
 class Lanes(NamedTuple):
-    """Where calls take turns: a thread for each lane, and not Gradio's forty, each of which would get threads of PyTorch and memory of its own."""
+    """Where calls take turns: a thread for each lane, and not Gradio's forty, each of which would get threads of
+    PyTorch and memory of its own."""
 
     quick: ThreadPoolExecutor
     slow: ThreadPoolExecutor
@@ -82,7 +94,8 @@ def new_lanes() -> Lanes:
 
 
 def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]], lanes: Lanes) -> Calls:
-    """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it: arguments are sent there.
+    """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it:
+    arguments are sent there.
 
     Visitors take turns on the lanes, whichever weights they ask; a batch lets others in between its parts.
     """
@@ -104,7 +117,8 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
         borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: refusing(lambda: function(*given))))
 
         def call(*given: Any) -> Any:
-            # The process of a borrowed GPU does not know the visitor's language; who lends it asks the context which visitor it is.
+            # The process of a borrowed GPU does not know the visitor's language; who lends it asks the context which
+            # visitor it is.
             return lane.submit(copy_context().run, borrowed, language(), *given).result()
 
         return call

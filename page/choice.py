@@ -1,4 +1,5 @@
-"""Which weights answer, where the host offers several: each has a page of its own, loaded and built when it is first asked for."""
+"""Which weights answer, where the host offers several: each has a page of its own, loaded and built when it is first
+asked for."""
 
 import asyncio
 import logging
@@ -34,8 +35,8 @@ STARTING = later("embedded starter")  # as people read EMBEDDED
 
 @dataclass(frozen=True)
 class Offer:
-    """Weights to choose. source: as for ``MustiPipeline.from_pretrained``; name: what they are called before they are loaded; path: where their page is below
-    the page's root, "" for the first."""
+    """Weights to choose. source: as for ``MustiPipeline.from_pretrained``; name: what they are called before they are
+    loaded; path: where their page is below the page's root, "" for the first."""
 
     source: str
     name: str
@@ -55,7 +56,8 @@ def offers_of(sources: Iterable[str]) -> list[Offer]:
     offers: dict[str, Offer] = {}
     for at, (name, source) in enumerate(named.items()):
         path = BELOW + re.sub(r"[^\w@]+", "-", name).strip("-")
-        unlike = path if path not in {BELOW, *offers} else f"{path}~{at}"  # two folders whose names differ by signs alone
+        # two folders whose names differ by signs alone
+        unlike = path if path not in {BELOW, *offers} else f"{path}~{at}"
         offers[unlike] = Offer(source, name, unlike if at else "")
     return list(offers.values())
 
@@ -67,17 +69,23 @@ def choice_html(offers: Iterable[Offer], here: Offer | None, root: str) -> str:
 
 
 class Choice:
-    """ASGI: hands the messages below the path of an offer to the page of its weights, all others to the page of the first.
+    """ASGI: hands the messages below the path of an offer to the page of its weights, all others to the page of the
+    first.
 
-    Whoever asks for weights that are not loaded waits for the one load; a browser that asks for the page is told so, and asks again by itself.
+    Whoever asks for weights that are not loaded waits for the one load; a browser that asks for the page is told so,
+    and asks again by itself.
 
-    load: offer -> pipeline, in a thread, one after the other; open_page: offer, pipeline -> their page, in the thread of the server, where nobody else makes
-    components meanwhile (Gradio keeps the page that is being built, and the number of the next component, in one place for all threads). All visitors wait for
-    it, a second for each weights.
+    load: offer -> pipeline, in a thread, one after the other; open_page: offer, pipeline -> their page, in the thread
+    of the server, where nobody else makes components meanwhile (Gradio keeps the page that is being built, and the
+    number of the next component, in one place for all threads). All visitors wait for it, a second for each weights.
     """
 
     def __init__(
-        self, app: ASGIApp, offers: Iterable[Offer], load: Callable[[Offer], MustiPipeline], open_page: Callable[[Offer, MustiPipeline], Starlette]
+        self,
+        app: ASGIApp,
+        offers: Iterable[Offer],
+        load: Callable[[Offer], MustiPipeline],
+        open_page: Callable[[Offer, MustiPipeline], Starlette],
     ) -> None:
         self.app, self.load, self.open_page = app, load, open_page
         self.offers = {o.path: o for o in offers if o.path}
@@ -105,7 +113,10 @@ class Choice:
             answer: ASGIApp = page.result()
         else:
             # The address may name the language, as that of the page does.
-            asked = {"referer": "?" + scope["query_string"].decode("latin-1"), "accept-language": headers.get("accept-language", "")}
+            asked = {
+                "referer": "?" + scope["query_string"].decode("latin-1"),
+                "accept-language": headers.get("accept-language", ""),
+            }
             with language_set(wanted(asked)):
                 answer = _told(page, for_people)
         await answer(scope, receive, send)
@@ -128,7 +139,9 @@ class Choice:
                     page.set_result(app)
                     await self.stopped.wait()
         except Exception as error:
-            LOG.warning("the weights %s could not be loaded", offer.source, exc_info=not isinstance(error, WeightsError))
+            LOG.warning(
+                "the weights %s could not be loaded", offer.source, exc_info=not isinstance(error, WeightsError)
+            )
             if not page.done():
                 page.set_exception(error)
                 await sleep(AGAIN)

@@ -1,4 +1,5 @@
-"""What stands between visitors and Gradio: calls are looked at before it works on them, and whatever goes wrong comes back as one sentence."""
+"""What stands between visitors and Gradio: calls are looked at before it works on them, and whatever goes wrong comes
+back as one sentence."""
 
 import json
 import logging
@@ -30,7 +31,8 @@ LONGEST_NAME = 100  # characters of a session's name
 LONGEST_ADDRESS = 8000  # bytes
 # Parts of Gradio that this page has no use for: they write files, fetch from other servers, or tell on visitors.
 UNUSED = re.compile(
-    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)", re.IGNORECASE
+    r"/gradio_api/(process_recording|(undo-)?vibe|component_server|proxy=|stream/|deep_link|run-history|runs|file=\s*https?:|file/\s*https?:)",
+    re.IGNORECASE,
 )
 CALLS = re.compile(r"/gradio_api/(call|queue/join|run|api|cancel|reset)\b")
 PLAIN = re.compile(r"/gradio_api/(mcp|file=)")  # what is read by machines alone
@@ -38,7 +40,10 @@ NO_SUCH = later("There is no such endpoint; “Use via API” on the page lists 
 MISSHAPEN = later("This call does not have the shape that its endpoint takes; “Use via API” on the page shows it.")
 TOO_LARGE = later("This is too large; {most:.0f} MB at a time is the limit.")
 BUSY = later("Too many questions are waiting already; ask again in a minute.")
-LINE = later("{count} questions are waiting in line already. Yours is asked by itself as soon as there is room; please leave this page open.")
+LINE = later(
+    "{count} questions are waiting in line already. Yours is asked by itself as soon as there is room; please "
+    "leave this page open."
+)
 BROKEN = later("This could not be done; try again.")
 
 
@@ -48,9 +53,12 @@ def ours(error: BaseException) -> bool:
 
 
 class Page(gr.Blocks):
-    """Blocks whose calls are checked, whose errors are sentences in the visitor's language, and which keep nothing of those that come without a page."""
+    """Blocks whose calls are checked, whose errors are sentences in the visitor's language, and which keep nothing of
+    those that come without a page."""
 
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> list[Any]:
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
         """As Gradio's, after a look at what came. Raises gr.Error and no other."""
         try:
             given = await run_sync(checked, block_fn.inputs, inputs)
@@ -62,14 +70,23 @@ class Page(gr.Blocks):
             raise refusal(MISSHAPEN) from error
 
     async def process_api(
-        self, block_fn: Any, inputs: list[Any], state: Any = None, request: Any = None, iterator: Any = None, session_hash: str | None = None,
-        *more: Any, **named: Any,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        block_fn: Any,
+        inputs: list[Any],
+        state: Any = None,
+        request: Any = None,
+        iterator: Any = None,
+        session_hash: str | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> dict[str, Any]:
         """As Gradio's. Raises gr.Error and no other."""
         block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         with language_set(accepted_by(request)):
             try:
-                return await super().process_api(block_fn, inputs, state, request, iterator, session_hash, *more, **named)
+                return await super().process_api(
+                    block_fn, inputs, state, request, iterator, session_hash, *more, **named
+                )
             except Exception as error:
                 if ours(error):
                     raise
@@ -81,8 +98,9 @@ class Page(gr.Blocks):
 
     @property
     def state_holder(self) -> Any:
-        """Gradio's sessions. Each would begin with the settings of every component on the page, for links of a kind that this page does not have: a third of a
-        megabyte, and most of the time that a quick question costs. Here a session begins empty, and holds what its own calls touch."""
+        """Gradio's sessions. Each would begin with the settings of every component on the page, for links of a kind
+        that this page does not have: a third of a megabyte, and most of the time that a quick question costs. Here a
+        session begins empty, and holds what its own calls touch."""
         return self._holder
 
     @state_holder.setter
@@ -98,7 +116,8 @@ class Page(gr.Blocks):
 
 
 class Door:
-    """The outermost layer of the app: bounds what comes in, and says in one sentence what Gradio answers with a code."""
+    """The outermost layer of the app: bounds what comes in, and says in one sentence what Gradio answers with a
+    code."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -168,23 +187,37 @@ class _Visit:
         if self.told:
             return
         # A 500 that Gradio itself sends holds the sentence of a call already.
-        if message["type"] == "http.response.start" and message["status"] >= 400 and message["status"] != 500 and not PLAIN.search(self.path):
+        if (
+            message["type"] == "http.response.start"
+            and message["status"] >= 400
+            and message["status"] != 500
+            and not PLAIN.search(self.path)
+        ):
             await self.tell(413 if self.came > self.most else message["status"])
             return
         self.begun = True
         await self._send(message)
 
     async def tell(self, status: int) -> None:
-        """A sentence instead of Gradio's own text. Its client in the browser shows the sentence, but for 503, for which it has a text of its own, in English;
-        its client for Python knows a full queue by 503 alone. Browsers name a language. On the page a script (``static/queue.js``) asks again, and says so."""
+        """A sentence instead of Gradio's own text. Its client in the browser shows the sentence, but for 503, for which
+        it has a text of its own, in English; its client for Python knows a full queue by 503 alone. Browsers name a
+        language. On the page a script (``static/queue.js``) asks again, and says so."""
         self.told = True
         if status == 503 and "accept-language" in self.headers:
             status = 429
         whole = self.came > self.most or int(self.headers.get("content-length") or 0) > self.most
         most = MOST_MEGABYTES if self.upload and not whole else self.most / 1e6  # Gradio counts the bytes of each file
-        told = say(TOO_LARGE, most=most) if status == 413 else say(_SENTENCES.get(status, BROKEN if status >= 500 else MISSHAPEN))
+        told = (
+            say(TOO_LARGE, most=most)
+            if status == 413
+            else say(_SENTENCES.get(status, BROKEN if status >= 500 else MISSHAPEN))
+        )
         line = {"line": say(LINE, count=MOST_WAITING)} if status == 429 else {}
-        response = PlainTextResponse(told, status) if self.upload else JSONResponse({"detail": told, "error": told, **line}, status)
+        response = (
+            PlainTextResponse(told, status)
+            if self.upload
+            else JSONResponse({"detail": told, "error": told, **line}, status)
+        )
         await response(self.scope, self._receive, self._send)
 
 
@@ -208,7 +241,10 @@ def _can_be_a_call(body: bytes) -> bool:
         return False
     if not isinstance(call, dict) or not _shallow(call, DEEPEST):
         return False
-    return all(isinstance(name, str | None) and len(name or "") <= LONGEST_NAME for name in (call.get("session_hash"), call.get("event_id")))
+    return all(
+        isinstance(name, str | None) and len(name or "") <= LONGEST_NAME
+        for name in (call.get("session_hash"), call.get("event_id"))
+    )
 
 
 def _shallow(value: Any, levels: int) -> bool:

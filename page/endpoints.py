@@ -44,12 +44,13 @@ def endpoints(calls: Calls) -> None:
             images: the pictures.
             passages: the historical texts.
 
-        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure, objects_in_picture,
-            objects_in_passage.
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure,
+            objects_in_picture, objects_in_passage.
         """
         return [{"index": i} | p.to_json() for i, p in calls.rank(images, passages)]
 
-    vars(rank)["_mcp_type"] = "endpoint"  # Gradio's MCP server offers what is not of another type, and cannot hand on a list of files
+    # Gradio's MCP server offers what is not of another type, and cannot hand on a list of files
+    vars(rank)["_mcp_type"] = "endpoint"
 
     def rank_passages(image: str, passages: list[str]) -> list[dict[str, Any]]:
         """One picture against up to 50 passages, best first.
@@ -58,18 +59,25 @@ def endpoints(calls: Calls) -> None:
             image: the picture.
             passages: the historical texts.
 
-        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure, objects_in_picture,
-            objects_in_passage.
+        Returns: for each: index (in the list given), label, probability, threshold, similarities, notices, unsure,
+            objects_in_picture, objects_in_passage.
         """
         return rank([image] if image else [], passages)
 
     image = SafeImage(type="filepath", image_mode=None, visible=False, label="image")
     passage, answer = gr.Textbox(visible=False, label="passage"), gr.JSON(visible=False, label="answer")
     overlays = gr.Gallery(visible=False, label="overlays")
-    images, passages = SafeFile(visible=False, file_count="multiple", label="images"), Texts(visible=False, label="passages")
+    images, passages = (
+        SafeFile(visible=False, file_count="multiple", label="images"),
+        Texts(visible=False, label="passages"),
+    )
     order = gr.JSON(visible=False, label="answers")
     for function, given, told, lane in (
-        (predict, [image, passage], answer, FAST), (explain, [image, passage], [answer, overlays], SLOW), (rank, [images, passages], order, MANY),
+        (predict, [image, passage], answer, FAST),
+        (explain, [image, passage], [answer, overlays], SLOW),
+        (rank, [images, passages], order, MANY),
         (rank_passages, [image, passages], order, MANY),
-    ):  # fmt: skip
-        gr.Button(visible=False).click(function, given, told, api_name=function.__name__, **lane | {"api_visibility": "public"})
+    ):
+        gr.Button(visible=False).click(
+            function, given, told, api_name=function.__name__, **lane | {"api_visibility": "public"}
+        )

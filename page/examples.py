@@ -12,8 +12,12 @@ from .take_away import scratch
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
 CREDITS = {
-    "march-pastoral.jpg": "Peter Henry Emerson, A March Pastoral, 1888. J. Paul Getty Museum, Open Content Program (CC0)",
-    "allium-oreophilum.jpg": "Karl Blossfeldt, Allium oreophilum, 1928. J. Paul Getty Museum, Open Content Program (CC0)",
+    "march-pastoral.jpg": (
+        "Peter Henry Emerson, A March Pastoral, 1888. J. Paul Getty Museum, Open Content Program (CC0)"
+    ),
+    "allium-oreophilum.jpg": (
+        "Karl Blossfeldt, Allium oreophilum, 1928. J. Paul Getty Museum, Open Content Program (CC0)"
+    ),
     "nagasaki-boats.jpg": "Felice Beato, Nagasaki, 1860s. J. Paul Getty Museum, Open Content Program (CC0)",
     "china.jpg": "Peter Koe, CC BY 2.0",
     "flower.jpg": "dany13, CC BY 2.0",
@@ -21,8 +25,8 @@ CREDITS = {
 
 
 class Example(NamedTuple):
-    """A question with its right answer: "YES", "NO" or "cannot tell". picture: a file of FOLDER; source: whose words they are, where and when they
-    were first printed; language: the passage's tag."""
+    """A question with its right answer: "YES", "NO" or "cannot tell". picture: a file of FOLDER; source: whose words
+    they are, where and when they were first printed; language: the passage's tag."""
 
     picture: str
     passage: str
@@ -41,30 +45,50 @@ EXAMPLES = (
     Example("allium-oreophilum.jpg", _ROSE, "William Shakespeare, Romeo and Juliet, 1597", "YES"),
     Example(
         "china.jpg",
-        "Da nahm Maria ein Pfund Salbe von ungefälschter, köstlicher Narde und salbte die Füße Jesu und trocknete mit ihrem Haar seine Füße; das Haus aber "
-        "ward voll vom Geruch der Salbe.",
-        "Johannes 12, 3, Lutherbibel, 1912", "YES", "de",
+        (
+            "Da nahm Maria ein Pfund Salbe von ungefälschter, köstlicher Narde und salbte die Füße Jesu und trocknete "
+            "mit ihrem Haar seine Füße; das Haus aber ward voll vom Geruch der Salbe."
+        ),
+        "Johannes 12, 3, Lutherbibel, 1912",
+        "YES",
+        "de",
     ),
     Example("march-pastoral.jpg", _ROSE, "William Shakespeare, Romeo and Juliet, 1597", "NO"),
     Example(
         "march-pastoral.jpg",
-        "The hungry sheep look up, and are not fed, But, swoln with wind and the rank mist they draw, Rot inwardly, and foul contagion spread.",
-        "John Milton, Lycidas, 1638", "YES",
+        (
+            "The hungry sheep look up, and are not fed, But, swoln with wind and the rank mist they draw, Rot "
+            "inwardly, and foul contagion spread."
+        ),
+        "John Milton, Lycidas, 1638",
+        "YES",
     ),
     Example(
         "allium-oreophilum.jpg",
-        "Voici venir les temps où vibrant sur sa tige chaque fleur s'évapore ainsi qu'un encensoir; les sons et les parfums tournent dans l'air du soir.",
-        "Charles Baudelaire, Harmonie du soir, 1857", "YES", "fr",
+        (
+            "Voici venir les temps où vibrant sur sa tige chaque fleur s'évapore ainsi qu'un encensoir; les sons et "
+            "les parfums tournent dans l'air du soir."
+        ),
+        "Charles Baudelaire, Harmonie du soir, 1857",
+        "YES",
+        "fr",
     ),
     Example(
-        "flower.jpg", "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and fish-like smell.",
-        "William Shakespeare, The Tempest, 1623", "NO",
+        "flower.jpg",
+        (
+            "What have we here? a man or a fish? dead or alive? A fish: he smells like a fish; a very ancient and "
+            "fish-like smell."
+        ),
+        "William Shakespeare, The Tempest, 1623",
+        "NO",
     ),
     Example(
-        "nagasaki-boats.jpg", "Vanity of vanities, saith the Preacher, vanity of vanities; all is vanity.", "Ecclesiastes 1, 2, King James Version, 1611",
+        "nagasaki-boats.jpg",
+        "Vanity of vanities, saith the Preacher, vanity of vanities; all is vanity.",
+        "Ecclesiastes 1, 2, King James Version, 1611",
         "cannot tell",
     ),
-)  # fmt: skip
+)
 
 
 def sources_html() -> str:
@@ -75,8 +99,12 @@ def sources_html() -> str:
 
 
 def batch_of_examples(keep: Callable[[str], str]) -> tuple[str, str]:
-    """Paths of a MUSTI file of the examples and of a zip of their pictures. keep: as in ``take_away.zipped``. Raises InputError where they cannot be written."""
-    records = [{"id": n, "image": e.picture, "text": e.passage, "language": e.language} for n, e in enumerate(EXAMPLES, start=1)]
+    """Paths of a MUSTI file of the examples and of a zip of their pictures. keep: as in ``take_away.zipped``. Raises
+    InputError where they cannot be written."""
+    records = [
+        {"id": n, "image": e.picture, "text": e.passage, "language": e.language}
+        for n, e in enumerate(EXAMPLES, start=1)
+    ]
     with scratch() as work:
         file, archive = work / "examples.json", work / "examples.zip"
         file.write_text(json.dumps({"pairs": records}, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,4 +1,5 @@
-"""Inputs of our own: pictures and files that are not opened before the model does, and a list whose API schema says what it holds."""
+"""Inputs of our own: pictures and files that are not opened before the model does, and a list whose API schema says
+what it holds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +33,8 @@ class SafeFile(gr.File):
         return MOST_PICTURES if self.file_count == "multiple" else 1
 
     def preprocess(self, payload: Any) -> str | list[str] | None:
-        """Path of the uploaded file, or a list of paths where several may be given. Raises gr.Error for anything but uploads."""
+        """Path of the uploaded file, or a list of paths where several may be given. Raises gr.Error for anything but
+        uploads."""
         if payload is None:
             return None
         files = list(payload) if isinstance(payload, ListFiles) else [payload]
@@ -57,7 +59,8 @@ class Texts(gr.JSON):
 
 
 def checked(components: Sequence[gr.blocks.Block], values: Any) -> list[Any]:
-    """What a call gave for these inputs, in a shape that they can take, and with no file but uploads; before Gradio copies, hashes or fetches anything.
+    """What a call gave for these inputs, in a shape that they can take, and with no file but uploads; before Gradio
+    copies, hashes or fetches anything.
 
     Raises: gr.Error.
     """
@@ -66,7 +69,11 @@ def checked(components: Sequence[gr.blocks.Block], values: Any) -> list[Any]:
         raise refusal(later("This call takes {count} values; {given} were given."), count=len(components), given=given)
     for component, value in zip(components, values, strict=True):
         if isinstance(component, SafeFile) and isinstance(value, list) and len(value) > component.most:
-            raise refusal(later("There are {count} files; at most {most} can be given at a time."), count=len(value), most=component.most)
+            raise refusal(
+                later("There are {count} files; at most {most} can be given at a time."),
+                count=len(value),
+                most=component.most,
+            )
         if isinstance(component, gr.Textbox) and not isinstance(value, str | None):
             raise refusal(later("“{name}” takes a text."), name=component.label or component.elem_id or "")
     return refusing(lambda: [with_uploads(value) for value in values])

@@ -1,8 +1,10 @@
-"""The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what has no translation stays English.
+"""The page in the visitor's language. English texts stand in the code and are the keys of ``languages/*.json``; what
+has no translation stays English.
 
-``say`` translates a text now. ``later`` only marks one, where a constant is written down before there is a visitor (gettext's ``N_``). ``refusal`` is an
-error that says a text, and ``refusing`` calls a function so that every error of its becomes one. Components are built in English, and
-``translate_on_load`` has all of them say their texts to whoever opens the page; ``Told`` is the one whose HTML a function makes.
+``say`` translates a text now. ``later`` only marks one, where a constant is written down before there is a visitor
+(gettext's ``N_``). ``refusal`` is an error that says a text, and ``refusing`` calls a function so that every error of
+its becomes one. Components are built in English, and ``translate_on_load`` has all of them say their texts to whoever
+opens the page; ``Told`` is the one whose HTML a function makes.
 """
 
 import errno
@@ -43,7 +45,9 @@ def chosen(accepted: str) -> str:
         found = re.fullmatch(r"\s*([a-z]+)(?:-[a-z0-9-]+)?\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]*)?)\s*)?", part)
         if found:
             liked.append((-float(found[2] or 1), at, found[1]))
-    return next((tag for weight, _, tag in sorted(liked) if weight < 0 and (tag == "en" or tag in translations())), "en")
+    return next(
+        (tag for weight, _, tag in sorted(liked) if weight < 0 and (tag == "en" or tag in translations())), "en"
+    )
 
 
 @contextmanager
@@ -76,7 +80,10 @@ def wanted(headers: Mapping[str, str]) -> str:
 def switch_html() -> str:
     """Links to this page in each language; the current one is marked."""
     here = language()
-    links = [f'<a href="?lang={tag}" lang="{tag}" hreflang="{tag}"{" aria-current=true" if tag == here else ""}>{name}</a>' for tag, name in NAMES.items()]
+    links = [
+        f'<a href="?lang={tag}" lang="{tag}" hreflang="{tag}"{" aria-current=true" if tag == here else ""}>{name}</a>'
+        for tag, name in NAMES.items()
+    ]
     return f'<nav class="languages" aria-label="{say("Language of this page")}">{" ".join(links)}</nav>'
 
 
@@ -99,12 +106,17 @@ def say(text: str, /, **values: Any) -> str:
     """A text in the visitor's language.
 
     Args:
-        text: an English template for ``str.format``, or, without values, a plain text, or a ``Sentence``, whose own values count.
+        text: an English template for ``str.format``, or, without values, a plain text, or a ``Sentence``, whose own
+            values count.
         values: what the template's fields hold; those that are a ``Sentence`` are translated as well.
     """
     english, values = (text.template, text.values) if isinstance(text, Sentence) else (text, values)
     template = translations().get(language(), {}).get(english, english)
-    return _FORMATTER.format(template, **{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()}) if values else template
+    return (
+        _FORMATTER.format(template, **{k: say(v) if isinstance(v, Sentence) else v for k, v in values.items()})
+        if values
+        else template
+    )
 
 
 class _Formatter(Formatter):
@@ -130,7 +142,9 @@ def refusal(text: str, /, **values: Any) -> gr.Error:
 
 def no_room(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that the disk is full."""
-    return error is not None and ((isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or no_room(error.__cause__))
+    return error is not None and (
+        (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or no_room(error.__cause__)
+    )
 
 
 def refusing(function: Callable[[], Any]) -> Any:
@@ -143,10 +157,14 @@ def refusing(function: Callable[[], Any]) -> Any:
         raise refusal(error.args[0]) from error
     except Exception as error:  # no memory left on the device, say: the log tells more than the page should
         logging.getLogger(__name__).exception("a question could not be answered")
-        raise refusal(NO_ROOM if no_room(error) else later("This pair could not be answered; try a smaller picture or another one.")) from error
+        raise refusal(
+            NO_ROOM
+            if no_room(error)
+            else later("This pair could not be answered; try a smaller picture or another one.")
+        ) from error
 
 
-# Components: built once in English, told their texts anew for each visit --------------------------------------------------------------
+# Components: built once in English, told their texts anew for each visit ----------------------------------------------
 
 
 class Told(gr.HTML):
@@ -162,9 +180,12 @@ class Told(gr.HTML):
 
 
 def texts_of(component: gr.blocks.Block) -> dict[str, Any]:
-    """The properties of a component that hold texts to translate: {property: text, list of texts, or list of (text, value)}."""
+    """The properties of a component that hold texts to translate: {property: text, list of texts, or list of (text,
+    value)}."""
     found = {name: getattr(component, name, None) for name in TEXTS}
-    if isinstance(component, (gr.Button, gr.Markdown)) or (isinstance(component, gr.HTML) and isinstance(component.value, Sentence)):
+    if isinstance(component, (gr.Button, gr.Markdown)) or (
+        isinstance(component, gr.HTML) and isinstance(component.value, Sentence)
+    ):
         found["value"] = component.value
     found["choices"] = getattr(component, "choices", None)
     if isinstance(component, gr.Dataset):
@@ -201,5 +222,13 @@ def translate_on_load(demo: gr.Blocks) -> None:
             return ["en", english, *[gr.skip() for _ in told]]
         return [language(), say(english), *[gr.update(**said_texts(b)) for b in told]]
 
-    spoken = demo.load(translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private")
-    spoken.then(None, [tag, title], None, js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }", api_visibility="private")
+    spoken = demo.load(
+        translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private"
+    )
+    spoken.then(
+        None,
+        [tag, title],
+        None,
+        js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }",
+        api_visibility="private",
+    )

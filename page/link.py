@@ -19,8 +19,11 @@ def query_of(question: tuple[str, str] | None, examples: list[tuple[Path, str]],
     raise InputError("Only an example can be reopened by a link: uploads are not kept. Choose one and press “Compare”.")
 
 
-def reopened(query: dict[str, str], examples: list[tuple[Path, str]], choices: Choices) -> tuple[tuple[Path, str] | None, dict[str, Any]]:
-    """What a link asks for: the example, or None, and the settings that may be had; anything else in the address is passed over."""
+def reopened(
+    query: dict[str, str], examples: list[tuple[Path, str]], choices: Choices
+) -> tuple[tuple[Path, str] | None, dict[str, Any]]:
+    """What a link asks for: the example, or None, and the settings that may be had; anything else in the address is
+    passed over."""
     number = query.get("example", "")
     if not re.fullmatch("[1-9][0-9]{0,3}", number) or int(number) > len(examples):
         return None, {}

@@ -1,7 +1,7 @@
 """What the browser gets: scripts and templates from their files, texts and pictures in a shape that a page may show.
 
-HTML that takes more than a line is a template, which escapes by itself. A line of it is an f-string where it is needed, and whatever a visitor, a file or
-weights brought into that goes through ``escape``.
+HTML that takes more than a line is a template, which escapes by itself. A line of it is an f-string where it is needed,
+and whatever a visitor, a file or weights brought into that goes through ``escape``.
 """
 
 import base64
@@ -31,23 +31,31 @@ def _tagged(text: str, /, **values: float) -> Markup:
     return Markup(say(text, **values))  # noqa: S704 (nothing of a visitor is in it)
 
 
-TEMPLATES = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+TEMPLATES = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
 TEMPLATES.globals |= {"say": say, "tagged": _tagged, "number": number}
 
 
 def render(name: str, **values: object) -> str:
-    """A template of ``templates/`` (Jinja2) as HTML. Everything in it is escaped; it says its texts in the visitor's language."""
+    """A template of ``templates/`` (Jinja2) as HTML. Everything in it is escaped; it says its texts in the visitor's
+    language."""
     return TEMPLATES.get_template(name).render(**values)
 
 
 def template(name: str) -> str:
-    """A Handlebars template of ``templates/``, which the browser fills. It escapes HTML, but Gradio then evaluates the whole as a JavaScript template: see
-    ``literal``."""
+    """A Handlebars template of ``templates/``, which the browser fills. It escapes HTML, but Gradio then evaluates the
+    whole as a JavaScript template: see ``literal``."""
     return (FOLDER / "templates" / name).read_text(encoding="utf-8")
 
 
 def literal(text: str) -> str:
-    """A text as a component's template may show it: without this a visitor's ``${...}`` would run, and a lone backslash or ``${`` break the page."""
+    """A text as a component's template may show it: without this a visitor's ``${...}`` would run, and a lone backslash
+    or ``${`` break the page."""
     return re.sub(r"([\\$])", r"\\\1", text)
 
 

@@ -1,4 +1,5 @@
-"""One scale for like things: what stands side by side in one unit is drawn on one scale, so that equal colours mean equal numbers."""
+"""One scale for like things: what stands side by side in one unit is drawn on one scale, so that equal colours mean
+equal numbers."""
 
 import numpy as np
 
@@ -7,13 +8,14 @@ from musti_model.figures import signed_scale_of
 from musti_model.methods import method
 from musti_model.methods.contract import Kind, Unit
 
-LEAST = 0.05  # what is smaller is never drawn in full colour: in the logit it hardly moves an answer, of a vote it is a twentieth
+# what is smaller is never drawn in full colour: in the logit it hardly moves an answer, of a vote it is a twentieth
+LEAST = 0.05
 
 
 def scale_for(kind: Kind, unit: Unit, *explanations: Explanation) -> tuple[float, float]:
-    """The values drawn purplest and most orange, the same distance from 0, for all words or all regions of some explanations in one unit: evidence of the
-    whole model and of its branches and, in units of the logit, what the gate changed. So an effect of .0007 beside evidence of 3 has hardly any colour.
-    At least LEAST."""
+    """The values drawn purplest and most orange, the same distance from 0, for all words or all regions of some
+    explanations in one unit: evidence of the whole model and of its branches and, in units of the logit, what the gate
+    changed. So an effect of .0007 beside evidence of 3 has hardly any colour. At least LEAST."""
     found = [np.array([LEAST])]
     for e in explanations:
         parts = () if e.evidence is None else (e.evidence, *e.evidence.branches.values())

@@ -18,11 +18,14 @@ NOTE = """What one model made of one picture and one passage.
 picture.png          the picture, as large as the page drew it
 <name>.png, .npy     each map laid over the picture, and its raw values [rows, columns] in the picture's frame
 heads-<branch>.npy   last-layer attention by head
-faithfulness.json    for this pair: areas under deletion and insertion against random orders, of words and regions (of the model, of a branch), of attention, of
+faithfulness.json    for this pair: areas under deletion and insertion against random orders, of words and regions (of \
+the model, of a branch), of attention, of
                      the gate's effect and of the maps by name; single heads are not measured
-manifest.json        answer (unsure or not, what was seen and read), words and their values, gate, evidence, scales and colours of the maps, weights and versions
+manifest.json        answer (unsure or not, what was seen and read), words and their values, gate, evidence, scales \
+and colours of the maps, weights and versions
 
-Attention and gate shares tell where the model looked and mixed; evidence tells what its answer hangs on; none tells whether it is right.
+Attention and gate shares tell where the model looked and mixed; evidence tells what its answer hangs on; none tells \
+whether it is right.
 """
 
 

@@ -6,7 +6,8 @@ from .language import later
 
 
 class Step(NamedTuple):
-    """A step of the tour. text: English, Markdown; example: its number on the page, from 0; section: the name of the section that is opened."""
+    """A step of the tour. text: English, Markdown; example: its number on the page, from 0; section: the name of the
+    section that is opened."""
 
     text: str
     example: int
@@ -15,17 +16,41 @@ class Step(NamedTuple):
 
 TOUR = (
     Step(
-        later("Flowers, and *a rose by any other name*: YES. On the board the gate opened at *rose* and nearly nowhere else; point at the word, and the picture shows where it looked."),
-        0, "why",
+        later(
+            "Flowers, and *a rose by any other name*: YES. On the board the gate opened at *rose* and nearly "
+            "nowhere else; point at the word, and the picture shows where it looked."
+        ),
+        0,
+        "why",
     ),
-    Step(later("The same words before sheep: the gate stays shut at *rose*, and the answer is NO. The headline says what was seen and what was read."), 2, "why"),
     Step(
         later(
-            "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. Shut the gate on the board: read without the picture, the verse says "
-            "nothing any more, and the answer turns."
+            "The same words before sheep: the gate stays shut at *rose*, and the answer is NO. The headline says "
+            "what was seen and what was read."
         ),
-        1, "vote",
+        2,
+        "why",
     ),
-    Step(later("Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it back, and draw over the palace: it turns as well."), 1, "what-if"),
-    Step(later("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell."), 6, "why"),
-)  # fmt: skip
+    Step(
+        later(
+            "A Chinese palace, and a verse of Luther's Bible: the house was filled with the odour of the ointment. "
+            "Shut the gate on the board: read without the picture, the verse says nothing any more, and the answer "
+            "turns."
+        ),
+        1,
+        "vote",
+    ),
+    Step(
+        later(
+            "Strike *Haus* out: nothing else in this verse points to the picture, and the answer turns. Put it "
+            "back, and draw over the palace: it turns as well."
+        ),
+        1,
+        "what-if",
+    ),
+    Step(
+        later("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell."),
+        6,
+        "why",
+    ),
+)

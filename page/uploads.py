@@ -1,5 +1,5 @@
-"""Which files a visitor may have opened: what was uploaded to this page, and the page's examples, which lie beside; nothing else on this machine, and nothing
-from elsewhere."""
+"""Which files a visitor may have opened: what was uploaded to this page, and the page's examples, which lie beside;
+nothing else on this machine, and nothing from elsewhere."""
 
 import base64
 import binascii
@@ -30,13 +30,17 @@ def upload_of(path: Any, url: Any = None) -> str:
     """
     if not path and isinstance(url, str) and url[:5].lower() == "data:":
         return _saved(url)
-    if any(isinstance(given, str) and given.strip().lower().startswith(("http:", "https:", "ftp:")) for given in (path, None if path else url)):
+    if any(
+        isinstance(given, str) and given.strip().lower().startswith(("http:", "https:", "ftp:"))
+        for given in (path, None if path else url)
+    ):
         raise InputError("Nothing is fetched from other addresses; upload the file itself.")
     try:
         folder, found = Path(get_upload_folder()).resolve(), Path(path).resolve()
         if found.is_relative_to(folder) and found.is_file():
             return str(found)
-    except (TypeError, ValueError, OSError, RuntimeError):  # no name at all, one with a zero in it or too long, links in a circle
+    except (TypeError, ValueError, OSError, RuntimeError):
+        # no name at all, one with a zero in it or too long, links in a circle
         pass
     raise InputError(GONE)
 
@@ -44,7 +48,11 @@ def upload_of(path: Any, url: Any = None) -> str:
 def _saved(url: str) -> str:
     """The file with the bytes of a data address. Raises InputError."""
     if len(url) > MAX_BYTES * 4 / 3 + ALLOWANCE:
-        raise InputError("The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.", size=len(url) * 3 / 4e6, limit=MAX_BYTES / 1e6)
+        raise InputError(
+            "The picture file has {size:.0f} MB; the limit is {limit:.0f} MB.",
+            size=len(url) * 3 / 4e6,
+            limit=MAX_BYTES / 1e6,
+        )
     kind, _, text = url.partition(",")
     data = unquote_to_bytes(text)
     if kind.lower().endswith(";base64"):
@@ -57,7 +65,8 @@ def _saved(url: str) -> str:
 
 
 def with_uploads(value: Any) -> Any:
-    """What a call gave for one input, with every file in it checked and told by nothing but its path and name. Raises InputError."""
+    """What a call gave for one input, with every file in it checked and told by nothing but its path and name. Raises
+    InputError."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -70,5 +79,9 @@ def with_uploads(value: Any) -> Any:
     if "path" in value or "url" in value:
         path = upload_of(value.get("path"), value.get("url"))
         name = value.get("orig_name")
-        return {"path": path, "orig_name": name if isinstance(name, str) else None, "meta": {"_type": "gradio.FileData"}}
+        return {
+            "path": path,
+            "orig_name": name if isinstance(name, str) else None,
+            "meta": {"_type": "gradio.FileData"},
+        }
     return {k: with_uploads(v) for k, v in value.items()}

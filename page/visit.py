@@ -3,16 +3,19 @@
 from typing import Any
 
 LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
-# Messages of one visitor may overtake each other, so each says when it left the browser: ms by the visitor's own clock, as the last input.
+# Messages of one visitor may overtake each other, so each says when it left the browser: ms by the visitor's own clock,
+# as the last input.
 STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
 MOST_MEGABYTES = 200  # of an uploaded file; a picture may have less, see musti_model.processing
 MOST_VISITS = 500  # whose state is kept, some megabytes each with an explanation; the oldest is forgotten first
-# Messages in all queues together. 200 visitors who ask at once never have more than 200 waiting, and are answered at 16 to 20 a second on two busy cores
-# (``benchmarks.load``): at this size a quick question is answered within a minute, and no visitor of five times as many is turned away.
+# Messages in all queues together. 200 visitors who ask at once never have more than 200 waiting, and are answered at 16
+# to 20 a second on two busy cores (``benchmarks.load``): at this size a quick question is answered within a minute, and
+# no visitor of five times as many is turned away.
 MOST_WAITING = 1000
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 SILENT: dict[str, Any] = PRIVATE | {"queue": False, "show_progress": "hidden"}  # at once, in no queue
 # Lanes: the events of each are answered one after the other, those of different lanes at the same time (see ``Calls``).
-FAST: dict[str, Any] = PRIVATE | {"concurrency_id": "quick", "concurrency_limit": 4}  # tens of milliseconds: some are unpacked while one is answered
+# tens of milliseconds: some are unpacked while one is answered
+FAST: dict[str, Any] = PRIVATE | {"concurrency_id": "quick", "concurrency_limit": 4}
 SLOW: dict[str, Any] = PRIVATE | {"concurrency_id": "slow"}  # a second and more
 MANY: dict[str, Any] = PRIVATE | {"concurrency_id": "many"}  # rankings and batches

@@ -22,7 +22,11 @@ def weights_html(pipe: MustiPipeline) -> str:
     """Name and revision of the weights, their measured score, and the caveat."""
     try:
         test = pipe.card["test"]
-        score = say("F1-macro {score:.2f} on {pairs} held-out test pairs.", score=float(test["f1_macro"]), pairs=int(test["pairs"]))
+        score = say(
+            "F1-macro {score:.2f} on {pairs} held-out test pairs.",
+            score=float(test["f1_macro"]),
+            pairs=int(test["pairs"]),
+        )
     except (KeyError, TypeError, ValueError):  # others may have written the card
         score = say("No measured score is stored with these weights.")
     caveat = escape(say(str(pipe.card.get("caveat", ""))))

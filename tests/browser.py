@@ -1,4 +1,5 @@
-"""The real page in Chromium, for every browser test: ``url``, ``browser``, ``page`` and ``flower`` are fixtures (see conftest.py)."""
+"""The real page in Chromium, for every browser test: ``url``, ``browser``, ``page`` and ``flower`` are fixtures (see
+conftest.py)."""
 
 import os
 import shutil
@@ -13,7 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
+)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +26,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import app
 
     demo = app.build(*app.load_pipeline())
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
+    _, address, _ = demo.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
+    )
     yield address
     # A worker that is inside PyTorch when Python ends would take the process down with it.
     deadline = time.monotonic() + 60
@@ -40,7 +45,9 @@ def browser() -> Iterator["Browser"]:
     if CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("There is no Chromium on this machine; install it (apt-get install chromium) to test the page.")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
         yield chromium
         chromium.close()
 
@@ -95,12 +102,13 @@ def ask(page: "Page", picture: Path | str, passage: str) -> None:
     page.get_by_role("button", name="Compare", exact=True).click()
 
 
-# The line that says what is going on is empty and the board is about the passage in its field; at three looks in a row, since what one message brings is not drawn
-# at one stroke.
+# The line that says what is going on is empty and the board is about the passage in its field; at three looks in a row,
+# since what one message brings is not drawn at one stroke.
 ALL_TOLD = """() => {
   const [told, board, passage] = ["#told", "#gate-board", "#passage textarea"].map((s) => document.querySelector(s));
   const words = [...document.querySelectorAll(".gate-word")];
-  const all = told && board && !told.innerText.trim() && board.innerText.trim() && words.every((w) => passage.value.includes(w.innerText));
+  const all = told && board && !told.innerText.trim() && board.innerText.trim() && words.every((w) => \
+passage.value.includes(w.innerText));
   return (window.quiet = all ? window.quiet + 1 : 0) >= 3;
 }"""
 
@@ -127,7 +135,9 @@ def serious(page: "Page") -> list[str]:
 
     page.wait_for_timeout(300)  # colours fade in
     found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {n['html'][:150]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]]
+    return [
+        f"{v['id']}: {n['html'][:150]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,15 @@ pytest_plugins = ["tests.browser"]
 
 PASSAGE = "The roses smelled sweet in the garden."
 ANSWER = {  # what every endpoint and the command line say of a pair
-    "label", "probability", "threshold", "similarities", "notices", "unsure", "objects_in_picture", "objects_in_passage",
-}  # fmt: skip
+    "label",
+    "probability",
+    "threshold",
+    "similarities",
+    "notices",
+    "unsure",
+    "objects_in_picture",
+    "objects_in_passage",
+}
 TEXTS = [
     "The roses smelled sweet in the garden of the old house.",
     "Die Hunde liefen über die Straße zum Bäcker.",
@@ -35,40 +42,56 @@ VIT_ARGS = {"img_size": 40, "patch_size": [8, 10], "embed_dim": 24, "depth": 2, 
 
 
 def tiny_config(**changes) -> MustiConfig:
-    """Two branches, 32 features, two layers, a text grid of 32. Nothing that may differ is alike: the branches' sizes, grids, widths and pixel ranges, rows and
-    columns, registers before the places, a padding sign that is not 0, a temperature that is not 1, a threshold that is not .5."""
+    """Two branches, 32 features, two layers, a text grid of 32. Nothing that may differ is alike: the branches' sizes,
+    grids, widths and pixel ranges, rows and columns, registers before the places, a padding sign that is not 0, a
+    temperature that is not 1, a threshold that is not .5."""
     values = {
         "branches": (
             ImageBranchConfig("vit", "vit_base_patch16_224", VIT_ARGS, image_size=40),
             ImageBranchConfig(
-                "resnet", "resnet18", {"channels": [8, 16, 24, 40], "output_stride": 16}, image_size=48,
-                mean=(0.5, 0.45, 0.4), std=(0.2, 0.25, 0.3), resample="bilinear",
+                "resnet",
+                "resnet18",
+                {"channels": [8, 16, 24, 40], "output_stride": 16},
+                image_size=48,
+                mean=(0.5, 0.45, 0.4),
+                std=(0.2, 0.25, 0.3),
+                resample="bilinear",
             ),
         ),
         "text": {
-            "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-            "max_position_embeddings": 64, "pad_token_id": 1,
+            "vocab_size": 300,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+            "pad_token_id": 1,
         },
         "text_length": 32,
         "objects": ("flower", "dog", "fish"),
         "threshold": 0.37,
         "temperature": 1.6,
         "name": "tiny",
-    }  # fmt: skip
+    }
     return MustiConfig(**(values | changes))
 
 
 GATES = {  # every kind of gate and meeting
-    "scalar": {}, "scalar by content": {"meeting": "content"}, "word": {"gate": "word", "meeting": "content"}, "word by place": {"gate": "word"},
-    "linear": {"gate": "linear", "meeting": "content"}, "linear by place": {"gate": "linear"},
-}  # fmt: skip
+    "scalar": {},
+    "scalar by content": {"meeting": "content"},
+    "word": {"gate": "word", "meeting": "content"},
+    "word by place": {"gate": "word"},
+    "linear": {"gate": "linear", "meeting": "content"},
+    "linear by place": {"gate": "linear"},
+}
 WORD = GATES["word"]
 VOTES = (0.9, -0.35, 0.5)  # of the first, second, third branch
 SCALE, BIAS, VOTING_BIAS = 7.0, -0.6, 0.15
 
 
 def tiny_model(**changes) -> MustiModel:
-    """Random, with votes of unequal weight and sign, and with a gate that matters and differs from word to word where it can."""
+    """Random, with votes of unequal weight and sign, and with a gate that matters and differs from word to word where
+    it can."""
     torch.manual_seed(0)
     model = MustiModel(tiny_config(**changes)).eval()
     generator = torch.Generator().manual_seed(1)
@@ -77,8 +100,10 @@ def tiny_model(**changes) -> MustiModel:
         model.voting.bias.fill_(VOTING_BIAS)
         model.scale.fill_(SCALE)
         model.bias.fill_(BIAS)
-        model.final_projection.weight.add_(0.02 * torch.randn(model.final_projection.weight.shape, generator=generator))  # unequal places
-        for module in model.modules():  # else all words would be of one length, and blocks of the ResNet would pass on what they got
+        # unequal places
+        model.final_projection.weight.add_(0.02 * torch.randn(model.final_projection.weight.shape, generator=generator))
+        # else all words would be of one length, and blocks of the ResNet would pass on what they got
+        for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm | torch.nn.BatchNorm2d) and module is not model.fusion.norm:
                 module.weight.add_(0.3 * torch.randn(module.weight.shape, generator=generator))
         for branch in model.branches.values():

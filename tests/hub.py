@@ -25,8 +25,9 @@ class Refusal(Exception):
 class Hub:
     """Repositories, and how the Hub is to misbehave.
 
-    repos: {user/name: {"private", "branches": {branch: commit}, "commits": {commit: {path: bytes}}, "lfs": paths kept as large files}};
-    broken: {(method, part of the path): status}; cut: {path in a repository: "short" (fewer bytes, told so) or "broken off"}; log: requests.
+    repos: {user/name: {"private", "branches": {branch: commit}, "commits": {commit: {path: bytes}}, "lfs": paths kept
+    as large files}}; broken: {(method, part of the path): status}; cut: {path in a repository: "short" (fewer bytes,
+    told so) or "broken off"}; log: requests.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,11 @@ class Hub:
             raise Refusal(409, message="You already created this model repo", body=answer)
         first = "0" * 40
         private = body.get("visibility") == "private"
-        self.repos[repo] = {"private": private, "branches": {"main": first}, "commits": {first: {".gitattributes": b""}}}
+        self.repos[repo] = {
+            "private": private,
+            "branches": {"main": first},
+            "commits": {first: {".gitattributes": b""}},
+        }
         return answer
 
     def branch(self, repo: str, name: str) -> dict:
@@ -97,7 +102,9 @@ class Hub:
         objects = []
         for o in body["objects"]:
             actions = {"upload": {"href": f"{self.url}/lfs/{o['oid']}"}, "verify": {"href": f"{self.url}/verify"}}
-            objects.append({"oid": o["oid"], "size": o["size"]} | ({} if o["oid"] in self.verified else {"actions": actions}))
+            objects.append(
+                {"oid": o["oid"], "size": o["size"]} | ({} if o["oid"] in self.verified else {"actions": actions})
+            )
         return {"transfer": "basic", "objects": objects}
 
     def put(self, oid: str, content: bytes) -> dict:
@@ -142,7 +149,9 @@ class Hub:
         """All files of a revision."""
         rows = []
         for path, content in self.files(repo, self.commit(repo, revision)).items():
-            large = {"lfs": {"oid": _oid(path, content), "size": len(content), "pointerSize": 134}} if _large(path) else {}
+            large = (
+                {"lfs": {"oid": _oid(path, content), "size": len(content), "pointerSize": 134}} if _large(path) else {}
+            )
             rows.append({"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)} | large)
         return rows
 
@@ -249,7 +258,11 @@ class _Handler(BaseHTTPRequestHandler):
         sent = content[: len(content) // 2] if cut else content
         self.send_response(200)
         length = len(sent) if cut == "short" else len(content)
-        for name, value in {"X-Repo-Commit": commit, "ETag": f'"{_oid(path, content)}"', "Content-Length": str(length)}.items():
+        for name, value in {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{_oid(path, content)}"',
+            "Content-Length": str(length),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
@@ -258,7 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, status: int, values: dict | list, headers: dict | None = None) -> None:
         body = json.dumps(values).encode()
         self.send_response(status)
-        for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})).items():
+        for name, value in (
+            {"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
+        ).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -287,10 +302,14 @@ def use_hub(monkeypatch, url: str, cache, token: str | None = WRITE) -> None:
     from huggingface_hub import close_session, constants
 
     values = {
-        "ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}", "HF_HUB_CACHE": str(cache),
-        "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "HF_TOKEN_PATH": str(cache / "no-token"),
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+        "HF_TOKEN_PATH": str(cache / "no-token"),
         "HF_STORED_TOKENS_PATH": str(cache / "no-tokens"),
-    }  # fmt: skip
+    }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):

@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def killed_until_done(options: argparse.Namespace) -> None:
-    """Children are forked, so that none has to import torch again. Each kills itself (SIGKILL) in a random step, some of them halfway
-    through writing a checkpoint, until enough have died; the last one is left alone."""
+    """Children are forked, so that none has to import torch again. Each kills itself (SIGKILL) in a random step, some
+    of them halfway through writing a checkpoint, until enough have died; the last one is left alone."""
     rng = random.Random(options.seed)
     for _ in range(options.kills):
         status = child(options, rng.randrange(1, 4), rng.random() < 0.3)

@@ -1,4 +1,5 @@
-"""A small MUSTI file with drawn pictures, as ``training.prepare`` leaves it: the colour of the disc decides, given the passage's word."""
+"""A small MUSTI file with drawn pictures, as ``training.prepare`` leaves it: the colour of the disc decides, given the
+passage's word."""
 
 import json
 from pathlib import Path
@@ -36,9 +37,14 @@ def make(folder: Path, pairs: int = 90, seed: int = 0) -> Path:
         yes = named == shown[picture]
         records.append(
             {
-                "id": number, "image": f"images/{picture}.png", "language": language, "text": " ".join(words), "title": "drawn",
-                "subtask1_label": "YES" if yes else "NO", "subtask2_labels": [WORDS[language][named]] if yes else [],
+                "id": number,
+                "image": f"images/{picture}.png",
+                "language": language,
+                "text": " ".join(words),
+                "title": "drawn",
+                "subtask1_label": "YES" if yes else "NO",
+                "subtask2_labels": [WORDS[language][named]] if yes else [],
             }
-        )  # fmt: skip
+        )
     (folder / "pairs.json").write_text(json.dumps({"pairs": records}, ensure_ascii=False), encoding="utf-8")
     return folder / "pairs.json"

@@ -1,4 +1,5 @@
-"""Keyboard and screen readers: axe-core finds nothing serious, light or dark, narrow or wide; the cells of a board are one stop."""
+"""Keyboard and screen readers: axe-core finds nothing serious, light or dark, narrow or wide; the cells of a board are
+one stop."""
 
 import pytest
 

@@ -66,10 +66,20 @@ def taken(pictures: PictureZip, address: str, record_id: str = "") -> str:
         ("get.php?id=1", "get.php?id=2", MUSEUM + "get.php?id=2", "blue"),
         ("get.php?id=1", "get.php?id=2", MUSEUM + "get.php?id=3", "The zip holds no picture"),
         ("NGA_1937.png", "x.png", "NGA:1937.png", "red"),  # as Windows has to write it
-        ("https%3A%2F%2Fmuseum.example%2Fa%2Fdefault.jpg", "https%3A%2F%2Fmuseum.example%2Fb%2Fdefault.jpg", MUSEUM + "b/default.jpg", "blue"),
+        (
+            "https%3A%2F%2Fmuseum.example%2Fa%2Fdefault.jpg",
+            "https%3A%2F%2Fmuseum.example%2Fb%2Fdefault.jpg",
+            MUSEUM + "b/default.jpg",
+            "blue",
+        ),
         ("museum.example/a/default.jpg", "museum.example/b/default.jpg", MUSEUM + "a/default.jpg", "red"),
         ("copy/a/full/0/default.jpg", "copy/b/full/0/default.jpg", MUSEUM + "iiif/b/full/0/default.jpg", "blue"),
-        ("copy/a/full/0/default.jpg", "copy/b/full/0/default.jpg", MUSEUM + "iiif/c/full/0/default.jpg", "only in another folder"),
+        (
+            "copy/a/full/0/default.jpg",
+            "copy/b/full/0/default.jpg",
+            MUSEUM + "iiif/c/full/0/default.jpg",
+            "only in another folder",
+        ),
         ("a/default.jpg", "b/default.jpg", "default.jpg", "several pictures"),
         ("a/default.jpg", "x.png", MUSEUM + "b/default.jpg", "only in another folder"),
         ("book1/0001.jpg", "book1/0002.jpg", MUSEUM + "book2/0001.jpg", "only in another folder"),
@@ -85,7 +95,7 @@ def taken(pictures: PictureZip, address: str, record_id: str = "") -> str:
         ("a.png", "x.png", MUSEUM + "a/" * 100_000 + "a.png", "The zip holds no picture"),
         ("a.png", "x.png", "a" + "\u0f72\u0f71" * 80_000, "The zip holds no picture"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.timeout(20)
 def test_addresses_and_names(zipped, red, blue, address, expected):
     got = taken(PictureZip(zipped((red, RED), (blue, BLUE))), address)
@@ -129,7 +139,10 @@ def test_names_of_other_code_pages(zipped, page):
     ],
 )
 def test_two_objects_do_not_share_a_picture(zipped, name, addresses, expected):
-    pictures, asked = PictureZip(zipped((name, RED))), [(address, str(n)) for n, address in enumerate(addresses, start=100)]
+    pictures, asked = (
+        PictureZip(zipped((name, RED))),
+        [(address, str(n)) for n, address in enumerate(addresses, start=100)],
+    )
     if name == "101.jpg":
         asked, expected = asked[1:], expected[1:]
     pictures.know(asked)
@@ -193,7 +206,9 @@ def test_files_that_share_bytes(zipped):
 def test_too_many_files(zipped, tmp_path, monkeypatch):
     entry = b"PK\1\2" + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"a"
     count = 400_000
-    (tmp_path / "many.zip").write_bytes(entry * count + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, len(entry) * count, 0, 0))
+    (tmp_path / "many.zip").write_bytes(
+        entry * count + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, len(entry) * count, 0, 0)
+    )
     tracemalloc.start()
     with pytest.raises(InputError, match="more than 10000 files"):
         PictureZip(tmp_path / "many.zip")

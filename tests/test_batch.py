@@ -39,7 +39,13 @@ def keep(folder: Path):
 
 
 RECORDS = [
-    {"id": 1, "image": "https://museum.example/b/flower.jpg?size=full", "text": "A rose.", "language": "English", "extra": {"kept": [1]}},
+    {
+        "id": 1,
+        "image": "https://museum.example/b/flower.jpg?size=full",
+        "text": "A rose.",
+        "language": "English",
+        "extra": {"kept": [1]},
+    },
     {"id": 2, "image": "gone.jpg", "text": "A rose.", "language": "en"},
     {"id": 3, "image": "broken.jpg", "text": "Une rose.", "language": "fr"},
     {"id": 4, "image": "flower.jpg", "text": "?!", "language": "fr"},
@@ -53,11 +59,17 @@ def test_every_record_comes_back(pipe, archive, tmp_path):
     items = list(parse_records(RECORDS))
     rows = answered(pipe, items, PictureZip(archive))
     assert [bool(r["answer"]) for r in rows] == [True, False, False, False, False, False, True]
-    for row, words in zip(rows, ["", "no picture 'gone.jpg'", "cannot be read", "no words", "used before", "not an object", ""], strict=True):
+    for row, words in zip(
+        rows,
+        ["", "no picture 'gone.jpg'", "cannot be read", "no words", "used before", "not an object", ""],
+        strict=True,
+    ):
         assert words in row["problem"] and bool(row["problem"]) == bool(words)
     table, whole = write_results(rows, RECORDS, keep(tmp_path))
     filled = json.loads(Path(whole).read_text())["pairs"]
-    assert filled[0]["extra"] == {"kept": [1]} and filled[0]["subtask1_label"] in ("YES", "NO") and "problem" in filled[1]
+    assert (
+        filled[0]["extra"] == {"kept": [1]} and filled[0]["subtask1_label"] in ("YES", "NO") and "problem" in filled[1]
+    )
     assert filled[5]["record"] == "no record" and len(filled) == len(RECORDS)
     with open(table, encoding="utf-8-sig", newline="") as file:
         cells = list(csv.DictReader(file))
@@ -80,17 +92,31 @@ def test_the_second_file_is_no_zip(tmp_path):
 
 HALF = "half \ud800 rose"
 ODD = [
-    {"id": HALF, "image": f"{HALF}.jpg", "text": HALF, "language": HALF}, {"id": 2, "image": "a/flower.jpg", "text": HALF, "kept": [HALF], HALF: 1},
-    {"id": 3, "image": "http://[", "text": "A rose."}, {"id": 4, "image": "https://museum\u2100.example/gone.png", "text": "A rose."}, {"id": 5, "image": "gone\0.png", "text": "x"},
-    {"id": float("inf"), "image": "a/flower.jpg", "text": "A rose."}, {"id": [6], "image": "a/flower.jpg", "text": "A rose."}, {"id": 7, "image": None, "text": "A rose."},
-    {"id": 8, "image": "a/flower.jpg", "text": ["A rose."]}, {"id": 9, "image": "a/flower.jpg", "text": "A rose.", "x": [float("nan"), 1e300]}, None, 3, ["x"], HALF,
-]  # fmt: skip
+    {"id": HALF, "image": f"{HALF}.jpg", "text": HALF, "language": HALF},
+    {"id": 2, "image": "a/flower.jpg", "text": HALF, "kept": [HALF], HALF: 1},
+    {"id": 3, "image": "http://[", "text": "A rose."},
+    {"id": 4, "image": "https://museum\u2100.example/gone.png", "text": "A rose."},
+    {"id": 5, "image": "gone\0.png", "text": "x"},
+    {"id": float("inf"), "image": "a/flower.jpg", "text": "A rose."},
+    {"id": [6], "image": "a/flower.jpg", "text": "A rose."},
+    {"id": 7, "image": None, "text": "A rose."},
+    {"id": 8, "image": "a/flower.jpg", "text": ["A rose."]},
+    {"id": 9, "image": "a/flower.jpg", "text": "A rose.", "x": [float("nan"), 1e300]},
+    None,
+    3,
+    ["x"],
+    HALF,
+]
 
 
 def test_odd_records_come_back_each_in_its_place(pipe, archive, tmp_path):
     """With whole ones between them; and written to both files, which are text that any program reads."""
-    whole = [{"id": f"whole {n}", "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(len(ODD))]
-    (tmp_path / "pairs.json").write_text(json.dumps([r for pair in zip(ODD, whole, strict=True) for r in pair]), encoding="utf-8")
+    whole = [
+        {"id": f"whole {n}", "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(len(ODD))
+    ]
+    (tmp_path / "pairs.json").write_text(
+        json.dumps([r for pair in zip(ODD, whole, strict=True) for r in pair]), encoding="utf-8"
+    )
     records = list(records_of(tmp_path / "pairs.json"))
     rows = answered(pipe, list(parse_records(records)), PictureZip(archive))
     assert all(row["answer"] for row in rows[1::2]) and all(bool(row["answer"]) != bool(row["problem"]) for row in rows)
@@ -114,7 +140,9 @@ def test_a_pair_that_breaks_the_model_is_alone(pipe, archive, monkeypatch):
         return real(self, images, texts, batch)
 
     monkeypatch.setattr(type(pipe), "predict", breaking)
-    records = [{"id": n, "image": "a/flower.jpg", "text": "A broken rose." if n in (2, 5) else "A rose."} for n in range(8)]
+    records = [
+        {"id": n, "image": "a/flower.jpg", "text": "A broken rose." if n in (2, 5) else "A rose."} for n in range(8)
+    ]
     rows = answered(pipe, list(parse_records(records)), PictureZip(archive))
     assert [bool(r["answer"]) for r in rows] == [n not in (2, 5) for n in range(8)]
     assert rows[2]["problem"] == "The model could not answer this pair; try another copy of the picture."
@@ -131,7 +159,9 @@ def test_a_part_that_cannot_be_answered_loses_no_other(pipe, archive, tmp_path):
 
     with gr.Blocks():
         tab = BatchTab(replace(real, answer_many=answer_many))
-    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps({"id": n, "image": "a/flower.jpg", "text": "A rose."}) for n in range(3 * SIZE)))
+    (tmp_path / "pairs.jsonl").write_text(
+        "\n".join(json.dumps({"id": n, "image": "a/flower.jpg", "text": "A rose."}) for n in range(3 * SIZE))
+    )
     told = [html for html, *_ in tab.answer_all(str(tmp_path / "pairs.jsonl"), str(archive), lambda *_, **__: None)][-1]
     assert "32 answered, 16 not, of 48 records" in told and "No GPU is free {now}." in told and asked == [SIZE] * 3
 
@@ -143,15 +173,25 @@ def test_pictures_are_opened_one_at_a_time_and_kept_small(pipe, tmp_path):
             file.write(tmp_path / "p.jpg", f"scan-of-{n}.jpg")
     seen = []
     pictures = PictureZip(tmp_path / "p.zip")
-    answered(SimpleNamespace(processor=pipe.processor, predict=lambda images, texts, batch: seen.extend(images) or pipe.predict(images, texts)),
-             list(parse_records([{"id": n, "image": f"scan-of-{n}.jpg", "text": "A rose."} for n in range(4)])), pictures)  # fmt: skip
+    answered(
+        SimpleNamespace(
+            processor=pipe.processor,
+            predict=lambda images, texts, batch: seen.extend(images) or pipe.predict(images, texts),
+        ),
+        list(parse_records([{"id": n, "image": f"scan-of-{n}.jpg", "text": "A rose."} for n in range(4)])),
+        pictures,
+    )
     assert [max(image.size) for image in seen] == [LARGEST] * 4
 
 
 def test_a_picture_found_by_its_name_alone_is_told(pipe, flower, tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
         file.write(flower, "scans/flower.jpg")
-    rows = answered(pipe, list(parse_records([{"id": 1, "image": "https://museum.example/x/flower.jpg", "text": "A rose."}])), PictureZip(tmp_path / "p.zip"))
+    rows = answered(
+        pipe,
+        list(parse_records([{"id": 1, "image": "https://museum.example/x/flower.jpg", "text": "A rose."}])),
+        PictureZip(tmp_path / "p.zip"),
+    )
     assert rows[0]["answer"] and "by its file name alone, in another folder: 'scans/flower.jpg'" in rows[0]["notices"]
 
 
@@ -196,7 +236,12 @@ def test_on_the_page(page, archive, tmp_path):
 
 def test_others_are_answered_between_the_parts_of_a_batch(browser, url, page, archive, flower, tmp_path, slowly):
     begun = slowly("predict")
-    start(page, archive, tmp_path, [{"id": n, "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(8 * SIZE)])
+    start(
+        page,
+        archive,
+        tmp_path,
+        [{"id": n, "image": "a/flower.jpg", "text": "A rose.", "language": "en"} for n in range(8 * SIZE)],
+    )
     wait_for(page, begun)
     other = browser.new_page()
     other.goto(url)

@@ -34,7 +34,11 @@ def test_the_folder_is_the_page_s_own(monkeypatch, tmp_path):
 
 def test_what_is_old_is_swept(tmp_path, monkeypatch):
     own, other, foreign = (tmp_path / name for name in ("page-uploads-1-1", "page-uploads-2-2", "somebody-else"))
-    files = [written(folder / name) for folder in (own, other, foreign) for name in ("hash/picture.png", "tmpabcd", ".hidden")]
+    files = [
+        written(folder / name)
+        for folder in (own, other, foreign)
+        for name in ("hash/picture.png", "tmpabcd", ".hidden")
+    ]
     example = written(own / "hash2" / "candle.jpg")
     (own / "link").symlink_to(foreign)
     now = time.time()
@@ -62,14 +66,21 @@ def test_nothing_is_left_of_a_page_that_was_stopped(tmp_path, end):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    page = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    page = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for(port, page)
         body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="p.png"\r\n\r\n'
-        with urlopen(_request(port, body + b"whole\r\n--b--\r\n", "multipart/form-data; boundary=b"), timeout=20) as answer:
+        with urlopen(
+            _request(port, body + b"whole\r\n--b--\r\n", "multipart/form-data; boundary=b"), timeout=20
+        ) as answer:
             assert b"p.png" in answer.read()
         with socket.create_connection(("127.0.0.1", port)) as half:
-            head = "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9999\r\n\r\n"
+            head = (
+                "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; "
+                "boundary=b\r\nContent-Length: 9999\r\n\r\n"
+            )
             half.sendall(head.encode() + body + b"half")
             time.sleep(0.5)
         time.sleep(0.5)

@@ -1,4 +1,5 @@
-"""Several sets of weights on one address: what is offered, that each is loaded once and only when it is asked for, and the choice in the browser."""
+"""Several sets of weights on one address: what is offered, that each is loaded once and only when it is asked for, and
+the choice in the browser."""
 
 import contextlib
 import functools
@@ -35,19 +36,32 @@ def test_a_list_is_separated_by_commas_or_white_space(text):
 def test_there_is_no_choice_unless_there_is_a_list():
     assert listed(" , \n") == [] and offers_of([]) == []
     demo, settings = app.pages([])
-    assert 'class="weights"' not in str(demo.config) and [m.cls.__name__ for m in settings["app_kwargs"]["middleware"]] == ["Door"]
+    assert 'class="weights"' not in str(demo.config) and [
+        m.cls.__name__ for m in settings["app_kwargs"]["middleware"]
+    ] == ["Door"]
 
 
 def test_each_is_offered_once_under_an_address_of_its_own():
     offers = offers_of(["a/b", str(STARTER), "a/b@v1.2", "a/b", f"{STARTER}/", "/x/my runs", "/x/my-runs", "..."])
     assert [o.name for o in offers] == ["a/b", EMBEDDED, "a/b@v1.2", "/x/my runs", "/x/my-runs", "..."]
-    assert [o.path for o in offers] == ["", "/weights/embedded-starter", "/weights/a-b@v1-2", "/weights/x-my-runs", "/weights/x-my-runs~4", "/weights/~5"]
+    assert [o.path for o in offers] == [
+        "",
+        "/weights/embedded-starter",
+        "/weights/a-b@v1-2",
+        "/weights/x-my-runs",
+        "/weights/x-my-runs~4",
+        "/weights/~5",
+    ]
 
 
 def test_links_name_each_and_mark_the_one_that_answers():
     offers = offers_of(["<b>/c", str(STARTER), "/straße"])
     told = choice_html(offers, offers[1], "/root")
-    assert [part.split('"')[0] for part in told.split('href="')[1:]] == ["/root/", "/root/weights/embedded-starter/", "/root/weights/stra%C3%9Fe/"]
+    assert [part.split('"')[0] for part in told.split('href="')[1:]] == [
+        "/root/",
+        "/root/weights/embedded-starter/",
+        "/root/weights/stra%C3%9Fe/",
+    ]
     assert "&lt;b&gt;/c" in told and told.count("aria-current") == 1 and 'starter/" aria-current' in told
     assert "mitgelieferte Startgewichte" in in_language("de", lambda: choice_html(offers, offers[1], ""))
 
@@ -72,7 +86,12 @@ class Shelf:
             yield
             self.open.remove(offer.source)
 
-        routes = [Route("/{path:path}", lambda request: PlainTextResponse(f"{offer.source} {pipe} {request.path_params['path']}"))]
+        routes = [
+            Route(
+                "/{path:path}",
+                lambda request: PlainTextResponse(f"{offer.source} {pipe} {request.path_params['path']}"),
+            )
+        ]
         return Starlette(routes=[Mount(offer.path, routes=routes)], lifespan=lifespan)
 
 
@@ -90,7 +109,11 @@ def test_weights_are_loaded_once_and_only_those_that_are_asked_for():
         both = [visitors.submit(client.get, "/weights/a-b/config") for _ in range(2)]
         assert begun.wait(10)
         waiting = client.get("/weights/a-b/", headers=BROWSER | {"accept-language": "de"})
-        assert waiting.status_code == 202 and "Diese Gewichte werden geladen" in waiting.text and 'http-equiv="refresh"' in waiting.text
+        assert (
+            waiting.status_code == 202
+            and "Diese Gewichte werden geladen" in waiting.text
+            and 'http-equiv="refresh"' in waiting.text
+        )
         assert client.get("/").text == "first", "others wait for the load"
         go.set()
         assert [b.result(10).text for b in both] == ["a/b pipe config"] * 2
@@ -101,7 +124,12 @@ def test_weights_are_loaded_once_and_only_those_that_are_asked_for():
 
 def test_a_load_that_fails_is_told_and_tried_again_later(monkeypatch, caplog):
     monkeypatch.setattr(page.choice, "AGAIN", 0.5)
-    problems = [WeightsError("There are no weights {repo} on the Hub, or they are private; check the name or set HF_TOKEN.", repo="a/b"), RuntimeError("CUDA: secret")]
+    problems = [
+        WeightsError(
+            "There are no weights {repo} on the Hub, or they are private; check the name or set HF_TOKEN.", repo="a/b"
+        ),
+        RuntimeError("CUDA: secret"),
+    ]
 
     def load(offer):
         if problems:
@@ -111,9 +139,19 @@ def test_a_load_that_fails_is_told_and_tried_again_later(monkeypatch, caplog):
     shelf = Shelf(load)
     with shelf.client as client:
         told = client.get("/weights/a-b/config", headers={"accept-language": "de"})
-        assert told.status_code == 503 and told.json()["error"].startswith("Auf dem Hub gibt es") and len(shelf.loaded) == 1
+        assert (
+            told.status_code == 503
+            and told.json()["error"].startswith("Auf dem Hub gibt es")
+            and len(shelf.loaded) == 1
+        )
         told = client.get("/weights/a-b/?lang=it", headers=BROWSER)
-        assert told.status_code == 503 and 'lang="it"' in told.text and "HF_TOKEN" in told.text and "refresh" not in told.text and len(shelf.loaded) == 1
+        assert (
+            told.status_code == 503
+            and 'lang="it"' in told.text
+            and "HF_TOKEN" in told.text
+            and "refresh" not in told.text
+            and len(shelf.loaded) == 1
+        )
         assert client.get("/").text == "first" and client.get("/weights/c-d/").status_code == 503  # the other problem
         time.sleep(0.7)
         assert client.get("/weights/a-b/").text == "a/b pipe " and shelf.loaded == ["a/b", "c/d", "a/b"]
@@ -132,13 +170,23 @@ def test_what_goes_wrong_otherwise_is_no_riddle_and_no_secret():
 def test_weights_that_fail_at_the_start_stay_to_be_chosen(folder, tmp_path):
     """As with ``MUSTI_MODEL``, the page then starts on the starter and says so."""
     demo, settings = app.pages([str(tmp_path / "gone"), str(folder)])
-    assert [o.name for o in settings["app_kwargs"]["middleware"][0].kwargs["offers"]] == [EMBEDDED, str(tmp_path / "gone"), str(folder)]
+    assert [o.name for o in settings["app_kwargs"]["middleware"][0].kwargs["offers"]] == [
+        EMBEDDED,
+        str(tmp_path / "gone"),
+        str(folder),
+    ]
     assert "starter weights instead" in str(demo.config)
 
 
 def test_where_a_gpu_is_lent_all_are_loaded_before_the_start(folder, tmp_path, monkeypatch):
-    offers, real, loaded = offers_of(["first/one", str(folder), str(tmp_path / "gone")]), MustiPipeline.from_pretrained, []
-    monkeypatch.setattr(MustiPipeline, "from_pretrained", lambda source: loaded.append(source) or real(source, device="cpu"))
+    offers, real, loaded = (
+        offers_of(["first/one", str(folder), str(tmp_path / "gone")]),
+        MustiPipeline.from_pretrained,
+        [],
+    )
+    monkeypatch.setattr(
+        MustiPipeline, "from_pretrained", lambda source: loaded.append(source) or real(source, device="cpu")
+    )
     app.loading(offers)
     assert not loaded
     monkeypatch.setattr(app, "on_gpu", functools.partial)  # another function that does the same
@@ -149,7 +197,7 @@ def test_where_a_gpu_is_lent_all_are_loaded_before_the_start(folder, tmp_path, m
         load(offers[2])
 
 
-# In the browser ------------------------------------------------------------------------------------------------------------------------
+# In the browser -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +212,15 @@ def served(tmp_path_factory, folder, tokenizer):
     demo, settings = app.pages(folders)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **settings)
     yield address, folders
-    with httpx.stream("GET", f"{address.rstrip('/')}{offers_of(folders)[1].path}/gradio_api/heartbeat/visitor") as visit:
+    with httpx.stream(
+        "GET", f"{address.rstrip('/')}{offers_of(folders)[1].path}/gradio_api/heartbeat/visitor"
+    ) as visit:
         next(visit.iter_lines())
         begun = time.monotonic()
         demo.close()
-    assert not demo.server.thread.is_alive() and time.monotonic() - begun < 5, "an open page keeps the server from stopping"
+    assert not demo.server.thread.is_alive() and time.monotonic() - begun < 5, (
+        "an open page keeps the server from stopping"
+    )
 
 
 @pytest.fixture
@@ -201,7 +253,11 @@ def test_a_choice_that_fails_leaves_the_page_as_it_is(served, browser, flower, l
     told = tab.locator(".weights-told")
     told.get_by_text("These weights are being loaded …").wait_for()
     told.get_by_text(f"There are no weights at {folders[2]}; give a folder or a Hub id such as user/name.").wait_for()
-    assert tab.url == address and tab.get_by_label("Passage").input_value() == "A rose." and tab.locator("#picture img").is_visible()
+    assert (
+        tab.url == address
+        and tab.get_by_label("Passage").input_value() == "A rose."
+        and tab.locator("#picture img").is_visible()
+    )
     assert loads == folders[2:]
     tab.close()
 
@@ -245,7 +301,10 @@ def test_machines_may_ask_each_and_the_same_bounds_stand_before_all(served, tmp_
     event, answer = machine.call("predict", {"path": machine.upload(flower.read_bytes()), "meta": META}, "a rose")
     assert event == "complete" and set(answer[0]) == ANSWER
     assert machine.refused("predict", {"path": "/etc/passwd", "meta": META}, "a rose") == GONE
-    assert machine.http.post("/call/predict", content="[" * 100).status_code == 400 and machine.http.get("/run-history").status_code == 404
+    assert (
+        machine.http.post("/call/predict", content="[" * 100).status_code == 400
+        and machine.http.get("/run-history").status_code == 404
+    )
     assert machine.http.get("/file=/etc/passwd").status_code == 403
 
 
@@ -257,5 +316,8 @@ def test_the_choice_fits_a_telephone(served, browser, locale):
     choice.wait_for()
     links = choice.get_by_role("link").all()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-    assert len(links) == 3 and all(link.bounding_box()["x"] >= 0 and link.bounding_box()["x"] + link.bounding_box()["width"] <= 390 for link in links)
+    assert len(links) == 3 and all(
+        link.bounding_box()["x"] >= 0 and link.bounding_box()["x"] + link.bounding_box()["width"] <= 390
+        for link in links
+    )
     tab.close()

@@ -1,4 +1,5 @@
-"""What comes from outside: only uploads are opened, calls of any shape get a sentence, sessions of machines are not kept."""
+"""What comes from outside: only uploads are opened, calls of any shape get a sentence, sessions of machines are not
+kept."""
 
 import base64
 import io
@@ -55,7 +56,9 @@ class Machine:
         return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
 
     def call(self, name: str, *data: object, **headers: str) -> tuple[str, object]:
-        event = self.http.post(f"/call/{name}", content=json.dumps({"data": data}), headers={"Content-Type": "application/json"} | headers).json()["event_id"]
+        event = self.http.post(
+            f"/call/{name}", content=json.dumps({"data": data}), headers={"Content-Type": "application/json"} | headers
+        ).json()["event_id"]
         return self.ended(f"/call/{name}/{event}")
 
     def refused(self, name: str, *data: object, **headers: str) -> str:
@@ -83,11 +86,23 @@ def disguises(path: Path) -> list[dict]:
     uploads = Path(get_upload_folder())
     climb = uploads / os.path.relpath(path, uploads)
     return [
-        {"path": str(path)}, {"path": str(path), "meta": META}, {"path": str(path), "meta": {"_type": "other"}}, {"path": str(path), "meta": {}},
-        {"path": str(path), "url": "http://127.0.0.1/x", "is_stream": True, "meta": META}, {"path": str(climb), "meta": META}, {"path": str(climb)},
-        {"path": f"file://{path}"}, {"path": f"{path}\0.png", "meta": META}, {"path": os.path.relpath(path)}, {"path": ["/etc/passwd"]}, {"path": "x" * 5000},
-        {"path": str(uploads), "meta": META}, {"path": f"{uploads}-beside/p.png", "meta": META}, {"url": f"file://{path}"}, {"path": "", "url": "", "meta": META},
-    ]  # fmt: skip
+        {"path": str(path)},
+        {"path": str(path), "meta": META},
+        {"path": str(path), "meta": {"_type": "other"}},
+        {"path": str(path), "meta": {}},
+        {"path": str(path), "url": "http://127.0.0.1/x", "is_stream": True, "meta": META},
+        {"path": str(climb), "meta": META},
+        {"path": str(climb)},
+        {"path": f"file://{path}"},
+        {"path": f"{path}\0.png", "meta": META},
+        {"path": os.path.relpath(path)},
+        {"path": ["/etc/passwd"]},
+        {"path": "x" * 5000},
+        {"path": str(uploads), "meta": META},
+        {"path": f"{uploads}-beside/p.png", "meta": META},
+        {"url": f"file://{path}"},
+        {"path": "", "url": "", "meta": META},
+    ]
 
 
 def test_only_uploads_are_opened(machine, secret):
@@ -110,44 +125,67 @@ def test_no_event_of_the_page_opens_anything_else(url, secret):
     demo, machine, tried = app.build(*app.load_pipeline()), Machine(url), 0
     for number, function in demo.fns.items():
         for at, component in enumerate(function.inputs):
-            assert component.data_model is None or "path" not in str(component.data_model.model_json_schema()) or isinstance(component, SafeImage | SafeFile)
+            assert (
+                component.data_model is None
+                or "path" not in str(component.data_model.model_json_schema())
+                or isinstance(component, SafeImage | SafeFile)
+            )
             if isinstance(component, SafeImage | SafeFile) and function.queue:
                 given = {"path": str(secret)}
                 data = [None] * len(function.inputs)
                 data[at] = [given] if isinstance(component, SafeFile) and component.most > 1 else given
                 name = f"try-{number}-{at}"
-                assert machine.http.post("/queue/join", json={"data": data, "fn_index": number, "session_hash": name}).status_code == 200
+                assert (
+                    machine.http.post(
+                        "/queue/join", json={"data": data, "fn_index": number, "session_hash": name}
+                    ).status_code
+                    == 200
+                )
                 assert GONE in machine.http.get("/queue/data", params={"session_hash": name}).text
                 tried += 1
     assert tried > 5
     silent = next(n for n, f in demo.fns.items() if f.name == "settle")
-    answer = machine.http.post("/run/x", json={"data": [None, {"path": str(secret)}, "", 1.0], "fn_index": silent, "session_hash": "try"})
+    answer = machine.http.post(
+        "/run/x", json={"data": [None, {"path": str(secret)}, "", 1.0], "fn_index": silent, "session_hash": "try"}
+    )
     assert answer.json()["error"] == GONE
 
 
 def test_inputs_check_for_themselves(secret):
     for component, payload in [
-        (SafeImage(type="filepath"), ImageData(path=str(secret))), (SafeFile(), FileData(path=str(secret))),
+        (SafeImage(type="filepath"), ImageData(path=str(secret))),
+        (SafeFile(), FileData(path=str(secret))),
         (SafeFile(file_count="multiple"), ListFiles([FileData(path=str(secret))])),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(Exception, match="There is no such upload"):
             component.preprocess(payload)
         assert component.preprocess(None) is None
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1/p.png", "https://example.org/p.png", " HTTP://example.org", "ftp://example.org/p.png"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:1/p.png", "https://example.org/p.png", " HTTP://example.org", "ftp://example.org/p.png"],
+)
 def test_nothing_is_fetched(machine, address, monkeypatch):
     for given in ({"path": address, "meta": META}, {"path": address}, {"url": address, "meta": META}):
         assert "Nothing is fetched" in machine.refused("predict", given, PASSAGE)
         assert "Nothing is fetched" in machine.refused("rank", [given], [PASSAGE])
-    assert machine.http.get(f"/file={address.strip()}").status_code == 404 or not address.lower().strip().startswith("http")
+    assert machine.http.get(f"/file={address.strip()}").status_code == 404 or not address.lower().strip().startswith(
+        "http"
+    )
 
 
 def test_pictures_as_data_addresses(machine, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     component = SafeImage(type="filepath", image_mode=None)
     address = data_address(png())
-    for given in (address, address.replace("data:image/png", "DATA:image/PNG;name=a.png"), address.rstrip("="), address[:40] + "\n" + address[40:], address.replace("+", "%2B")):
+    for given in (
+        address,
+        address.replace("data:image/png", "DATA:image/PNG;name=a.png"),
+        address.rstrip("="),
+        address[:40] + "\n" + address[40:],
+        address.replace("+", "%2B"),
+    ):
         assert open_image(component.preprocess(ImageData(url=given))).size == (30, 20)
     with pytest.raises(InputError, match="damaged"):
         upload_of(None, "data:image/png;base64,!!!")
@@ -164,15 +202,29 @@ def test_pictures_as_data_addresses(machine, tmp_path, monkeypatch):
 def test_calls_of_the_wrong_shape_get_a_sentence(machine):
     picture = {"path": machine.upload(png()), "meta": META}
     cases = [
-        ("predict", [], "takes 2 values; 0"), ("predict", [picture], "takes 2 values; 1"), ("predict", [picture, PASSAGE, 1], "takes 2 values; 3"),
-        ("predict", [picture, 5], "“passage” takes a text"), ("predict", [picture, {"a": 1}], "“passage” takes a text"), ("predict", [picture, [PASSAGE]], "takes a text"),
-        ("predict", [picture, None], "text"), ("predict", [None, PASSAGE], "Choose a picture"), ("predict", [5, PASSAGE], "does not have the shape"),
-        ("predict", ["x.png", PASSAGE], "does not have the shape"), ("predict", [[picture], PASSAGE], "does not have the shape"), ("predict", [{}, PASSAGE], "shape|Choose|no such"),
-        ("predict", [picture, "a \ud800 rose"], "broken character"), ("predict", [10**400, PASSAGE], "does not have the shape"),
-        ("rank", [picture, [PASSAGE]], "does not have the shape"), ("rank", [[picture], PASSAGE], "list of texts"), ("rank", [[picture], [1, None]], "list of texts"),
-        ("rank", [[picture], {"a": 1}], "list of texts"), ("rank", [[[picture]], [PASSAGE]], "shape"), ("rank", [[picture], None], "list of texts|no passage"),
-        ("rank_passages", [picture, "x"], "list of texts"), ("explain", [True, PASSAGE], "shape"),
-    ]  # fmt: skip
+        ("predict", [], "takes 2 values; 0"),
+        ("predict", [picture], "takes 2 values; 1"),
+        ("predict", [picture, PASSAGE, 1], "takes 2 values; 3"),
+        ("predict", [picture, 5], "“passage” takes a text"),
+        ("predict", [picture, {"a": 1}], "“passage” takes a text"),
+        ("predict", [picture, [PASSAGE]], "takes a text"),
+        ("predict", [picture, None], "text"),
+        ("predict", [None, PASSAGE], "Choose a picture"),
+        ("predict", [5, PASSAGE], "does not have the shape"),
+        ("predict", ["x.png", PASSAGE], "does not have the shape"),
+        ("predict", [[picture], PASSAGE], "does not have the shape"),
+        ("predict", [{}, PASSAGE], "shape|Choose|no such"),
+        ("predict", [picture, "a \ud800 rose"], "broken character"),
+        ("predict", [10**400, PASSAGE], "does not have the shape"),
+        ("rank", [picture, [PASSAGE]], "does not have the shape"),
+        ("rank", [[picture], PASSAGE], "list of texts"),
+        ("rank", [[picture], [1, None]], "list of texts"),
+        ("rank", [[picture], {"a": 1}], "list of texts"),
+        ("rank", [[[picture]], [PASSAGE]], "shape"),
+        ("rank", [[picture], None], "list of texts|no passage"),
+        ("rank_passages", [picture, "x"], "list of texts"),
+        ("explain", [True, PASSAGE], "shape"),
+    ]
     for name, data, sentence in cases:
         told = machine.refused(name, *data)
         assert told and re.search(sentence, told), (name, data, told)
@@ -185,26 +237,48 @@ def test_messages_that_are_no_calls_get_a_sentence(machine):
     for _ in range(200):
         deep = [deep]
     answers = [
-        (post("/call/nothing", json={"data": []}), 404), (post("/call/v2/nothing", json={}), 404), (get("/call/predict"), 405), (post("/call/predict", content=b"{"), 400),
-        (post("/call/predict", json=[]), 400), (post("/call/predict", json={"data": 5}), 422), (post("/call/predict", json={}), 422), (post("/call/predict", json={"data": deep}), 400),
-        (post("/call/predict", content=b'{"data": ' + b"[" * 100_000), 400), (post("/queue/join", json={"data": [], "fn_index": 99999, "session_hash": "a"}), 404),
-        (post("/queue/join", json={"data": [], "fn_index": "x", "session_hash": "a"}), 422), (post("/queue/join", json={"data": [], "fn_index": 1}), 400),
-        (post("/queue/join", json={"data": [], "fn_index": 1, "session_hash": "s" * 200}), 400), (post("/queue/join", json={"data": [], "fn_index": 1, "session_hash": 5}), 400),
-        (post("/call/predict", json={"data": [], "session_hash": "s" * 10**6}), 400), (post("/run/predict", json={"data": []}), 404), (post("/call/v2/predict", json={"nobody": 1}), 400),
-        (get("/upload_progress", params={"upload_id": "u" * 10_000}), 404), (post("/process_recording", files={"video": b"x"}), 404), (get("/proxy=http://127.0.0.1/"), 404),
-        (get("/deep_link", params={"session_hash": "a"}), 404), (post("/component_server", json={"data": 1, "component_id": 1, "fn_name": "x", "session_hash": "a"}), 404),
-        (post("/vibe-edit/", json={}), 404), (get("/file=https://example.org/x"), 404),
-    ]  # fmt: skip
+        (post("/call/nothing", json={"data": []}), 404),
+        (post("/call/v2/nothing", json={}), 404),
+        (get("/call/predict"), 405),
+        (post("/call/predict", content=b"{"), 400),
+        (post("/call/predict", json=[]), 400),
+        (post("/call/predict", json={"data": 5}), 422),
+        (post("/call/predict", json={}), 422),
+        (post("/call/predict", json={"data": deep}), 400),
+        (post("/call/predict", content=b'{"data": ' + b"[" * 100_000), 400),
+        (post("/queue/join", json={"data": [], "fn_index": 99999, "session_hash": "a"}), 404),
+        (post("/queue/join", json={"data": [], "fn_index": "x", "session_hash": "a"}), 422),
+        (post("/queue/join", json={"data": [], "fn_index": 1}), 400),
+        (post("/queue/join", json={"data": [], "fn_index": 1, "session_hash": "s" * 200}), 400),
+        (post("/queue/join", json={"data": [], "fn_index": 1, "session_hash": 5}), 400),
+        (post("/call/predict", json={"data": [], "session_hash": "s" * 10**6}), 400),
+        (post("/run/predict", json={"data": []}), 404),
+        (post("/call/v2/predict", json={"nobody": 1}), 400),
+        (get("/upload_progress", params={"upload_id": "u" * 10_000}), 404),
+        (post("/process_recording", files={"video": b"x"}), 404),
+        (get("/proxy=http://127.0.0.1/"), 404),
+        (get("/deep_link", params={"session_hash": "a"}), 404),
+        (post("/component_server", json={"data": 1, "component_id": 1, "fn_name": "x", "session_hash": "a"}), 404),
+        (post("/vibe-edit/", json={}), 404),
+        (get("/file=https://example.org/x"), 404),
+    ]
     for answer, status in answers:
         told = answer.json()["detail"]
-        assert answer.status_code == status and told.endswith(".") and "\n" not in told, (answer.request.url, answer.status_code, answer.text)
+        assert answer.status_code == status and told.endswith(".") and "\n" not in told, (
+            answer.request.url,
+            answer.status_code,
+            answer.text,
+        )
     assert b"Invalid" not in post("/upload", content=b"x").content and "shape" in post("/upload", content=b"x").text
 
 
 def test_what_is_too_large_is_not_read(machine):
     answer = machine.http.post("/call/predict", content=(b" " * 10**6 for _ in range(LARGEST_CALL // 10**6 + 2)))
     assert answer.status_code == 413 and "64 MB" in answer.json()["detail"]
-    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {10**12}\r\n\r\n"
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; "
+        f"boundary=b\r\nContent-Length: {10**12}\r\n\r\n"
+    )
     with socket.create_connection((machine.http.base_url.host, machine.http.base_url.port)) as connection:
         connection.sendall(head.encode())
         assert b" 413 " in connection.recv(1000)
@@ -223,18 +297,31 @@ def test_too_many_files_are_refused_before_any_is_touched(machine, monkeypatch):
     from page import uploads
 
     looked_at = []
-    monkeypatch.setattr("page.inputs.with_uploads", lambda value: looked_at.append(value) or uploads.with_uploads(value))
+    monkeypatch.setattr(
+        "page.inputs.with_uploads", lambda value: looked_at.append(value) or uploads.with_uploads(value)
+    )
     picture = {"path": machine.upload(png()), "meta": META}
-    assert machine.refused("rank", [picture] * 10_000, [PASSAGE]) == f"There are 10000 files; at most {MOST_PICTURES} can be given at a time."
+    assert (
+        machine.refused("rank", [picture] * 10_000, [PASSAGE])
+        == f"There are 10000 files; at most {MOST_PICTURES} can be given at a time."
+    )
     assert not looked_at
 
 
 def test_sentences_are_in_the_caller_s_language(machine):
     said = translations()["de"]
-    assert machine.refused("predict", {"path": "/etc/passwd"}, PASSAGE, **{"Accept-Language": "de-AT,en;q=0.3"}) == said[GONE]
+    assert (
+        machine.refused("predict", {"path": "/etc/passwd"}, PASSAGE, **{"Accept-Language": "de-AT,en;q=0.3"})
+        == said[GONE]
+    )
     answer = machine.http.post("/call/nothing", json={"data": []}, headers={"Accept-Language": "de"})
-    assert answer.json()["detail"] == said["There is no such endpoint; “Use via API” on the page lists those there are."]
-    assert machine.refused("predict", None, PASSAGE, **{"Accept-Language": "xx;q=9,\"<script>" * 300}) == "Choose a picture first."
+    assert (
+        answer.json()["detail"] == said["There is no such endpoint; “Use via API” on the page lists those there are."]
+    )
+    assert (
+        machine.refused("predict", None, PASSAGE, **{"Accept-Language": 'xx;q=9,"<script>' * 300})
+        == "Choose a picture first."
+    )
 
 
 def test_a_full_queue_is_told_in_a_sentence(machine, monkeypatch):
@@ -242,11 +329,19 @@ def test_a_full_queue_is_told_in_a_sentence(machine, monkeypatch):
 
     monkeypatch.setattr(Queue, "__len__", lambda self: 10**6)
     answer = machine.http.post("/call/predict", json={"data": [None, PASSAGE]})
-    assert answer.status_code == 503 and "waiting already" in answer.json()["detail"]  # by which Gradio's client for Python knows it
+    # by which Gradio's client for Python knows it
+    assert answer.status_code == 503 and "waiting already" in answer.json()["detail"]
     assert "line" not in answer.json()
     answer = machine.http.post("/call/predict", json={"data": [None, PASSAGE]}, headers={"Accept-Language": "fr"})
-    assert answer.status_code == 429 and answer.json()["detail"] == translations()["fr"]["Too many questions are waiting already; ask again in a minute."]
-    assert answer.json()["line"] == in_language("fr", lambda: say(LINE, count=MOST_WAITING)) and f"{MOST_WAITING} questions attendent" in answer.json()["line"]
+    assert (
+        answer.status_code == 429
+        and answer.json()["detail"]
+        == translations()["fr"]["Too many questions are waiting already; ask again in a minute."]
+    )
+    assert (
+        answer.json()["line"] == in_language("fr", lambda: say(LINE, count=MOST_WAITING))
+        and f"{MOST_WAITING} questions attendent" in answer.json()["line"]
+    )
 
 
 def test_a_question_waits_for_room_and_goes_on_by_itself(browser, url, flower, monkeypatch):
@@ -269,7 +364,12 @@ def test_a_question_waits_for_room_and_goes_on_by_itself(browser, url, flower, m
         while len(refused) < 2:
             page.wait_for_timeout(100)
         assert set(refused) == {429} and page.locator("#verdict h2").count() == 0
-        assert page.get_by_text(translations()["sl"]["Too many questions are waiting already; ask again in a minute."]).count() == 0
+        assert (
+            page.get_by_text(
+                translations()["sl"]["Too many questions are waiting already; ask again in a minute."]
+            ).count()
+            == 0
+        )
     page.locator("#verdict h2").wait_for()
     assert page.locator("#line:visible").count() == 0 and 200 in refused
     context.close()
@@ -298,7 +398,9 @@ def test_sessions_are_small_and_those_of_machines_are_not_kept(pipe, monkeypatch
     demo = app.build(pipe)
     assert isinstance(demo, Page)
     holder = demo.state_holder
-    assert not list(holder["visitor"].config_values), "Gradio copies the settings of every component into every session again"
+    assert not list(holder["visitor"].config_values), (
+        "Gradio copies the settings of every component into every session again"
+    )
     demo._forget("visitor")
     assert "visitor" not in holder and "visitor" not in holder.time_last_used
 

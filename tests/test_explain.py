@@ -42,7 +42,8 @@ def test_grad_cam_by_hand():
 def test_words_and_places():
     assert looks.to_words(torch.tensor([0.5, 0.0, 0.75, 0.0]), [(0, 2), (1,)]) == [0.625, 0.0]
     met = looks.places_met(torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0.25, 0.75], [0, 0, 1.0]]), [(1, 2), (3,)])
-    assert torch.allclose(met, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))  # (.5 + .25) / 2 and .75 / 2, over the places alone
+    # (.5 + .25) / 2 and .75 / 2, over the places alone
+    assert torch.allclose(met, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     weights = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0.5, 0.5], [0, 0, 1.0]])
     places = looks.to_places(torch.tensor([9.0, 3.0, 6.0, 0.0]), weights, (1, 2))
     assert torch.allclose(places, torch.tensor([[(3 + 0.5 * 6) / 1.5, 0.5 * 6 / 1.5]]))
@@ -98,7 +99,7 @@ def test_overlay_refuses_the_wrong_frame_and_nan():
 
 
 def test_words_of_users_are_escaped():
-    text = "rose <img src=x onerror=alert(1)> \"q\" ${alert(1)}"
+    text = 'rose <img src=x onerror=alert(1)> "q" ${alert(1)}'
     html = figures.words_html(text, [(0, 4), (5, 9)], [0.1, 0.9], "share")
     assert "<img" not in html and "&lt;img" in html
     assert 'data-note="share 0.900"' in html and html.count("tabindex") == 2
@@ -111,10 +112,13 @@ def test_a_constant_map_is_drawn_in_one_colour(value):
 
 
 def test_scripts_in_a_passage_stay_text():
-    text = "${alert(1)} <img src=x onerror=alert(1)> \"><b"
+    text = '${alert(1)} <img src=x onerror=alert(1)> "><b'
     start = text.index("onerror")
-    html = figures.words_html(text, [(2, 7), (start, start + 7), (len(text) - 4, len(text))], [0.1, 0.9, 0.5], 'a"<label>')
-    assert re.sub("<[^>]+>", "", html).startswith(escape(text, quote=True))  # all of it, in order, with nothing turned into a tag
+    html = figures.words_html(
+        text, [(2, 7), (start, start + 7), (len(text) - 4, len(text))], [0.1, 0.9, 0.5], 'a"<label>'
+    )
+    # all of it, in order, with nothing turned into a tag
+    assert re.sub("<[^>]+>", "", html).startswith(escape(text, quote=True))
     assert not re.search(r"<(?!/?(div|span)\b)", html)
     assert 'a"<' not in html
 
@@ -128,10 +132,14 @@ def test_what_was_not_read_is_marked():
 def test_what_is_saved_is_no_larger_than_asked(pipe, tmp_path):
     e = pipe.explain(Image.effect_noise((1500, 600), 80).convert("RGB"), "The roses smelled sweet.")
     for largest, size in ((None, [1500, 600]), (300, [300, 120]), (1000, [1000, 400])):
-        folder = e.save(tmp_path / str(largest), **({} if largest == 1000 else {"largest": largest}))  # 1000 is what one gets unasked
+        # 1000 is what one gets unasked
+        folder = e.save(tmp_path / str(largest), **({} if largest == 1000 else {"largest": largest}))
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["picture"] == {"file": "picture.png", "size": size, "full_size": [1500, 600]}
         for name in manifest["maps"].values():
-            assert list(np.load(folder / name["values"]).shape) == size[::-1] and list(Image.open(folder / name["overlay"]).size) == size
+            assert (
+                list(np.load(folder / name["values"]).shape) == size[::-1]
+                and list(Image.open(folder / name["overlay"]).size) == size
+            )
         assert list(Image.open(folder / "picture.png").size) == size
     assert e.image.size == (1500, 600)

@@ -17,7 +17,10 @@ def test_an_explanation_carries_evidence_in_the_pictures_frame(tokenizer, pictur
     assert set(e.gate_effect) == {"vit", "resnet"}
     assert e.fit(32).evidence.map.shape == (24, 32)
     plain = json.loads(json.dumps(e.manifest()))
-    assert plain["evidence"]["words"] == e.evidence.words and plain["gate_effect"]["vit"]["total"] == e.gate_effect["vit"].total
+    assert (
+        plain["evidence"]["words"] == e.evidence.words
+        and plain["gate_effect"]["vit"]["total"] == e.gate_effect["vit"].total
+    )
     assert pipe.explain(picture, PASSAGE, evidence=False).evidence is None
 
 
@@ -34,4 +37,8 @@ def test_a_large_model_on_a_cpu_gets_evidence_from_gradients(pipe, picture, monk
     assert pipe.explain(picture, PASSAGE).evidence.methods == {"words": "occlusion", "regions": "in place and close up"}
     monkeypatch.setattr("musti_model.pipeline.LARGE", 1000)
     e = pipe.explain(picture, PASSAGE)
-    assert not pipe.many_passes and e.evidence.methods == {"words": "relevance", "regions": "relevance"} and e.evidence.map.shape == (48, 64)
+    assert (
+        not pipe.many_passes
+        and e.evidence.methods == {"words": "relevance", "regions": "relevance"}
+        and e.evidence.map.shape == (48, 64)
+    )

@@ -35,13 +35,22 @@ def test_the_top_word_names_the_object_or_not(pipe):
     sample = bench.Sample(pair(1, "A dog and a horse.", ""), {"dog"}, {"dog", "horse"})
     words = [w.text for w in pipe.processor.passages(["A dog and a horse."]).words[0]]
     for word, expected in (("dog", True), ("horse", False)):
-        assert bench.points_at_name(torch.tensor([float(w == word) for w in words]), pipe, sample, VOCABULARY) is expected
-    assert bench.points_at_name(torch.ones(len(words)), pipe, bench.Sample(sample.pair, {"cat"}, set()), VOCABULARY) is None
+        assert (
+            bench.points_at_name(torch.tensor([float(w == word) for w in words]), pipe, sample, VOCABULARY) is expected
+        )
+    assert (
+        bench.points_at_name(torch.ones(len(words)), pipe, bench.Sample(sample.pair, {"cat"}, set()), VOCABULARY)
+        is None
+    )
 
 
 def test_rank_correlation():
     a = torch.tensor([1.0, 2.0, 3.0])
-    assert bench.correlation(a, a**3) == pytest.approx(1) and bench.correlation(a, -a) == pytest.approx(-1) and bench.correlation(a, 0 * a) == 0
+    assert (
+        bench.correlation(a, a**3) == pytest.approx(1)
+        and bench.correlation(a, -a) == pytest.approx(-1)
+        and bench.correlation(a, 0 * a) == 0
+    )
 
 
 def test_grids_hold_the_picture_in_its_quarter_and_no_other_of_its_passage(tmp_path):
@@ -79,17 +88,46 @@ def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
     MustiProcessor(model.config, tokenizer).save_pretrained(tmp_path / "w")
     records = []
     for n, name in enumerate(("dog", "cat", "fish", "horse")):
-        Image.fromarray(np.random.default_rng(n).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{n}.png")
-        records.append({"id": n, "image": str(tmp_path / f"{n}.png"), "language": "en", "text": f"The {name} smelled.", "subtask1_label": "YES", "subtask2_labels": [name]})
+        Image.fromarray(np.random.default_rng(n).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f"{n}.png"
+        )
+        records.append(
+            {
+                "id": n,
+                "image": str(tmp_path / f"{n}.png"),
+                "language": "en",
+                "text": f"The {name} smelled.",
+                "subtask1_label": "YES",
+                "subtask2_labels": [name],
+            }
+        )
     (tmp_path / "pairs.json").write_text(json.dumps({"pairs": records}))
     monkeypatch.setattr(bench, "named_right", lambda *_: True)
-    monkeypatch.setattr("sys.argv", ["x", "--pairs", str(tmp_path / "pairs.json"), "--weights", str(tmp_path / "w"), "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "x",
+            "--pairs",
+            str(tmp_path / "pairs.json"),
+            "--weights",
+            str(tmp_path / "w"),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
     bench.main()
     told = capsys.readouterr().out
-    assert "| occlusion |" in told and "| in place and close up |" in told and "4 pairs answered YES rightly; 4 grids." in told
+    assert (
+        "| occlusion |" in told
+        and "| in place and close up |" in told
+        and "4 pairs answered YES rightly; 4 grids." in told
+    )
     assert ("Gate effect" in told) == (changes.get("gate") != "none")
     result = json.loads((tmp_path / "out" / "faithfulness.json").read_text())
-    assert 0 <= result["regions"]["in place"]["grid"] <= 1 and (tmp_path / "out" / "faithfulness.png").stat().st_size > 1000
+    assert (
+        0 <= result["regions"]["in place"]["grid"] <= 1
+        and (tmp_path / "out" / "faithfulness.png").stat().st_size > 1000
+    )
     assert MustiPipeline.from_pretrained(tmp_path / "w").name in result["weights"]
 
 
@@ -99,7 +137,8 @@ def test_the_readme_has_the_measured_table():
     measured = json.loads((root / "assets" / "faithfulness" / "faithfulness.json").read_text())
     metrics = json.loads((root / "assets" / "starter" / "metrics.json").read_text())
     assert table in (root / "README.md").read_text() and metrics["weights"] in measured["weights"]
-    words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]  # what the page shows
+    # what the page shows
+    words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]
     assert regions["grid"] >= 0.6 and words["pointing"] >= 0.8 and measured["gate"]["worst"] <= 0.01
     assert words["better"] >= 0.9 and regions["better"] >= 0.8
     assert words["deletion"] == min(r["deletion"] for r in measured["words"].values())

@@ -1,4 +1,5 @@
-"""Colours, legends and the highlighted passage: what people see says what the numbers say, and users' words stay text."""
+"""Colours, legends and the highlighted passage: what people see says what the numbers say, and users' words stay
+text."""
 
 import json
 from html.parser import HTMLParser
@@ -12,7 +13,14 @@ from PIL import Image
 from musti_model import figures
 from musti_model.results import Explanation, Gate, GateWeights
 
-ATTACKS = ["${alert(1)}", "<img src=x onerror=alert(1)>", "`${alert(1)}`", "{{this}}", "</span><script>alert(1)</script>", "'\"onfocus=alert(1) x='"]
+ATTACKS = [
+    "${alert(1)}",
+    "<img src=x onerror=alert(1)>",
+    "`${alert(1)}`",
+    "{{this}}",
+    "</span><script>alert(1)</script>",
+    "'\"onfocus=alert(1) x='",
+]
 
 
 class Seen(HTMLParser):
@@ -85,7 +93,10 @@ def test_words_have_number_focus_and_readable_ink():
     html = figures.words_html("dark bright", [(0, 4), (5, 11)], [0.0, 0.42], "image share")
     attributes = Seen(html).attributes
     assert attributes.count(("tabindex", "0")) == 2
-    assert ("data-note", "image share 0.420") in attributes and ("aria-label", "bright, image share 0.420") in attributes
+    assert ("data-note", "image share 0.420") in attributes and (
+        "aria-label",
+        "bright, image share 0.420",
+    ) in attributes
     styles = [v for k, v in attributes if k == "style" and "color" in v and "gradient" not in v]
     assert styles[0].endswith("color:#fff") and styles[1].endswith("color:#000")
 
@@ -128,11 +139,18 @@ def explanation(values: np.ndarray) -> Explanation:
     answer = {"label": "YES", "probability": 0.7, "threshold": 0.5, "similarities": {"vit": 0.3}, "notices": []}
     prediction = SimpleNamespace(to_json=lambda: dict(answer), logit=0.85, votes={"vit": 0.6}, vote_bias=0.25)
     return Explanation(
-        prediction=prediction, image=Image.new("RGB", (4, 3), "white"), passage="čaj", words=["čaj"], word_spans=[(0, 3)],
-        gates={"vit": Gate([0.25], np.array([[[1.0]]])), "cnn": Gate([0.75], None)}, gate_weights=GateWeights(0.1, 0.2, 0.3),
-        maps={"rollout:vit": values}, heads={"vit": np.arange(8, dtype=np.float32).reshape(2, 2, 2)}, word_attention={"vit": [0.125]},
+        prediction=prediction,
+        image=Image.new("RGB", (4, 3), "white"),
+        passage="čaj",
+        words=["čaj"],
+        word_spans=[(0, 3)],
+        gates={"vit": Gate([0.25], np.array([[[1.0]]])), "cnn": Gate([0.75], None)},
+        gate_weights=GateWeights(0.1, 0.2, 0.3),
+        maps={"rollout:vit": values},
+        heads={"vit": np.arange(8, dtype=np.float32).reshape(2, 2, 2)},
+        word_attention={"vit": [0.125]},
         settings={"weights": "tiny", "revision": "abc", "versions": {"torch": "0"}},
-    )  # fmt: skip
+    )
 
 
 def test_save_keeps_the_raw_numbers_and_says_what_was_drawn(tmp_path):
@@ -141,15 +159,26 @@ def test_save_keeps_the_raw_numbers_and_says_what_was_drawn(tmp_path):
     folder = made.save(tmp_path / "new" / "folder")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     entry = manifest["maps"]["rollout:vit"]
-    assert entry["scale"] == pytest.approx([0, 0.4]) and entry["min"] == pytest.approx(0.1) and entry["max"] == pytest.approx(0.4)
+    assert (
+        entry["scale"] == pytest.approx([0, 0.4])
+        and entry["min"] == pytest.approx(0.1)
+        and entry["max"] == pytest.approx(0.4)
+    )
     assert np.array_equal(np.load(folder / entry["values"]), values)
-    assert np.array_equal(np.asarray(Image.open(folder / entry["overlay"])), np.asarray(figures.overlay(made.image, values)))
+    assert np.array_equal(
+        np.asarray(Image.open(folder / entry["overlay"])), np.asarray(figures.overlay(made.image, values))
+    )
     assert np.array_equal(np.load(folder / manifest["heads"]["vit"]), made.heads["vit"])
     assert manifest["prediction"]["votes"] == {"vit": 0.6} and manifest["prediction"]["vote_bias"] == 0.25
-    assert manifest["prediction"]["logit"] == 0.85 and {m["colours"] for m in manifest["maps"].values()} == {figures.COLOURS}
+    assert manifest["prediction"]["logit"] == 0.85 and {m["colours"] for m in manifest["maps"].values()} == {
+        figures.COLOURS
+    }
     assert manifest["settings"] == made.settings and manifest["words"] == ["čaj"]
     assert manifest["gate_weights"] == {"w_image": 0.1, "w_text": 0.2, "bias": 0.3}
-    assert manifest["gates"] == {"vit": {"words": [0.25], "meeting": [[[1.0]]]}, "cnn": {"words": [0.75], "meeting": None}}
+    assert manifest["gates"] == {
+        "vit": {"words": [0.25], "meeting": [[[1.0]]]},
+        "cnn": {"words": [0.75], "meeting": None},
+    }
     assert made != explanation(values)  # compared as objects: arrays have no single truth value
 
 
@@ -183,5 +212,8 @@ def test_evidence_is_saved_with_its_own_colours(pipe, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     entry = manifest["maps"]["evidence"]
     assert entry["colours"] == figures.SIGNED and entry["scale"][0] == -entry["scale"][1]
-    assert np.array_equal(np.load(folder / entry["values"]), explanation.evidence.map) and (folder / "evidence-vit.png").exists()
+    assert (
+        np.array_equal(np.load(folder / entry["values"]), explanation.evidence.map)
+        and (folder / "evidence-vit.png").exists()
+    )
     assert manifest["evidence"]["methods"]["words"] == "occlusion"

@@ -47,10 +47,13 @@ def test_the_scalar_gate_by_hand():
         assert torch.allclose(shut[0, 0], normalised(raw), atol=1e-5)
     share = model.fusion.shares(Words(text, torch.ones(1, 1)), met_by(image))
     assert share.item() == pytest.approx(2 * 3 / (2 * 3 + 1.5 * 4))  # norms of w_image I and (1 + w_text) T
-    # Of each word by itself, however small what it meets is; and w_text T + T + b before the LayerNorm, which would hide b.
+    # Of each word by itself, however small what it meets is; and w_text T + T + b before the LayerNorm, which would
+    # hide b.
     two = torch.cat([text, 2 * text], dim=1) / 1e3, torch.cat([image, image], dim=1) / 1e3
     shares = model.fusion.shares(Words(two[0], torch.ones(1, 2)), met_by(two[1]))
-    assert shares[0].tolist() == pytest.approx([6 / (6 + 6), 6 / (6 + 12)]) and torch.allclose(model.fusion.base(text), 1.5 * text + 1)
+    assert shares[0].tolist() == pytest.approx([6 / (6 + 6), 6 / (6 + 12)]) and torch.allclose(
+        model.fusion.base(text), 1.5 * text + 1
+    )
 
 
 @pytest.mark.parametrize("gate", ["word", "linear"])
@@ -59,7 +62,9 @@ def test_a_gate_of_words_by_hand(gate):
     text, image = torch.randn(1, 1, 32), torch.randn(1, 1, 32)
     through = fusion.pass_on.weight @ image[0, 0]
     for state, opened in (("learned", 0.25), ("open", 1.0), ("shut", 0.0)):
-        assert torch.allclose(fusion.fuse(text, met_by(image, 0.25), state)[0, 0], normalised(text[0, 0] + opened * through), atol=1e-5)
+        assert torch.allclose(
+            fusion.fuse(text, met_by(image, 0.25), state)[0, 0], normalised(text[0, 0] + opened * through), atol=1e-5
+        )
     assert fusion.shares(Words(text, torch.ones(1, 1)), met_by(image, 0.25)).item() == 0.25
 
 
@@ -75,10 +80,14 @@ def test_meeting_by_content_by_hand():
         fusion.space.tau.fill_(2.0)
         fusion.alpha.fill_(4.0)
         fusion.beta.fill_(-1.0)
-    met = fusion.meet(ImageTokens(tokens, (1, 3)), Words(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.long), read))
+    met = fusion.meet(
+        ImageTokens(tokens, (1, 3)), Words(torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.long), read)
+    )
     e = torch.tensor([2.0, 0.0, 0.0]).exp()
     weights = e / e.sum()
-    assert torch.allclose(met.weights[0], torch.stack([F.pad(weights, (1, 0)), torch.tensor([0, 1 / 3, 1 / 3, 1 / 3])]), atol=1e-6)
+    assert torch.allclose(
+        met.weights[0], torch.stack([F.pad(weights, (1, 0)), torch.tensor([0, 1 / 3, 1 / 3, 1 / 3])]), atol=1e-6
+    )
     assert torch.allclose(met.agreement[0], torch.tensor([weights[0], 0.0]), atol=1e-6)
     assert torch.allclose(met.image[0], met.weights[0] @ tokens[0], atol=1e-6)
     assert torch.allclose(met.opening[0], torch.sigmoid(torch.tensor([4 * weights[0] - 1, -1.0])), atol=1e-6)
@@ -86,11 +95,18 @@ def test_meeting_by_content_by_hand():
 
 def test_only_a_product_tells_whether_word_and_places_agree():
     """For two words and two pictures, a linear gate's logits add up crosswise; the word gate's do not."""
+
     def crosswise(gate: str) -> float:
         fusion = tiny_model(**GATES[gate]).fusion
         torch.manual_seed(3)
         words, pictures = torch.randn(2, 1, 1, 32), torch.randn(2, 1, 2, 32)  # one place each
-        logit = [[fusion.meet(ImageTokens(p, (1, 1)), Words(w, torch.ones(1, 1), w)).opening.logit().item() for p in pictures] for w in words]
+        logit = [
+            [
+                fusion.meet(ImageTokens(p, (1, 1)), Words(w, torch.ones(1, 1), w)).opening.logit().item()
+                for p in pictures
+            ]
+            for w in words
+        ]
         return abs(logit[0][0] + logit[1][1] - logit[0][1] - logit[1][0])
 
     assert crosswise("linear") < 1e-4 and crosswise("word") > 0.05
@@ -103,7 +119,11 @@ def test_each_word_meets_the_picture_once(gate):
     inside = model(images, ids, mask, return_internals=True).internals
     for name, met in inside.met.items():
         assert torch.allclose(met.weights.sum(-1)[mask.bool()], torch.ones(int(mask.sum())), atol=1e-5)
-        assert (met.opening.min() < met.opening.max()) == model.fusion.by_word and met.opening.min() >= 0 and met.opening.max() <= 1
+        assert (
+            (met.opening.min() < met.opening.max()) == model.fusion.by_word
+            and met.opening.min() >= 0
+            and met.opening.max() <= 1
+        )
         shares = inside.shares[name][mask.bool()]
         assert shares.min() > 0 and shares.max() < 1
 
@@ -115,7 +135,10 @@ def test_the_opening_by_hand(gate):
     torch.manual_seed(4)
     read, image = torch.randn(1, 3, 32), ImageTokens(torch.randn(1, 5, 32), (2, 2))
     met = fusion.meet(image, Words(torch.randn(1, 3, 32), torch.ones(1, 3, dtype=torch.long), read))
-    p, q = (F.normalize(side(x), dim=-1) for side, x in ((fusion.space.word, read[0]), (fusion.space.place, image.tokens[0, 1:])))
+    p, q = (
+        F.normalize(side(x), dim=-1)
+        for side, x in ((fusion.space.word, read[0]), (fusion.space.place, image.tokens[0, 1:]))
+    )
     if gate == "word":
         agreement = ((9 * p @ q.T).softmax(-1) * (p @ q.T)).sum(-1)  # tau is 9
     else:
@@ -132,15 +155,21 @@ def test_the_linear_gates_opening_by_hand():
     text, tokens = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
     met = fusion.meet(ImageTokens(tokens, (1, 2)), Words(text, torch.ones(1, 3, dtype=torch.long)))
     v, c = fusion.classifier.weight[0], fusion.classifier.bias
-    assert torch.allclose(met.opening[0], torch.sigmoid(text[0] @ v[:32] + tokens[0] @ v[32:] + c), atol=1e-5)  # each meets one token: as many places as words
+    # each meets one token: as many places as words
+    assert torch.allclose(met.opening[0], torch.sigmoid(text[0] @ v[:32] + tokens[0] @ v[32:] + c), atol=1e-5)
     assert met.agreement is None and not fusion.reads
 
 
 def test_how_gates_start():
-    """The published one lets in a little at every word; the others pass on what they met, half open: the word gate where word and places agree by half."""
+    """The published one lets in a little at every word; the others pass on what they met, half open: the word gate
+    where word and places agree by half."""
     scalar, word, linear = (MustiModel(tiny_config(**GATES[g])).fusion for g in ("scalar", "word", "linear"))
     assert scalar.scalars.weight.tolist() == [[pytest.approx(0.05), 0.0]] and scalar.scalars.bias.item() == 0
-    assert torch.equal(word.open_at(torch.tensor([0.5, 0.75])), torch.tensor([0.0, 5.0])) and not word.word_score.weight.any() and word.space.tau == 16
+    assert (
+        torch.equal(word.open_at(torch.tensor([0.5, 0.75])), torch.tensor([0.0, 5.0]))
+        and not word.word_score.weight.any()
+        and word.space.tau == 16
+    )
     for matrix in (word.pass_on, linear.pass_on, word.space.word, word.space.place, linear.space.word):
         assert torch.equal(matrix.weight, torch.eye(32)) and (matrix.bias is None or not matrix.bias.any())
     assert 0 < linear.classifier.weight.abs().max() <= 0.1 / 64**0.5 and linear.classifier.bias.item() == 0
@@ -150,15 +179,22 @@ def test_without_a_gate_nothing_of_the_picture_is_shared():
     fusion, text = tiny_model(gate="none").fusion, torch.randn(1, 3, 32)
     words = Words(text, torch.ones(1, 3, dtype=torch.long))
     met = fusion.meet(ImageTokens(torch.randn(1, 3, 32), (1, 2)), words)
-    assert torch.equal(fusion.fuse(text, met), text) and fusion.shares(words, met).tolist() == [[0, 0, 0]] and met.opening.tolist() == [[1, 1, 1]]
+    assert (
+        torch.equal(fusion.fuse(text, met), text)
+        and fusion.shares(words, met).tolist() == [[0, 0, 0]]
+        and met.opening.tolist() == [[1, 1, 1]]
+    )
     assert met.image.shape == (1, 3, 32) and torch.allclose(met.weights[0], torch.eye(3))
     for without in (fusion, tiny_model(**GATES["linear by place"]).fusion):
         assert not without.reads and without.word_space(text) is text and without.place_space(text) is text
 
 
-@pytest.mark.parametrize(("padding", "position", "expected"), [("carry", 3, [0, 0, 0, 1]), ("mask", 2, [0, 0, 1 / 3, 2 / 3])])
+@pytest.mark.parametrize(
+    ("padding", "position", "expected"), [("carry", 3, [0, 0, 0, 1]), ("mask", 2, [0, 0, 1 / 3, 2 / 3])]
+)
 def test_where_padding_is_carried_it_meets_the_lower_part(padding, position, expected):
-    """Three places, four positions of which the last is padding: it meets the last place, or else the last wordpiece meets the lower half."""
+    """Three places, four positions of which the last is padding: it meets the last place, or else the last wordpiece
+    meets the lower half."""
     fusion, expected = tiny_model(padding=padding).fusion, torch.tensor(expected, dtype=torch.float)
     tokens = torch.randn(1, 4, 32)
     met = fusion.meet(ImageTokens(tokens, (1, 3)), Words(torch.randn(1, 4, 32), torch.tensor([[1, 1, 1, 0]])))
@@ -184,7 +220,9 @@ def test_words_look_in_full_precision_whatever_the_rest_has():
 
 def test_states_that_were_not_read_cannot_be_asked_for():
     with pytest.raises(ValueError, match="MustiModel.words"):
-        tiny_model(**GATES["word"]).fusion.meet(ImageTokens(torch.zeros(1, 3, 32), (1, 2)), Words(torch.zeros(1, 3, 32), torch.ones(1, 3)))
+        tiny_model(**GATES["word"]).fusion.meet(
+            ImageTokens(torch.zeros(1, 3, 32), (1, 2)), Words(torch.zeros(1, 3, 32), torch.ones(1, 3))
+        )
 
 
 def test_the_whole_picture_is_no_place_to_look_at():
@@ -197,7 +235,9 @@ def test_the_whole_picture_is_no_place_to_look_at():
         tokens[0, 0] = torch.linalg.solve(space.place.weight, queries[0, 0] - space.place.bias)
     other, same = space.look(queries, tokens)
     assert torch.equal(weights, other) and torch.equal(agreement, same)
-    assert weights.shape == (1, 2, 5) and not weights[..., 0].any() and torch.allclose(weights.sum(-1), torch.ones(1, 2))
+    assert (
+        weights.shape == (1, 2, 5) and not weights[..., 0].any() and torch.allclose(weights.sum(-1), torch.ones(1, 2))
+    )
 
 
 def test_words_cannot_look_for_places_that_tokens_have_not():

@@ -24,7 +24,9 @@ def explain(tokenizer):
 
     def explained(gate: str, passage: str = PASSAGE):
         model = tiny_model(**GATES[gate])
-        return MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu").explain(Image.new("RGB", (60, 40), "green"), passage)
+        return MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu").explain(
+            Image.new("RGB", (60, 40), "green"), passage
+        )
 
     return explained
 
@@ -39,26 +41,39 @@ def test_the_board_holds_what_the_explanation_says(explain):
         steps = np.frombuffer(base64.b64decode(branch["meeting"]), np.uint8).reshape(gate.meeting.shape)
         assert np.allclose(steps / 255 * branch["largest"], gate.meeting, atol=branch["largest"] / 255)
     answers = board["answers"]
-    assert answers["learned"]["probability"] == explanation.prediction.probability and answers["shut"]["votes"] == explanation.shut.votes
+    assert (
+        answers["learned"]["probability"] == explanation.prediction.probability
+        and answers["shut"]["votes"] == explanation.shut.votes
+    )
 
 
 def test_the_shut_gate_answers_as_what_if_does(explain, tokenizer):
     from musti_model import Alteration
 
     model = tiny_model(**GATES["word"])
-    pipe, picture = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"), Image.new("RGB", (60, 40), "green")
+    pipe, picture = (
+        MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"),
+        Image.new("RGB", (60, 40), "green"),
+    )
     explanation = pipe.explain(picture, PASSAGE)
-    assert explanation.shut.probability == pytest.approx(pipe.what_if(picture, PASSAGE, Alteration(gate="shut")), abs=1e-6)
+    assert explanation.shut.probability == pytest.approx(
+        pipe.what_if(picture, PASSAGE, Alteration(gate="shut")), abs=1e-6
+    )
     logit = sum(explanation.shut.votes.values()) + explanation.prediction.vote_bias
     assert 1 / (1 + np.exp(-logit / model.config.temperature)) == pytest.approx(explanation.shut.probability, abs=1e-5)
-    assert explanation.manifest()["shut"] == {"probability": explanation.shut.probability, "votes": explanation.shut.votes}
+    assert explanation.manifest()["shut"] == {
+        "probability": explanation.shut.probability,
+        "votes": explanation.shut.votes,
+    }
 
 
 def test_segments_give_the_passage_back(explain):
     explanation = explain("word", "  Roses,\n\nroses and  more roses …  ")
     pieces = segments(explanation)
     assert "".join(text for text, _ in pieces) == explanation.passage
-    assert [text for text, at in pieces if at >= 0] == explanation.words and [at for _, at in pieces if at >= 0] == list(range(len(explanation.words)))
+    assert [text for text, at in pieces if at >= 0] == explanation.words and [
+        at for _, at in pieces if at >= 0
+    ] == list(range(len(explanation.words)))
 
 
 def told(page) -> str:
@@ -68,14 +83,18 @@ def told(page) -> str:
 def coloured(page) -> int:
     """How many pixels of the map are clearly coloured."""
     return page.evaluate(
-        "() => { const c = document.querySelector('.gate-picture canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        " let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 60; return n / (d.length / 4); }"
+        "() => { const c = document.querySelector('.gate-picture canvas'); const d = "
+        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i "
+        "+= 4) n += d[i] > 60; return n / (d.length / 4); }"
     )
 
 
 def filled(page) -> dict[str, float]:
     """Word -> how full its colour is; of a word that stands twice, the fuller."""
-    pairs = page.evaluate("[...document.querySelectorAll('.gate-word')].map(w => [w.innerText, +(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0]])")
+    pairs = page.evaluate(
+        "[...document.querySelectorAll('.gate-word')].map(w => [w.innerText, "
+        "+(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0]])"
+    )
     result: dict[str, float] = {}
     for word, full in pairs:
         result[word] = max(full, result.get(word, 0))
@@ -86,7 +105,9 @@ def served(tokenizer, gate: str) -> Iterator[str]:
     """The page on a tiny random model with a gate of some kind."""
     model = tiny_model(**GATES[gate])
     demo = app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"))
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings())
+    _, address, _ = demo.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
+    )
     yield address
     demo.close()
 
@@ -140,7 +161,10 @@ def board(asked_once):
     asked_once.keyboard.press("Escape")
     asked_once.mouse.move(5, 5)
     seen: list[str] = []
-    noted = {"request": lambda r: seen.append(r.url) if "/queue/" in r.url or "/run/" in r.url else None, "pageerror": lambda e: seen.append(str(e))}
+    noted = {
+        "request": lambda r: seen.append(r.url) if "/queue/" in r.url or "/run/" in r.url else None,
+        "pageerror": lambda e: seen.append(str(e)),
+    }
     for event, note in noted.items():
         asked_once.on(event, note)
     yield asked_once
@@ -163,10 +187,22 @@ def test_words_find_their_places_and_places_their_words(board):
     board.mouse.move(box["x"] + box["width"] * 1.5 / branch["columns"], box["y"] + box["height"] * 0.5 / branch["rows"])
     assert told(board).startswith("Row 1, column 2: ")
     met = [
-        [o * m for o, m in zip(b["opening"], np.frombuffer(base64.b64decode(b["meeting"]), np.uint8).reshape(len(b["opening"]), b["rows"], b["columns"])
-            [:, 0, int(1.5 / branch["columns"] * b["columns"])] / 255 * b["largest"] * b["rows"] * b["columns"], strict=True)]
+        [
+            o * m
+            for o, m in zip(
+                b["opening"],
+                np.frombuffer(base64.b64decode(b["meeting"]), np.uint8).reshape(
+                    len(b["opening"]), b["rows"], b["columns"]
+                )[:, 0, int(1.5 / branch["columns"] * b["columns"])]
+                / 255
+                * b["largest"]
+                * b["rows"]
+                * b["columns"],
+                strict=True,
+            )
+        ]
         for b in held(board)["branches"]
-    ]  # fmt: skip
+    ]
     most = held(board)["words"][int(np.mean(met, axis=0).argmax())]
     words = filled(board)
     assert max(words, key=words.get) == most and ("hardly anything" in told(board) or f"“{most}”" in told(board))
@@ -211,7 +247,9 @@ def test_the_switch_shows_both_answers(board):
     rows = [row.split("\t") for row in board.locator(".gate-answers").inner_text().splitlines()]
     answers = held(board)["answers"]
     shown = next(row for row in rows if row[0] == "probability of YES")
-    assert [float(v) for v in shown[1:]] == [pytest.approx(answers[k]["probability"], abs=6e-4) for k in ("learned", "shut")]
+    assert [float(v) for v in shown[1:]] == [
+        pytest.approx(answers[k]["probability"], abs=6e-4) for k in ("learned", "shut")
+    ]
     everything = filled(board)
     board.locator(".gate-switch").get_by_role("radio", name="shut").click()
     assert coloured(board) == 0 and max(filled(board).values()) == 0 and "without the picture" in told(board)
@@ -229,7 +267,9 @@ def test_each_branch_has_its_own_gate(board):
 
 
 def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB")
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB"
+    )
     tab = context.new_page()
     opened(tab, f"{word_url}?__theme=dark", flower)
     tab.locator(".gate-word", has_text="nosegay").tap()

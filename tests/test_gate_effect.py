@@ -16,7 +16,9 @@ def test_gate_effects_add_up_to_what_the_gate_changes_in_the_logit(tokenizer, pi
     pipe = pipeline(tokenizer, **GATES[gate])
     question = pipe.ask(picture, PASSAGE)
     effects = gate_effects(question)
-    learned, shut = (float(pipe.model.match_words(question.encoded, question.read, gate=g).logits[0]) for g in ("learned", "shut"))
+    learned, shut = (
+        float(pipe.model.match_words(question.encoded, question.read, gate=g).logits[0]) for g in ("learned", "shut")
+    )
     assert sum(e.total for e in effects.values()) == pytest.approx(learned - shut, rel=1e-3)
     assert max(abs(e.total) for e in effects.values()) > 0.003
     for e in effects.values():
@@ -29,31 +31,48 @@ def test_gate_effects_add_up_to_what_the_gate_changes_in_the_logit(tokenizer, pi
 
 @pytest.mark.parametrize("gate", ["scalar", "word", "linear"])
 def test_the_effect_of_a_linear_reader_by_hand(tokenizer, picture, gate, monkeypatch):
-    """Where what is passed on were read by a sum over words and features, each patch's part is its share of what was let in."""
+    """Where what is passed on were read by a sum over words and features, each patch's part is its share of what was
+    let in."""
     pipe = pipeline(tokenizer, **GATES[gate])
     question, model = pipe.ask(picture, PASSAGE), pipe.model
     direction = torch.randn(32, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(model.fusion, "norm", torch.nn.Identity())
-    monkeypatch.setattr(model, "text_vectors_of", lambda fused, mask: torch.stack([(fused @ direction).sum(1), torch.ones(len(fused))], 1))
+    monkeypatch.setattr(
+        model,
+        "text_vectors_of",
+        lambda fused, mask: torch.stack([(fused @ direction).sum(1), torch.ones(len(fused))], 1),
+    )
     monkeypatch.setattr(model, "image_vector", lambda image: torch.tensor([[1.0, 0.0]]))
     monkeypatch.setattr("musti_model.methods.gate_effect.F.cosine_similarity", lambda a, b, dim: (a * b).sum(-1))
     e, slope = gate_effect(question, "vit"), model.vote_slopes()[0].item()
     met, tokens = model.fusion.meet(question.encoded["vit"], question.read), question.encoded["vit"].tokens[0]
     word, place = 2, 5  # of the passage, of the picture in raster order
-    let_in = torch.stack([met.opening[0, p] * met.weights[0, p, 1 + place] * model.fusion.through(tokens[1 + place]) for p in question.pieces[word]]).sum(0)
+    let_in = torch.stack(
+        [
+            met.opening[0, p] * met.weights[0, p, 1 + place] * model.fusion.through(tokens[1 + place])
+            for p in question.pieces[word]
+        ]
+    ).sum(0)
     _, columns = question.encoded["vit"].grid
-    assert e.links[word, place // columns, place % columns] == pytest.approx(slope * float(let_in @ direction), rel=1e-3, abs=1e-6)
+    assert e.links[word, place // columns, place % columns] == pytest.approx(
+        slope * float(let_in @ direction), rel=1e-3, abs=1e-6
+    )
     assert e.total == pytest.approx(slope * float((model.fusion.added(met)[0] @ direction).sum()), rel=1e-3)
 
 
 def test_a_bent_path_is_followed_all_the_way(tokenizer, picture):
-    """Where the vote does not change evenly as the gate opens: the mean gradient over two hundred points says the same, one point something else."""
+    """Where the vote does not change evenly as the gate opens: the mean gradient over two hundred points says the same,
+    one point something else."""
     pipe = pipeline(tokenizer, **GATES["word"])
     with torch.no_grad():
         pipe.model.fusion.pass_on.weight.mul_(8)
     question, model = pipe.ask(picture, PASSAGE), pipe.model
     e, met = gate_effect(question, "vit"), model.fusion.meet(question.encoded["vit"], question.read)
-    added, vector, slope = model.fusion.added(met).detach(), model.image_vector(question.encoded["vit"]).detach(), float(model.vote_slopes()[0])
+    added, vector, slope = (
+        model.fusion.added(met).detach(),
+        model.image_vector(question.encoded["vit"]).detach(),
+        float(model.vote_slopes()[0]),
+    )
 
     def by_position(points: int) -> torch.Tensor:
         """[T]"""
@@ -116,10 +135,17 @@ def test_no_gate_has_no_effect_to_measure(tokenizer, picture):
 
 
 def test_tokens_without_places_have_effects_on_words_only(tokenizer, picture):
-    branches = tuple(dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in tiny_config().branches)
+    branches = tuple(
+        dataclasses.replace(b, axes="published") if b.name == "resnet" else b for b in tiny_config().branches
+    )
     pipe = pipeline(tokenizer, branches=branches, padding="carry")
     question = pipe.ask(picture, PASSAGE)
     assert pipe.explain(picture, PASSAGE, evidence=False).gates["resnet"].meeting is None
     e = gate_effect(question, "resnet")
-    assert e.patches is None and e.links is None and e.error <= 0.01 and sum(e.words) + e.rest == pytest.approx(e.total, rel=0.011)
+    assert (
+        e.patches is None
+        and e.links is None
+        and e.error <= 0.01
+        and sum(e.words) + e.rest == pytest.approx(e.total, rel=0.011)
+    )
     assert set(CONTRIBUTION.run(question)) == {"vit"}

@@ -48,12 +48,17 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_a_circle_is_found():
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"] and circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert (
+        circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+        and circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    )
 
 
 def test_imports_of_every_kind_are_seen(tmp_path):
     file = tmp_path / "x.py"
-    file.write_text("if TYPE_CHECKING:\n    from .b import y\ndef f():\n    from . import c\n    import a.d\n    from .. import V\n")
+    file.write_text(
+        "if TYPE_CHECKING:\n    from .b import y\ndef f():\n    from . import c\n    import a.d\n    from .. import V\n"
+    )
     assert imported("a.e.x", file, {"a", "a.e.b", "a.e.c", "a.d", "a.e"}) == {"a", "a.e.b", "a.e.c", "a.d"}
 
 
@@ -95,6 +100,16 @@ def test_imports_within_the_model_run_one_way():
         seen = imported(name, file, set(files))
         if name.startswith("musti_model.methods."):
             assert not seen & {"musti_model.pipeline", "musti_model.explain", "musti_model.figures"}, name
-    assert not imported("musti_model.results", files["musti_model.results"], set(files)) & {"musti_model.model", "musti_model.question", "musti_model.pipeline"}
+    assert not imported("musti_model.results", files["musti_model.results"], set(files)) & {
+        "musti_model.model",
+        "musti_model.question",
+        "musti_model.pipeline",
+    }
     for name in ("musti_model.figures", "musti_model.config", "musti_model.saving"):
-        assert "torch" not in {n for node in ast.walk(ast.parse(files[name].read_text())) if isinstance(node, ast.Import) for a in node.names for n in [a.name]}
+        assert "torch" not in {
+            n
+            for node in ast.walk(ast.parse(files[name].read_text()))
+            if isinstance(node, ast.Import)
+            for a in node.names
+            for n in [a.name]
+        }

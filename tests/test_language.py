@@ -19,19 +19,30 @@ TAGS = ["de", "fr", "it", "sl"]
 @pytest.mark.parametrize(
     ("header", "tag"),
     [
-        ("", "en"), ("de", "de"), ("de-AT,de;q=0.9,en;q=0.8", "de"), ("en-GB,fr;q=0.9", "en"), ("pt,fr;q=0.5,it;q=0.7", "it"), ("*", "en"),
-        ("sl;q=0,fr;q=0.1", "fr"), ("fr;q=nonsense,it", "it"), ("ja,zh;q=0.5", "en"), ("DE-ch", "de"), ("de; q=0.9, en; q=0.5", "de"), ("en;q=0.3,sl;Q=0.8", "sl"), ("de;q=1.0.0", "en"),
+        ("", "en"),
+        ("de", "de"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("en-GB,fr;q=0.9", "en"),
+        ("pt,fr;q=0.5,it;q=0.7", "it"),
+        ("*", "en"),
+        ("sl;q=0,fr;q=0.1", "fr"),
+        ("fr;q=nonsense,it", "it"),
+        ("ja,zh;q=0.5", "en"),
+        ("DE-ch", "de"),
+        ("de; q=0.9, en; q=0.5", "de"),
+        ("en;q=0.3,sl;Q=0.8", "sl"),
+        ("de;q=1.0.0", "en"),
     ],
-)  # fmt: skip
+)
 def test_the_language_liked_best(header, tag):
     assert chosen(header) == tag
 
 
 def fields(text: str) -> list[str]:
     """Fields with their formats, and the marks that the browser fills in."""
-    return sorted(f"{name}!{conversion}:{form}" for _, name, form, conversion in Formatter().parse(text) if name is not None) + sorted(
-        re.findall(r"\[[abv]\]", text)
-    )
+    return sorted(
+        f"{name}!{conversion}:{form}" for _, name, form, conversion in Formatter().parse(text) if name is not None
+    ) + sorted(re.findall(r"\[[abv]\]", text))
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -52,11 +63,16 @@ def test_there_are_four_translations():
 def test_a_sentence_is_its_english_text_and_keeps_its_template(monkeypatch):
     told = Sentence("{n} of {what}", n=3, what=Sentence("roses"))
     assert told == "3 of roses" and isinstance(told, str)
-    for copied in (pickle.loads(pickle.dumps(told)), pickle.loads(pickle.dumps(InputError("{n} of {what}", n=3, what=told.values["what"]))).args[0]):
+    for copied in (
+        pickle.loads(pickle.dumps(told)),
+        pickle.loads(pickle.dumps(InputError("{n} of {what}", n=3, what=told.values["what"]))).args[0],
+    ):
         assert copied == told and copied.template == "{n} of {what}" and copied.values["what"].template == "roses"
     assert Sentence("{braces} stay without values") == "{braces} stay without values"
     monkeypatch.setattr("page.language.language", lambda: "xx")
-    monkeypatch.setattr("page.language.translations", lambda: {"xx": {"{n} of {what}": "{what}: {n}", "roses": "Rosen"}})
+    monkeypatch.setattr(
+        "page.language.translations", lambda: {"xx": {"{n} of {what}": "{what}: {n}", "roses": "Rosen"}}
+    )
     assert say(told) == "Rosen: 3" and say("{n} of {what}", n=1, what="roses") == "roses: 1"
     assert say("unknown {x}", x=1) == "unknown 1"
 
@@ -70,7 +86,10 @@ VISIBLE = """(left_out) => {
   return found;
 }"""
 # What people wrote, names, and what Gradio itself says.
-LEFT_OUT = "script, style, #card, #weights, .passage, .gate-passage, nav.languages, textarea, footer, .gallery, [data-testid=dataset], table.votes td, #examples, .upload-container, [data-testid=image], button.center"
+LEFT_OUT = (
+    "script, style, #card, #weights, .passage, .gate-passage, nav.languages, textarea, footer, .gallery, "
+    "[data-testid=dataset], table.votes td, #examples, .upload-container, [data-testid=image], button.center"
+)
 
 
 def texts_seen(browser, url, flower, locale: str) -> set[str]:
@@ -113,7 +132,8 @@ def english(browser, url, flower) -> set[str]:
 @pytest.mark.parametrize("locale", ["de-AT", "sl"])
 def test_no_english_is_left_on_the_page(browser, url, flower, english, locale):
     other = texts_seen(browser, url, flower, locale)
-    alike = {t for t in english & other if len(re.findall(r"[^\W\d_]{3,}", t)) > 1 and not re.search(r"\([+-]\d", t)}  # words with values
+    # words with values
+    alike = {t for t in english & other if len(re.findall(r"[^\W\d_]{3,}", t)) > 1 and not re.search(r"\([+-]\d", t)}
     paper = {"Image-guided Feature Extractor on the MUSTI dataset"}
     assert {t for t in alike - paper if not any(t[:40] in e.passage for e in app.EXAMPLES)} == set()
     assert len(other) > 60
@@ -124,13 +144,20 @@ def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flo
     page = context.new_page()
     page.goto(url)
     page.wait_for_function("() => document.documentElement.lang === 'fr'")
-    page.wait_for_function("title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"])
+    page.wait_for_function(
+        "title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"]
+    )
     page.get_by_text("Voici venir les temps").first.click()
     page.locator("#verdict h2").wait_for()
     page.wait_for_timeout(500)
-    assert "Image" in page.locator("#picture label").first.inner_text() and "Picture" not in page.locator("#picture").inner_text()
+    assert (
+        "Image" in page.locator("#picture label").first.inner_text()
+        and "Picture" not in page.locator("#picture").inner_text()
+    )
     page.reload()
-    page.wait_for_function("title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"])
+    page.wait_for_function(
+        "title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"]
+    )
     page.locator("#passage textarea").fill("?!")
     page.locator("#run").click()
     said = translations()["fr"]
@@ -142,8 +169,13 @@ def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flo
     page.locator("#passage textarea").fill("Chapitre second, où rien n'est décidé.")
     page.locator("#run").click()
     page.locator("#verdict .notice").first.wait_for()
-    assert said["Cannot tell: I read none of the things I know in the passage."] in page.locator("#verdict h2").inner_text()
-    notice = said["The model found none of the {count} smell objects it knows in this passage, so its answer says little."].format(count=52)
+    assert (
+        said["Cannot tell: I read none of the things I know in the passage."]
+        in page.locator("#verdict h2").inner_text()
+    )
+    notice = said[
+        "The model found none of the {count} smell objects it knows in this passage, so its answer says little."
+    ].format(count=52)
     assert notice in page.locator("#verdict").inner_text()
     context.close()
 
@@ -171,7 +203,8 @@ def test_english_stays_english(page, flower):
 
 
 def test_the_page_is_switched_to_another_language(page, url, flower):
-    """By a link that keeps the language in the address; answers and errors follow, and decimals are written as the language does."""
+    """By a link that keeps the language in the address; answers and errors follow, and decimals are written as the
+    language does."""
     page.locator("nav.languages").get_by_role("link", name="Deutsch").click()
     said = translations()["de"]
     page.wait_for_function("() => document.documentElement.lang === 'de'")
@@ -188,10 +221,22 @@ def test_the_page_is_switched_to_another_language(page, url, flower):
 
 def test_an_address_can_only_ask_for_a_language_that_is_there():
     assert wanted({"referer": "https://host/?lang=sl", "accept-language": "de"}) == "sl"
-    for referer in ("", "https://host/?lang=xx", "https://host/?lang=", "https://host/", "https://host/?lang=<b>", "https://host/?language=sl"):
+    for referer in (
+        "",
+        "https://host/?lang=xx",
+        "https://host/?lang=",
+        "https://host/",
+        "https://host/?lang=<b>",
+        "https://host/?language=sl",
+    ):
         assert wanted({"referer": referer, "accept-language": "de"}) == "de"
 
 
 def test_decimals_are_written_as_the_language_does():
-    assert in_language("de", lambda: say("{p:.3f} of {n}", p=0.5, n="1.5")) == "0,500 of 1.5" and say("{p:.3f}", p=0.5) == "0.500"
-    assert in_language("fr", lambda: number(1.25, "+.2f")) == "+1,25" and in_language("sl", lambda: say("{n}", n=3)) == "3"
+    assert (
+        in_language("de", lambda: say("{p:.3f} of {n}", p=0.5, n="1.5")) == "0,500 of 1.5"
+        and say("{p:.3f}", p=0.5) == "0.500"
+    )
+    assert (
+        in_language("fr", lambda: number(1.25, "+.2f")) == "+1,25" and in_language("sl", lambda: say("{n}", n=3)) == "3"
+    )

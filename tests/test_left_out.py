@@ -14,7 +14,10 @@ NAMES, SMELLS = "names {things}, which the model knows", "speaks of a smell ({wo
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("The ſmell was a ſtench; odours, perfumed and fragrant.", ["ſmell", "ſtench", "odours", "perfumed", "fragrant"]),
+        (
+            "The ſmell was a ſtench; odours, perfumed and fragrant.",
+            ["ſmell", "ſtench", "odours", "perfumed", "fragrant"],
+        ),
         ("Der Roſenduft, die Gerüche, ein Geſtank; es roch.", ["Roſenduft", "Gerüche", "Geſtank", "roch"]),
         ("L’odeur du parfum et la puanteur.", ["odeur", "parfum", "puanteur"]),
         ("L'odore, il profumo, la puzza.", ["odore", "profumo", "puzza"]),
@@ -53,7 +56,11 @@ def said(answer, part: str) -> list[str]:
 @pytest.mark.parametrize("windows", [1, 1.5, 3])
 def test_what_was_cut_off_and_names_a_thing_is_told(pipe, picture, roses, windows):
     passage = long(pipe, windows, "roses, Roses")
-    for answer in (pipe(picture, passage), pipe.rank(picture, ["roses", passage], batch=2)[0][1], pipe(pipe.ask(picture, passage))):
+    for answer in (
+        pipe(picture, passage),
+        pipe.rank(picture, ["roses", passage], batch=2)[0][1],
+        pipe(pipe.ask(picture, passage)),
+    ):
         if answer.objects_in_passage:
             continue  # the short one of the two that were ranked
         assert "names roses, which" in said(answer, NAMES)[0] and not said(answer, SMELLS)

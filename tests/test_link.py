@@ -1,6 +1,5 @@
 """Links that reopen an example with its settings."""
 
-
 import pytest
 
 import app
@@ -29,7 +28,10 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     tab = browser.new_page()
     tab.goto(address)
     tab.locator("#evidence .word").first.wait_for()
-    assert "rose" in tab.get_by_label("Passage").input_value() and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
+    assert (
+        "rose" in tab.get_by_label("Passage").input_value()
+        and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
+    )
     assert tab.get_by_label("Stretch colours").is_checked() and not tab.locator("#votes").is_visible()
     tab.close()
 
@@ -48,11 +50,26 @@ def test_an_upload_has_no_link(page, flower):
     page.get_by_text("uploads are not kept").first.wait_for()
 
 
-@pytest.mark.parametrize("query", [{}, {"example": "0"}, {"example": "99"}, {"example": "00019"}, {"example": "²"}, {"example": "../x"}, {"part": "vit"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"example": "0"},
+        {"example": "99"},
+        {"example": "00019"},
+        {"example": "²"},
+        {"example": "../x"},
+        {"part": "vit"},
+    ],
+)
 def test_other_addresses_reopen_nothing(query):
     assert reopened(query, FILES, {"part": ["vit"]}) == (None, {})
 
 
 def test_a_link_may_only_set_what_can_be_set():
-    example, named = reopened({"example": "1", "part": "<script>", "head": "3", "stretch": "True", "x": "y"}, FILES, {"part": ["vit"], "head": [1, 2, 3], "stretch": [False, True]})
+    example, named = reopened(
+        {"example": "1", "part": "<script>", "head": "3", "stretch": "True", "x": "y"},
+        FILES,
+        {"part": ["vit"], "head": [1, 2, 3], "stretch": [False, True]},
+    )
     assert example == FILES[0] and named == {"head": 3, "stretch": True}

@@ -120,7 +120,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 def test_a_run_goes_on_only_with_its_own_settings(tmp_path):
     train(net(), batches, step, rising(), SETTINGS, tmp_path, {"data": "abc"})
-    for settings, record, words in ((replace(SETTINGS, lr=0.1), {"data": "abc"}, "other settings"), (SETTINGS, {"data": "x"}, "other data")):
+    for settings, record, words in (
+        (replace(SETTINGS, lr=0.1), {"data": "abc"}, "other settings"),
+        (SETTINGS, {"data": "x"}, "other data"),
+    ):
         with pytest.raises(ValueError, match=words):
             train(net(), batches, step, rising(), settings, tmp_path, record)
     assert json.loads((tmp_path / "run.json").read_text())["versions"]["torch"] == torch.__version__
@@ -145,12 +148,15 @@ def test_groups_and_schedule():
     assert not model[0].weight.requires_grad
     by_decay = {g["weight_decay"]: [tuple(p.shape) for p in g["params"]] for g in groups}
     assert by_decay == {0.01: [(8, 8)], 0.0: [(8,), (1, 8), (1,)]} and {g["lr"] for g in groups} == {0.1}
-    assert schedule(0, 100, 0.1) == pytest.approx(0.1) and schedule(9, 100, 0.1) == 1.0 and schedule(99, 100, 0.1) < 0.01
+    assert (
+        schedule(0, 100, 0.1) == pytest.approx(0.1) and schedule(9, 100, 0.1) == 1.0 and schedule(99, 100, 0.1) < 0.01
+    )
     assert schedule(0, 100, 0.0) == 1.0 and schedule(99, 100, 0.1, "constant") == 1.0
 
 
 def test_layer_decay_goes_down_each_stack():
-    """Last ViT block and last BERT layer at the full rate, each layer below at half of the one above, embeddings below all."""
+    """Last ViT block and last BERT layer at the full rate, each layer below at half of the one above, embeddings below
+    all."""
     model = tiny_model()
     rates = {}
     for group in parameter_groups(model, TrainSettings(1, 1, lr=1.0, layer_decay=0.5)):
@@ -171,7 +177,14 @@ def test_a_part_may_wait(tmp_path):
     settings = replace(SETTINGS, epochs=2, freeze_until={"0.": 1})
     model = net()
     start = model[0].weight.detach().clone()
-    train(model, batches, step, lambda m: {"score": len(seen) * 1.0} | (seen.append(m[0].weight.detach().clone()) or {}), settings, tmp_path)
+    train(
+        model,
+        batches,
+        step,
+        lambda m: {"score": len(seen) * 1.0} | (seen.append(m[0].weight.detach().clone()) or {}),
+        settings,
+        tmp_path,
+    )
     assert torch.equal(seen[0], start) and not torch.equal(seen[1], start)
 
 
@@ -193,13 +206,21 @@ def test_accumulated_gradients_equal_one_large_batch(tmp_path):
 
 def test_selection_by_training_loss(tmp_path):
     """As published: the epoch of the lowest training loss is kept, whatever the score says."""
-    best = train(net(), batches, step, lambda m: {"score": 1.0 / (1 + m[0].weight.norm().item())}, replace(SETTINGS, select="loss"), tmp_path)
+    best = train(
+        net(),
+        batches,
+        step,
+        lambda m: {"score": 1.0 / (1 + m[0].weight.norm().item())},
+        replace(SETTINGS, select="loss"),
+        tmp_path,
+    )
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert best["loss"] == min(r["loss"] for r in rows) and best["epoch"] > 1
 
 
 def test_a_full_disk_is_waited_out(tmp_path, monkeypatch, capsys):
-    """The first two files find no room halfway; the run ends with the weights of an undisturbed one. torch's own writer is at work."""
+    """The first two files find no room halfway; the run ends with the weights of an undisturbed one. torch's own writer
+    is at work."""
     fails = iter([True, True])
 
     class Full(io.FileIO):
@@ -239,8 +260,14 @@ def test_recomputed_layers_give_the_same_gradients():
         if again:
             recompute_activations(model)
         count = []
-        hooks = [m.register_forward_hook(lambda *_, count=count: count.append(1)) for m in (model.text.encoder.layer[0].attention, model.branches["vit"].backbone.blocks[0].attn)]
-        images = {"vit": torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(1)), "resnet": torch.ones(2, 3, 48, 48)}
+        hooks = [
+            m.register_forward_hook(lambda *_, count=count: count.append(1))
+            for m in (model.text.encoder.layer[0].attention, model.branches["vit"].backbone.blocks[0].attn)
+        ]
+        images = {
+            "vit": torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(1)),
+            "resnet": torch.ones(2, 3, 48, 48),
+        }
         ids = torch.arange(24).view(2, 12)
         torch.manual_seed(5)
         model(images, ids, torch.ones_like(ids)).logits.sum().backward()
@@ -254,14 +281,16 @@ def test_recomputed_layers_give_the_same_gradients():
         replace(SETTINGS, recompute=True)
 
 
-# Runs in processes of their own -------------------------------------------------------------------------------------------------
+# Runs in processes of their own ---------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[1]
 JOB = [sys.executable, "-m", "tests.loop_job"]
 
 
 def job(folder: Path, *more: str) -> subprocess.Popen:
-    return subprocess.Popen([*JOB, str(folder), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*JOB, str(folder), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -269,16 +298,23 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_twenty_kills_leave_no_trace(tmp_path):
-    """kill -9 at twenty random steps: the finished run has the very weights, scores and losses of an undisturbed one."""
+    """kill -9 at twenty random steps: the finished run has the very weights, scores and losses of an undisturbed
+    one."""
     assert job(tmp_path / "whole").wait() == 0
     forked = subprocess.run(
-        [*JOB, str(tmp_path / "broken"), "--kills", "20", "--checkpoint-steps", "1"], cwd=ROOT, capture_output=True, text=True
+        [*JOB, str(tmp_path / "broken"), "--kills", "20", "--checkpoint-steps", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert forked.returncode == 0, forked.stdout + forked.stderr
     assert forked.stdout.count("killed") == 20
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert whole.keys() == broken.keys() and all(torch.equal(whole[k], broken[k]) for k in whole)
-    rows = [[json.loads(line) for line in (tmp_path / f / "log.jsonl").read_text().splitlines()] for f in ("whole", "broken")]
+    rows = [
+        [json.loads(line) for line in (tmp_path / f / "log.jsonl").read_text().splitlines()]
+        for f in ("whole", "broken")
+    ]
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
@@ -304,11 +340,23 @@ def test_sigterm_loses_nothing_but_the_running_step(tmp_path):
 def test_two_processes_agree_with_one(tmp_path):
     """The same global batch, shared by two processes: the same weights within rounding, the same scores."""
     assert job(tmp_path / "one", "--no-dropout").wait() == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.loop_job"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.loop_job",
+    ]
     done = subprocess.run([*launcher, str(tmp_path / "two"), "--no-dropout"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
-    losses = [[json.loads(line)["loss"] for line in (tmp_path / f / "log.jsonl").read_text().splitlines()] for f in ("one", "two")]
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / f / "log.jsonl").read_text().splitlines()]
+        for f in ("one", "two")
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -41,8 +41,10 @@ def test_alpha_shifts_the_gradient_towards_yes():
         FocalLoss(2.0, alpha, normalization)(logit, torch.tensor([1.0, 0.0])).backward()
         return logit.grad.sum().item()
 
-    assert pull(0.75, "mean") < -1e-3 < 1e-3 < pull(0.25, "mean")  # descending raises the logits where alpha favours YES
-    assert pull(0.25, "published") == pytest.approx(pull(0.75, "published"))  # the published normalisation: alpha cancels
+    # descending raises the logits where alpha favours YES
+    assert pull(0.75, "mean") < -1e-3 < 1e-3 < pull(0.25, "mean")
+    # the published normalisation: alpha cancels
+    assert pull(0.25, "published") == pytest.approx(pull(0.75, "published"))
 
 
 @pytest.mark.parametrize("arguments", [{"gamma": -1}, {"alpha": 1.5}, {"normalization": "sum"}])
@@ -85,7 +87,8 @@ def test_published_normalisation_needs_a_weight():
 
 
 def test_the_gates_loss_by_hand():
-    # Two words name what is shown (open .8 and .5), one another thing (.4), three nothing (.1, .1, .2), one is left out.
+    # Two words name what is shown (open .8 and .5), one another thing (.4), three nothing (.1, .1, .2), one is left
+    # out.
     opening = torch.tensor([[0.8, 0.4, 0.1, 0.1], [0.5, 0.2, 0.999, 0.3]])
     labels = torch.tensor([[1, 0, 2, 2], [1, 2, -100, -100]])
     shown = -(math.log(0.8) + math.log(0.5)) / 2

@@ -20,7 +20,9 @@ def additive(parts):
 def test_deletion_and_insertion_of_an_additive_score_by_hand(monkeypatch):
     monkeypatch.setattr(fa, "STEPS", 2)
     # Order 1, 0: deletion 1, .25, 0 -> trapezoids (.625 + .125) / 2; insertion 0, .75, 1 -> (.375 + .875) / 2.
-    result = fa._measure({"true": np.array([0.0, 1.0]), "false": np.array([1.0, 0.0])}, additive([0.25, 0.75]), "YES", seed=0)
+    result = fa._measure(
+        {"true": np.array([0.0, 1.0]), "false": np.array([1.0, 0.0])}, additive([0.25, 0.75]), "YES", seed=0
+    )
     assert (result["true"].deletion, result["true"].insertion) == (0.375, 0.625)
     assert (result["false"].deletion, result["false"].insertion) == (0.625, 0.375)
     assert 0.375 <= result["true"].random_deletion <= 0.625
@@ -30,7 +32,9 @@ def test_a_no_is_explained_by_what_speaks_against(monkeypatch):
     monkeypatch.setattr(fa, "STEPS", 2)
     # P(NO) is additive: unit 0 holds .5, unit 1 .25. Deleting 0 first: .75, .25, 0; inserting it first: 0, .5, .75.
     no = {(0, 1): 0.75, (0,): 0.5, (1,): 0.25, (): 0.0}
-    result = fa._measure({"true": np.array([-2.0, -1.0])}, lambda kept: np.array([1 - no[k] for k in kept]), "NO", seed=0)["true"]
+    result = fa._measure(
+        {"true": np.array([-2.0, -1.0])}, lambda kept: np.array([1 - no[k] for k in kept]), "NO", seed=0
+    )["true"]
     assert (result.deletion, result.insertion) == pytest.approx(((0.5 + 0.125) / 2, (0.25 + 0.625) / 2))
 
 
@@ -43,7 +47,9 @@ def test_the_true_order_beats_every_random_one():
 
 def test_an_order_as_good_as_any_other_is_no_better_than_chance():
     """Where it does not matter what goes first, all random orders do as well."""
-    result = fa._measure({"any": np.arange(8.0)}, lambda kept: np.array([len(k) / 8 for k in kept]), "YES", seed=0)["any"]
+    result = fa._measure({"any": np.arange(8.0)}, lambda kept: np.array([len(k) / 8 for k in kept]), "YES", seed=0)[
+        "any"
+    ]
     assert result.chance == 1 and result.deletion == result.random_deletion
 
 
@@ -52,15 +58,20 @@ def test_every_explanation_of_a_pair_is_measured(pipe, picture, monkeypatch):
     measured = pipe.faithfulness(picture, PASSAGE, explanation)
     branches = ["vit", "resnet"]
     assert set(measured) == {
-        "words", "regions", *[f"{kind}:{b}" for kind in ("words", "regions", "attention", "effect") for b in branches], *explanation.maps,
-    }  # fmt: skip
+        "words",
+        "regions",
+        *[f"{kind}:{b}" for kind in ("words", "regions", "attention", "effect") for b in branches],
+        *explanation.maps,
+    }
     given = {}
     monkeypatch.setattr("musti_model.explain.of_regions", lambda _question, maps, _answer: given.update(maps) or {})
     for answer, sign in (("YES", 1), ("NO", -1)):
         changed = dataclasses.replace(explanation, prediction=dataclasses.replace(explanation.prediction, label=answer))
         pipe.faithfulness(picture, PASSAGE, changed)
         # For NO what speaks against YES goes first, yet what is looked at most still does.
-        assert torch.equal(given["regions"], explanation.evidence.grid) and torch.equal(given["rollout:vit"], sign * explanation.maps.grids["rollout:vit"])
+        assert torch.equal(given["regions"], explanation.evidence.grid) and torch.equal(
+            given["rollout:vit"], sign * explanation.maps.grids["rollout:vit"]
+        )
 
 
 @pytest.mark.parametrize("gate", ["scalar", "word"])
@@ -68,8 +79,16 @@ def test_an_explanation_of_another_pair_is_refused(tokenizer, picture, gate):
     pipe = pipeline(tokenizer, **GATES[gate])
     explanation, other = pipe.explain(picture, PASSAGE), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     question = pipe.ask(picture, PASSAGE)
-    assert pipe.faithfulness(question, explanation=explanation.fit(20)).keys() == pipe.faithfulness(picture, f" {PASSAGE} ", explanation).keys()
-    for image, passage in ((other, PASSAGE), (picture, "The dogs ran."), (picture, PASSAGE.replace("roses", "bread")), (picture.resize((20, 20)), PASSAGE)):
+    assert (
+        pipe.faithfulness(question, explanation=explanation.fit(20)).keys()
+        == pipe.faithfulness(picture, f" {PASSAGE} ", explanation).keys()
+    )
+    for image, passage in (
+        (other, PASSAGE),
+        (picture, "The dogs ran."),
+        (picture, PASSAGE.replace("roses", "bread")),
+        (picture.resize((20, 20)), PASSAGE),
+    ):
         with pytest.raises(InputError, match="another picture or passage"):
             pipe.faithfulness(image, passage, explanation)
     with pytest.raises(InputError, match="evidence=True"):

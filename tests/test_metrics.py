@@ -73,7 +73,8 @@ def test_temperature_is_found_again():
 
 
 def test_temperature_and_shift_are_found_again():
-    """Labels drawn from sigmoid((z - 2) / 3): the divisor 3 and the shift -2 come back; logits that fall with the labels are refused."""
+    """Labels drawn from sigmoid((z - 2) / 3): the divisor 3 and the shift -2 come back; logits that fall with the
+    labels are refused."""
     rng = np.random.default_rng(0)
     z = rng.normal(0, 6, 40_000)
     labels = (rng.random(len(z)) < sigmoid((z - 2) / 3)).astype(int)

@@ -53,7 +53,8 @@ def test_asking_for_internals_changes_nothing(gate):
     assert plain.internals is None
     assert torch.equal(plain.logits, asked.logits)
     inside = asked.internals
-    assert torch.allclose(inside.image_attention["vit"].sum(-1), torch.ones(2, 2, 2, 21), atol=1e-5)  # 5 x 4 places and the class token, without the registers
+    # 5 x 4 places and the class token, without the registers
+    assert torch.allclose(inside.image_attention["vit"].sum(-1), torch.ones(2, 2, 2, 21), atol=1e-5)
     attention = inside.text_attention["resnet"]
     assert torch.allclose(attention.sum(-1), torch.ones_like(attention[..., 0]), atol=1e-5)
     assert attention[1, ..., 10:].abs().max() == 0  # padding is not attended to
@@ -65,7 +66,9 @@ def test_captured_attention_is_the_attention_used():
     maps = model(images, ids, mask, return_internals=True).internals.text_attention["vit"]
     model.text.encoder.config._attn_implementation = "eager"  # which hands out its weights
     seen = []
-    hooks = [la.attention.self.register_forward_hook(lambda m, i, o: seen.append(o[1])) for la in model.text.encoder.layer]
+    hooks = [
+        la.attention.self.register_forward_hook(lambda m, i, o: seen.append(o[1])) for la in model.text.encoder.layer
+    ]
     model(images, ids, mask)
     for hook in hooks:
         hook.remove()
@@ -111,7 +114,13 @@ def test_published_one_branch_logit_is_the_cosine():
 
 def test_published_axes_and_carry():
     vit, resnet = tiny_config().branches
-    model = tiny_model(branches=(vit, replace(resnet, axes="published")), padding="carry", text_length=21, logit="published", voting="mean")
+    model = tiny_model(
+        branches=(vit, replace(resnet, axes="published")),
+        padding="carry",
+        text_length=21,
+        logit="published",
+        voting="mean",
+    )
     images, ids, mask = inputs(width=21)
     out = model(images, ids, mask, return_internals=True)
     assert out.internals.met["resnet"].weights is None and out.internals.grid["resnet"] is None
@@ -127,7 +136,10 @@ def test_published_axes_and_carry():
 
 def test_swin_branch_has_places():
     swin = ImageBranchConfig(
-        "swin", "swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}, image_size=64
+        "swin",
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]},
+        image_size=64,
     )
     model = tiny_model(branches=(swin,))
     images, ids, mask = inputs(sizes={"swin": 64})
@@ -182,7 +194,8 @@ def test_captured_picture_attention_is_the_attention_used():
         block.attn.fused_attn = False  # timm then computes the weights, and drops out on them
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(images, ids, mask)
-    keep = [0, *range(3, 23)]  # without the two registers after the class token, and what is left of a row adds up to 1 again
+    # without the two registers after the class token, and what is left of a row adds up to 1 again
+    keep = [0, *range(3, 23)]
     used = torch.stack(seen, 1)[..., keep, :][..., keep]
     assert torch.allclose(maps, used / used.sum(-1, keepdim=True), atol=1e-6)
 
@@ -233,7 +246,10 @@ def test_batch_norm_learns_nothing_from_one_picture():
         assert torch.allclose(learning, model.eval().encode_image("resnet", images[:1]).tokens, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "backbone", "words"), [("a.b", "resnet18", "letters"), ("type", "resnet18", "cannot be called"), ("a", "hf-hub:x/y", "address")])
+@pytest.mark.parametrize(
+    ("name", "backbone", "words"),
+    [("a.b", "resnet18", "letters"), ("type", "resnet18", "cannot be called"), ("a", "hf-hub:x/y", "address")],
+)
 def test_branches_that_cannot_be(name, backbone, words):
     with pytest.raises(ValueError, match=words):
         tiny_model(branches=(ImageBranchConfig(name, backbone),))
@@ -253,7 +269,15 @@ def test_one_row_stands_for_all(gate):
 
 def test_a_vit_without_a_class_token():
     """The whole picture is the mean of the places, and reads what they read."""
-    args = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "class_token": False, "global_pool": "avg"}
+    args = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "class_token": False,
+        "global_pool": "avg",
+    }
     model = tiny_model(branches=(ImageBranchConfig("vit", "vit_base_patch16_224", args, image_size=32),))
     images, ids, mask = inputs(sizes={"vit": 32})
     maps = model(images, ids, mask, return_internals=True).internals.image_attention["vit"]
@@ -263,7 +287,8 @@ def test_a_vit_without_a_class_token():
 
 
 def test_a_swin_of_published_axes_is_a_mix_of_its_places():
-    """As the published code has it: last hidden state transposed -> Linear over the places -> LayerNorm over the grid -> transposed."""
+    """As the published code has it: last hidden state transposed -> Linear over the places -> LayerNorm over the grid
+    -> transposed."""
     args = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
     branch = ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", args, image_size=32, axes="published")
     model = tiny_model(branches=(branch,), padding="carry")
@@ -278,19 +303,28 @@ SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_head
 KINDS = {  # of ViT: backbone, its arguments beside SMALL, tokens before the places
     "class token": ("vit_base_patch16_224", {}, 1),
     "class token and registers": ("vit_base_patch16_224", {"reg_tokens": 3}, 4),
-    "class token and registers, places alone embedded": ("vit_base_patch16_224", {"reg_tokens": 3, "no_embed_class": True, "qkv_bias": False}, 4),
+    "class token and registers, places alone embedded": (
+        "vit_base_patch16_224",
+        {"reg_tokens": 3, "no_embed_class": True, "qkv_bias": False},
+        4,
+    ),
     "class and distillation token": ("deit_tiny_distilled_patch16_224", {}, 2),
     "registers": ("vit_base_patch16_reg4_gap_256", {}, 4),
     "one register": ("vit_betwixt_patch16_reg1_gap_256", {}, 1),
     "places alone": ("vit_base_patch16_224", {"class_token": False, "global_pool": "avg"}, 0),
-    "no positions, oblong patches": ("vit_base_patch16_224", {"pos_embed": "none", "patch_size": [4, 8], "pre_norm": True}, 1),
+    "no positions, oblong patches": (
+        "vit_base_patch16_224",
+        {"pos_embed": "none", "patch_size": [4, 8], "pre_norm": True},
+        1,
+    ),
     "any size": ("vit_base_patch16_224", {"img_size": 64, "dynamic_img_size": True}, 1),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_vit_has_its_whole_its_places_and_its_attention(kind):
-    """The whole is the class token or else the mean of the places, never a register; maps are the softmax that the unfused blocks compute."""
+    """The whole is the class token or else the mean of the places, never a register; maps are the softmax that the
+    unfused blocks compute."""
     backbone, more, prefix = KINDS[kind]
     model = tiny_model(branches=(ImageBranchConfig("vit", backbone, SMALL | more, image_size=32),))
     branch, (images, ids, mask) = model.branches["vit"], inputs(sizes={"vit": 32})
@@ -332,7 +366,12 @@ def test_each_kind_of_vit_has_its_whole_its_places_and_its_attention(kind):
         ("vit_base_patch16_224", SMALL | {"img_size": [32, 64], "dynamic_img_size": True}, 32, (4, 4)),
         ("resnet18", {"channels": [8, 16, 32, 32]}, 70, (3, 3)),
         ("resnet18", {"channels": [8, 16, 32, 32]}, 17, (1, 1)),
-        ("swin_tiny_patch4_window7_224", {"img_size": 40, "window_size": 3, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 2]}, 40, (5, 5)),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 40, "window_size": 3, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 2]},
+            40,
+            (5, 5),
+        ),
         ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}, 65, (2, 2)),
     ],
 )
@@ -352,23 +391,50 @@ def test_a_picture_of_another_size_is_not_given_a_wrong_grid():
 @pytest.mark.parametrize(
     ("branch", "words"),
     [
-        (ImageBranchConfig("vit", "vit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2, "qk_norm": True}), "not a plain ViT"),
-        (ImageBranchConfig("vit", "beit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
+        (
+            ImageBranchConfig(
+                "vit", "vit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2, "qk_norm": True}
+            ),
+            "not a plain ViT",
+        ),
+        (
+            ImageBranchConfig("vit", "beit_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}),
+            "not a plain ViT",
+        ),
         (ImageBranchConfig("vit", "eva02_tiny_patch14_224", {"depth": 1}), "not a plain ViT"),
-        (ImageBranchConfig("vit", "vit_relpos_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
-        (ImageBranchConfig("vit", "naflexvit_base_patch16_gap", {"embed_dim": 32, "depth": 1, "num_heads": 2}), "not a plain ViT"),
-        (ImageBranchConfig("vit", "vit_dpwee_patch16_reg1_gap_256", {"depth": 1}, image_size=256), "not a plain ViT"),  # differential attention
+        (
+            ImageBranchConfig("vit", "vit_relpos_base_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 2}),
+            "not a plain ViT",
+        ),
+        (
+            ImageBranchConfig("vit", "naflexvit_base_patch16_gap", {"embed_dim": 32, "depth": 1, "num_heads": 2}),
+            "not a plain ViT",
+        ),
+        # differential attention
+        (ImageBranchConfig("vit", "vit_dpwee_patch16_reg1_gap_256", {"depth": 1}, image_size=256), "not a plain ViT"),
         (ImageBranchConfig("vit", "vit_dwee_patch16_reg1_gap_256", {"depth": 1}, image_size=256), "not a plain ViT"),
         (ImageBranchConfig("vit", "vit_base_patch16_xp_224", {"depth": 1}), "not a plain ViT"),  # parallel blocks
         (ImageBranchConfig("vit", "cait_xxs24_224", {"depth": 1}), "not a plain ViT"),
         (ImageBranchConfig("vit", "mixer_s32_224"), "not a plain ViT"),
         (ImageBranchConfig("vit", "crossvit_tiny_240", image_size=240), "not a plain ViT"),
         (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL, image_size=48), "does not take pictures of 48 px"),
-        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, image_size=44), "does not take pictures of 44 px"),
-        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": [32, 64]}, image_size=64), "does not take pictures of 64 px"),
+        (
+            ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"dynamic_img_size": True}, image_size=44),
+            "does not take pictures of 44 px",
+        ),
+        (
+            ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": [32, 64]}, image_size=64),
+            "does not take pictures of 64 px",
+        ),
         (ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", image_size=96), "does not take pictures of 96 px"),
-        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": 512}, image_size=512), "choose a smaller image_size"),
-        (ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"num_heads": 3}), "cannot be made of its backbone_args"),
+        (
+            ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"img_size": 512}, image_size=512),
+            "choose a smaller image_size",
+        ),
+        (
+            ImageBranchConfig("vit", "vit_base_patch16_224", SMALL | {"num_heads": 3}),
+            "cannot be made of its backbone_args",
+        ),
         (ImageBranchConfig("vit", "vit_base_patch16_224.no_such_tag"), "cannot be made"),
         (ImageBranchConfig("vit", "no_such_backbone"), "timm has no architecture"),
         (ImageBranchConfig("swin", "swin_tiny_patch4_window7_224", {"embed_dim": 8}, axes="published"), "hidden size"),

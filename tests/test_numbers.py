@@ -89,14 +89,17 @@ def test_an_image_vector_is_the_places_by_their_weights(pipe, asked):
         edges = np.linspace(0, places, length)  # 1 .. length - 1 each cover an equal part of the places
         own = weight[0] * tokens[0]
         for t in range(1, length):
-            overlap = np.clip(np.minimum(edges[t], np.arange(1, places + 1)) - np.maximum(edges[t - 1], np.arange(places)), 0, None)
+            overlap = np.clip(
+                np.minimum(edges[t], np.arange(1, places + 1)) - np.maximum(edges[t - 1], np.arange(places)), 0, None
+            )
             own = own + weight[t] * (overlap / overlap.sum()) @ tokens[1:]
         with torch.no_grad():
             assert np.allclose(plain(pipe.model.image_vector(asked.encoded[name]))[0], own, atol=1e-4)
 
 
 def test_what_is_seen_and_read(pipe, asked, shown):
-    """Probabilities of objects: softmax of scaled cosines beside the logit of none; of a picture the mean of its branches, of a word that of its pieces."""
+    """Probabilities of objects: softmax of scaled cosines beside the logit of none; of a picture the mean of its
+    branches, of a word that of its pieces."""
     model, objects = pipe.model, pipe.objects
     known = unit(plain(model.prototypes))
     seen = []
@@ -119,15 +122,27 @@ def test_the_gate_opens_as_its_equation_says(pipe, asked, shown):
         gate, tokens = shown.gates[name], plain(asked.encoded[name].tokens[0])
         if pipe.config.gate == "word":
             states = plain(read.states[0])
-            cosines = unit(linear(fusion.space.word, states)) @ unit(linear(fusion.space.place, tokens[1:])).T  # the whole picture is no place
+            # the whole picture is no place
+            cosines = unit(linear(fusion.space.word, states)) @ unit(linear(fusion.space.place, tokens[1:])).T
             weights = softmax(float(fusion.space.tau) * cosines)
             agreement = (weights * cosines).sum(-1)
-            opening = sigmoid(float(fusion.alpha) * agreement + float(fusion.beta) + linear(fusion.word_score, states)[:, 0])
+            opening = sigmoid(
+                float(fusion.alpha) * agreement + float(fusion.beta) + linear(fusion.word_score, states)[:, 0]
+            )
             by_word = np.stack([weights[list(p)].mean(0) for p in asked.pieces])
         else:
             n, places = asked.length, len(tokens) - 1
             edges = np.linspace(0, places, n)
-            overlap = np.array([np.clip(np.minimum(edges[t], np.arange(1, places + 1)) - np.maximum(edges[t - 1], np.arange(places)), 0, None) for t in range(1, n)])
+            overlap = np.array(
+                [
+                    np.clip(
+                        np.minimum(edges[t], np.arange(1, places + 1)) - np.maximum(edges[t - 1], np.arange(places)),
+                        0,
+                        None,
+                    )
+                    for t in range(1, n)
+                ]
+            )
             weights = np.concatenate([np.zeros((1, places)), overlap / overlap.sum(-1, keepdims=True)])
             met = np.concatenate([tokens[:1], weights[1:] @ tokens[1:]])
             (w_image, w_text), text = plain(fusion.scalars.weight)[0], plain(read.text[0])
@@ -136,7 +151,9 @@ def test_the_gate_opens_as_its_equation_says(pipe, asked, shown):
             by_word = np.stack([weights[list(p)].mean(0) for p in asked.pieces])
         assert gate.words == pytest.approx([opening[list(p)].mean() for p in asked.pieces], abs=1e-4)
         assert all(0 < g < 1 for g in gate.words) and np.ptp(gate.words) > 1e-3
-        assert gate.meeting.shape[1:] == asked.encoded[name].grid and np.allclose(gate.meeting.sum((1, 2)), 1, atol=1e-5)
+        assert gate.meeting.shape[1:] == asked.encoded[name].grid and np.allclose(
+            gate.meeting.sum((1, 2)), 1, atol=1e-5
+        )
         assert np.allclose(gate.meeting.reshape(len(by_word), -1), by_word / by_word.sum(-1, keepdims=True), atol=1e-4)
         on_picture = shown.maps.grids[f"gate:{name}"].numpy().ravel()
         if pipe.config.gate == "word":
@@ -147,7 +164,9 @@ def test_the_gate_opens_as_its_equation_says(pipe, asked, shown):
 
 def test_the_shut_gate_is_the_passage_read_without_the_picture(pipe, asked, shown):
     with torch.no_grad():
-        alone = pipe.model.text_vectors_of(pipe.model.fusion.norm(pipe.model.fusion.base(asked.read.text)), asked.mask)[0]
+        alone = pipe.model.text_vectors_of(pipe.model.fusion.norm(pipe.model.fusion.base(asked.read.text)), asked.mask)[
+            0
+        ]
         images = [pipe.model.image_vector(asked.encoded[n])[0] for n in BRANCHES]
     votes = [SCALE * v * (unit(plain(alone)) @ unit(plain(i))) for v, i in zip(VOTES, images)]
     assert list(shown.shut.votes.values()) == pytest.approx(votes, abs=1e-4)
@@ -170,23 +189,28 @@ def test_the_gates_effect_is_complete(shown):
 
 
 def test_evidence_of_words_is_in_units_of_the_logit(pipe, asked, shown):
-    """Half of what the word's absence takes from the logit, and half of what its presence adds to a passage without words."""
+    """Half of what the word's absence takes from the logit, and half of what its presence adds to a passage without
+    words."""
     everything, rest = set(range(asked.length)), set(asked.rest)
     whole, nothing = logit_of(pipe, asked, everything), logit_of(pipe, asked, rest)
     assert whole == pytest.approx(shown.prediction.logit, abs=1e-4)
     for value, pieces in zip(shown.evidence.words, asked.pieces, strict=True):
         without, alone = logit_of(pipe, asked, everything - set(pieces)), logit_of(pipe, asked, rest | set(pieces))
         assert value == pytest.approx(((whole - without) + (alone - nothing)) / 2, abs=1e-4)
-    assert np.allclose(shown.evidence.words, np.sum([shown.evidence.branches[n].words for n in BRANCHES], axis=0), atol=1e-5)
+    assert np.allclose(
+        shown.evidence.words, np.sum([shown.evidence.branches[n].words for n in BRANCHES], axis=0), atol=1e-5
+    )
 
 
 def test_evidence_of_regions_is_in_units_of_the_logit(pipe, asked, shown):
-    """Hiding the cells that speak most for YES lowers the logit, hiding those that speak most against it raises it, and the branches' maps add up."""
+    """Hiding the cells that speak most for YES lowers the logit, hiding those that speak most against it raises it, and
+    the branches' maps add up."""
     parts = [shown.evidence.branches[n].grid.numpy() for n in BRANCHES]
     assert np.allclose(shown.evidence.grid.numpy(), np.sum(parts, axis=0), atol=1e-5)
     order = [divmod(int(i), 8) for i in np.argsort(shown.evidence.grid.numpy().ravel())]
     against, whole, favour = (
-        TEMPERATURE * np.log(p / (1 - p)) for p in (pipe.what_if(asked, alteration=Alteration(blanked=cells)) for cells in (order[:16], [], order[-16:]))
+        TEMPERATURE * np.log(p / (1 - p))
+        for p in (pipe.what_if(asked, alteration=Alteration(blanked=cells)) for cells in (order[:16], [], order[-16:]))
     )
     assert favour < whole < against and whole == pytest.approx(shown.prediction.logit, abs=1e-3)
 
@@ -206,7 +230,9 @@ def test_deletion_and_insertion_of_words(pipe, asked, shown, measured):
     def area(kept_words) -> float:
         curve = []
         for kept in kept_words:
-            probability = sigmoid(logit_of(pipe, asked, {*asked.rest, *(p for w in kept for p in asked.pieces[w])}) / TEMPERATURE)
+            probability = sigmoid(
+                logit_of(pipe, asked, {*asked.rest, *(p for w in kept for p in asked.pieces[w])}) / TEMPERATURE
+            )
             curve.append(probability if sign > 0 else 1 - probability)
         return float(np.mean((np.array(curve)[1:] + np.array(curve)[:-1]) / 2))
 

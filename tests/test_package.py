@@ -15,14 +15,21 @@ def asked(name: str) -> set[str]:
 
 
 def test_both_ways_to_install_ask_for_the_same():
-    library, extras = set(PROJECT["project"]["dependencies"]), {k: set(v) for k, v in PROJECT["project"]["optional-dependencies"].items()}
+    library, extras = (
+        set(PROJECT["project"]["dependencies"]),
+        {k: set(v) for k, v in PROJECT["project"]["optional-dependencies"].items()},
+    )
     assert library | extras["demo"] == asked("requirements.txt")
     assert extras["train"] == asked("requirements-train.txt") and extras["test"] == asked("requirements-test.txt")
 
 
 def test_every_package_and_every_file_that_it_reads_goes_along():
     packages, folders = PROJECT["tool"]["setuptools"]["packages"], PROJECT["tool"]["setuptools"]["package-dir"]
-    found = {".".join(p.parent.relative_to(ROOT).parts) for top in ("musti_model", "training") for p in (ROOT / top).rglob("*.py")}
+    found = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for top in ("musti_model", "training")
+        for p in (ROOT / top).rglob("*.py")
+    }
     assert found <= set(packages)
     kinds = {pattern.removeprefix("*") for pattern in PROJECT["tool"]["setuptools"]["package-data"]["*"]}
     for package in packages:

@@ -70,7 +70,11 @@ def test_why(page, flower: Path):
 def test_each_map_says_how_faithful_it_is(page, flower, second_branch):
     ask(page, flower, PASSAGE)
     answered(page)
-    for section, places in (("why", ("#faithful-evidence", "#faithful-evidence-map")), ("gate", ("#faithful-gate",)), ("attention", ("#faithful-map", "#faithful-words"))):
+    for section, places in (
+        ("why", ("#faithful-evidence", "#faithful-evidence-map")),
+        ("gate", ("#faithful-gate",)),
+        ("attention", ("#faithful-map", "#faithful-words")),
+    ):
         open_section(page, section)
         for place in places:
             page.locator(f"{place} summary").wait_for()
@@ -145,7 +149,9 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch, secon
         open_section(page, section)
         before = page.locator(f"#{place} .word").nth(1).get_attribute("data-note")
         page.locator(f"#{control}").get_by_label(second_branch[1]).check()
-        page.wait_for_function(f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before)
+        page.wait_for_function(
+            f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before
+        )
     open_section(page, "attention")
     changed(page, lambda: choose(page, "ViT: one head, last layer"))
     changed(page, lambda: press(page, "#head", "ArrowRight", 2))  # sliders by keyboard alone
@@ -176,7 +182,12 @@ def changed(page, act) -> None:
 def pair_of(pipe: MustiPipeline) -> PairTab:
     """The tab alone."""
     with gr.Blocks() as demo:
-        return PairTab(calls_of(pipe, lambda function: function, new_lanes()), [(e.path, e.passage) for e in app.EXAMPLES], None, demo)
+        return PairTab(
+            calls_of(pipe, lambda function: function, new_lanes()),
+            [(e.path, e.passage) for e in app.EXAMPLES],
+            None,
+            demo,
+        )
 
 
 def test_a_message_that_was_overtaken_takes_no_answer_away(pipe, flower):
@@ -238,7 +249,11 @@ def test_an_unforeseen_error_reads_as_one_sentence(page, flower, monkeypatch):
 
 
 def test_text_of_users_is_never_code(page, flower):
-    ask(page, flower, "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.")
+    ask(
+        page,
+        flower,
+        "A rose ${window.hit=1} {{window.hit=2}} <img src=x onerror='window.hit=3'> `x` smelled <b>sweet</b>.",
+    )
     page.locator("#verdict h2").wait_for()
     for section, place in (("why", "#evidence"), ("gate", "#gate"), ("attention", "#words")):
         open_section(page, section)
@@ -300,7 +315,8 @@ def test_narrow_page_does_not_scroll_sideways(browser, url, flower, scheme):
     ask(tab, flower, PASSAGE)
     tab.locator("#verdict h2").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-    tab.wait_for_function("() => document.querySelector('#verdict').getBoundingClientRect().top < innerHeight")  # nobody has to look for it
+    # nobody has to look for it
+    tab.wait_for_function("() => document.querySelector('#verdict').getBoundingClientRect().top < innerHeight")
     answered(tab)
     for name in SECTIONS:
         open_section(tab, name)
@@ -335,7 +351,10 @@ def test_nothing_stands_below_the_answer_before_there_is_one(page):
 def test_the_first_screen_is_for_people(page):
     page.locator("#weights").wait_for()
     first = page.locator("body").inner_text()
-    assert not any(word in first for word in ("sha256", "logit", "proxy pairs", "TSF")) and "not the published MUSTI model" in first
+    assert (
+        not any(word in first for word in ("sha256", "logit", "proxy pairs", "TSF"))
+        and "not the published MUSTI model" in first
+    )
     page.locator("#weights a").click()
     page.locator("#weights-told").wait_for()
     assert "sha256:" in page.locator("#weights-told").inner_text()
@@ -354,7 +373,10 @@ def test_sections_are_closed_until_they_are_opened(page, flower):
     answered(page)
     for name in SECTIONS:
         button = page.locator(f"#section-{name} > button")
-        assert button.get_attribute("aria-expanded") == "false" and not page.locator(f"#section-{name} .prose").first.is_visible()
+        assert (
+            button.get_attribute("aria-expanded") == "false"
+            and not page.locator(f"#section-{name} .prose").first.is_visible()
+        )
         if name == "why":
             button.click()
         else:
@@ -362,7 +384,9 @@ def test_sections_are_closed_until_they_are_opened(page, flower):
             page.keyboard.press("Enter")
         page.locator(f"#section-{name} .prose").first.wait_for()
         assert page.locator(f"#section-{name} .prose").first.inner_text().strip() == ABOUT[name]
-        page.wait_for_function("name => document.querySelector(`#section-${name} > button`).ariaExpanded === 'true'", arg=name)
+        page.wait_for_function(
+            "name => document.querySelector(`#section-${name} > button`).ariaExpanded === 'true'", arg=name
+        )
     page.locator("#section-why > button").click()
     page.locator("#evidence").wait_for(state="hidden")
 
@@ -374,9 +398,15 @@ def test_a_map_can_be_enlarged(page, flower):
     image.wait_for()
     small = image.bounding_box()
     page.locator("#evidence-map").get_by_role("button", name="Fullscreen").click()
-    page.wait_for_function("width => document.querySelector('#evidence-map img').getBoundingClientRect().width > 1.5 * width", arg=small["width"])
+    page.wait_for_function(
+        "width => document.querySelector('#evidence-map img').getBoundingClientRect().width > 1.5 * width",
+        arg=small["width"],
+    )
     page.keyboard.press("Escape")
-    page.wait_for_function("width => document.querySelector('#evidence-map img').getBoundingClientRect().width < 1.1 * width", arg=small["width"])
+    page.wait_for_function(
+        "width => document.querySelector('#evidence-map img').getBoundingClientRect().width < 1.1 * width",
+        arg=small["width"],
+    )
 
 
 def test_keyboard_alone_reaches_words(page, flower):
@@ -423,13 +453,28 @@ def test_weights_that_cannot_be_had_are_named_on_the_page(monkeypatch, tmp_path)
     assert "<script>" not in told and "No measured score" in told
 
 
-RESNET, SWIN = tiny_config().branches[1], ImageBranchConfig(
-    "swin", "swin_tiny_patch4_window7_224", {"img_size": 56, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 7}, image_size=56
-)  # fmt: skip
+RESNET, SWIN = (
+    tiny_config().branches[1],
+    ImageBranchConfig(
+        "swin",
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 56, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 7},
+        image_size=56,
+    ),
+)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"gate": "none"}, GATES["word"], GATES["linear by place"], {"branches": (RESNET,)}, {"branches": (SWIN,)}, {"branches": (replace(RESNET, axes="published"),)}, {"objects": ()}]
+    "changes",
+    [
+        {"gate": "none"},
+        GATES["word"],
+        GATES["linear by place"],
+        {"branches": (RESNET,)},
+        {"branches": (SWIN,)},
+        {"branches": (replace(RESNET, axes="published"),)},
+        {"objects": ()},
+    ],
 )
 def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     model = tiny_model(**changes)
@@ -440,30 +485,59 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     why, effect, attention, what_if = pair.why, pair.effect, pair.attention, pair.what_if
     values = pair.answer(str(flower), PASSAGE, 5.0)
     question, verdict = values[pair.held.question], values[pair.verdict.html]
-    assert "Probability of YES" in verdict and question == (str(flower), PASSAGE, 5.0, False, verdict, values[pair.vote.votes])
+    assert "Probability of YES" in verdict and question == (
+        str(flower),
+        PASSAGE,
+        5.0,
+        False,
+        verdict,
+        values[pair.vote.votes],
+    )
     explanation = pair.run(question, *question[:2])[pair.held.explanation]
-    given = {c: c.value for c in pair.controls} | {pair.held.explanation: explanation, pair.held.measured: None, pair.held.question: question}
+    given = {c: c.value for c in pair.controls} | {
+        pair.held.explanation: explanation,
+        pair.held.measured: None,
+        pair.held.question: question,
+    }
     drawn = pair.redraw(given)
     assert set(drawn) <= set(pair.views) and set(pair.blank()) == set(pair.explained)
-    assert "roses" in drawn[attention.words] and "roses" in drawn[why.evidence] and drawn[why.map.image]["visible"] and drawn[what_if.board]["words"]
+    assert (
+        "roses" in drawn[attention.words]
+        and "roses" in drawn[why.evidence]
+        and drawn[why.map.image]["visible"]
+        and drawn[what_if.board]["words"]
+    )
     given[pair.held.measured] = told = pair.measure(question, explanation, None)[pair.held.measured]
     measured = told.by_name
-    assert pair.judge(given | {pair.held.measured: told._replace(asked="another")}) == gr.skip()  # of the question before, and late
+    # of the question before, and late
+    assert pair.judge(given | {pair.held.measured: told._replace(asked="another")}) == gr.skip()
     judged = pair.judge(given)
-    assert "details" in judged[why.faithful_words] and bool(judged[attention.faithful_map]) == (f"{kinds[0]}" in measured if kinds else False)
-    assert "details" in judged[attention.faithful_words] and bool(judged[effect.faithful]) == (f"effect:{name}" in measured)
+    assert "details" in judged[why.faithful_words] and bool(judged[attention.faithful_map]) == (
+        f"{kinds[0]}" in measured if kinds else False
+    )
+    assert "details" in judged[attention.faithful_words] and bool(judged[effect.faithful]) == (
+        f"effect:{name}" in measured
+    )
     told = drawn[pair.board.board]["told"]
     assert ("no gate" in drawn[effect.effect]) == ("no gate" in told) == (model.config.gate == "none")
     picture = drawn[attention.map.image]
-    assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and ("no such map" in drawn[attention.map.legend]) == (not kinds)
+    assert (picture["value"] is not None) == picture["visible"] == bool(kinds) and (
+        "no such map" in drawn[attention.map.legend]
+    ) == (not kinds)
     has_places = model.config.gate != "none" and model.config.branches[0].axes == "natural"
-    assert drawn[effect.map.image]["visible"] == has_places and ("With the gate as learned" in drawn[effect.effect]) == (model.config.gate != "none")
+    assert drawn[effect.map.image]["visible"] == has_places and (
+        "With the gate as learned" in drawn[effect.effect]
+    ) == (model.config.gate != "none")
     if model.config.gate != "none":
         shown = json.loads(drawn[pair.board.board]["board"])
-        assert shown["places"] == has_places and ("three numbers" in shown["texts"]["note"]) == (model.config.gate == "scalar")
+        assert shown["places"] == has_places and ("three numbers" in shown["texts"]["note"]) == (
+            model.config.gate == "scalar"
+        )
     if model.config.gate in ("word", "linear"):
         switches = {what_if.board: drawn[what_if.board], what_if.voting: what_if.names}
-        states = [what_if.alter(given | switches | {what_if.gate_state: state}) for state in ("learned", "shut", "open")]
+        states = [
+            what_if.alter(given | switches | {what_if.gate_state: state}) for state in ("learned", "shut", "open")
+        ]
         assert len(set(states)) == 3 and "as it is" not in states[0]
 
 
@@ -503,7 +577,9 @@ def draw(page, first: int, last: int) -> None:
     box = page.locator("#board .cells").bounding_box()
     for row in range(first, last + 1):
         y = box["y"] + box["height"] * (row + 0.5) / 8
-        page.mouse.move(box["x"] + 5, y) if row == first else page.mouse.move(box["x"] + (5 if row % 2 == 0 else box["width"] - 5), y, steps=2)
+        page.mouse.move(box["x"] + 5, y) if row == first else page.mouse.move(
+            box["x"] + (5 if row % 2 == 0 else box["width"] - 5), y, steps=2
+        )
         if row == first:
             page.mouse.down()
         page.mouse.move(box["x"] + (box["width"] - 5 if row % 2 == 0 else 5), y, steps=16)
@@ -524,23 +600,35 @@ def test_guided_tour(page):
             page.evaluate(old)
             page.locator("#tour-next").click()
         page.locator("#tour-text").get_by_text(f"Step {step} of 5").wait_for()
-        page.wait_for_function("text => document.querySelector('#passage textarea').value === text", arg=app.EXAMPLES[TOUR[step - 1].example].passage)
+        page.wait_for_function(
+            "text => document.querySelector('#passage textarea').value === text",
+            arg=app.EXAMPLES[TOUR[step - 1].example].passage,
+        )
         if step == 1 or TOUR[step - 1].example != TOUR[step - 2].example:
             page.wait_for_function("() => document.querySelector('#verdict .verdict:not([data-old])')", timeout=60_000)
         page.locator(f"#section-{section} > button[aria-expanded=true]").wait_for()
         answered(page)
         page.locator(places[section]).first.wait_for()
-        assert [n for n in SECTIONS if page.locator(f"#section-{n} > button").get_attribute("aria-expanded") == "true"] == [section]
+        assert [
+            n for n in SECTIONS if page.locator(f"#section-{n} > button").get_attribute("aria-expanded") == "true"
+        ] == [section]
         tour = page.locator("#tour").bounding_box()
         assert tour["y"] >= 0 and tour["y"] + tour["height"] <= 1100
         headline = page.locator("#verdict h2").inner_text()
         if step in (1, 2):  # the same words before flowers and before sheep
-            widest = page.evaluate("[...document.querySelectorAll('.gate-word')].map(w => [+(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0], w.innerText]).sort((a, b) => b[0] - a[0])")
+            widest = page.evaluate(
+                "[...document.querySelectorAll('.gate-word')].map(w => "
+                "[+(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0], w.innerText]).sort((a, b) => b[0] "
+                "- a[0])"
+            )
             assert headline.startswith("YES" if step == 1 else "NO")
             rose[step] = {word: full for full, word in widest[::-1]}["rose"]
             assert rose[step] == widest[0][0] if step == 1 else rose[step] < rose[1] / 2, widest
         if step == 3:
-            learned, shut = (page.locator(f".gate-answers tr:nth-child(2) td[data-of={state}]").inner_text() for state in ("learned", "shut"))
+            learned, shut = (
+                page.locator(f".gate-answers tr:nth-child(2) td[data-of={state}]").inner_text()
+                for state in ("learned", "shut")
+            )
             assert headline.startswith("YES") and (learned, shut) == ("YES", "NO")
             page.locator(".gate-switch").get_by_role("radio", name="shut").click()
             assert "without the picture" in page.locator(".gate-told").inner_text()

@@ -120,13 +120,25 @@ def test_rank_endpoint(url, flower, tmp_path, monkeypatch):
     answers = client.predict(images=[handle_file(str(candle))], passages=PASSAGES, api_name="/rank")
     assert [a["index"] for a in answers][0] == 1 and len(answers) == 3
     assert set(answers[0]) == {"index", *ANSWER}
-    answers = client.predict(images=[handle_file(str(p)) for p in (flower, candle)], passages=[PASSAGES[1]], api_name="/rank")
+    answers = client.predict(
+        images=[handle_file(str(p)) for p in (flower, candle)], passages=[PASSAGES[1]], api_name="/rank"
+    )
     assert [a["index"] for a in answers] == [1, 0]
     with pytest.raises(Exception, match="one picture with passages"):
         client.predict(images=[handle_file(str(candle))] * 2, passages=PASSAGES, api_name="/rank")
 
 
-@pytest.mark.parametrize("passage", ["${window.hit=1}rose", "a\\rose", "rose${5", "`${window.hit=1}`rose", "{{value}}rose", "<img/src=x/onerror=window.hit=1>rose"])
+@pytest.mark.parametrize(
+    "passage",
+    [
+        "${window.hit=1}rose",
+        "a\\rose",
+        "rose${5",
+        "`${window.hit=1}`rose",
+        "{{value}}rose",
+        "<img/src=x/onerror=window.hit=1>rose",
+    ],
+)
 def test_passages_in_templates_are_never_code(page, flower, passage):
     """Gradio evaluates a filled template as JavaScript."""
     open_tab(page)
@@ -159,15 +171,26 @@ def test_an_example_is_ranked_with_one_click_and_ranked_pictures_are_seen(page, 
     ranked_things = {e.path if thumbnails else e.passage for e in EXAMPLES}
     assert rows.count() == len(ranked_things) > 2
     assert page.locator("#mode input:checked").get_attribute("value") == mode
-    sizes = page.evaluate("() => [...document.querySelectorAll('#ranking tbody img')].map(i => [i.naturalWidth, i.naturalHeight, i.clientWidth])")
-    assert len(sizes) == (rows.count() if thumbnails else 0) and all(0 < max(w, h) <= 96 and shown > 20 for w, h, shown in sizes)
+    sizes = page.evaluate(
+        "() => [...document.querySelectorAll('#ranking tbody img')].map(i => [i.naturalWidth, i.naturalHeight, "
+        "i.clientWidth])"
+    )
+    assert len(sizes) == (rows.count() if thumbnails else 0) and all(
+        0 < max(w, h) <= 96 and shown > 20 for w, h, shown in sizes
+    )
     page.wait_for_timeout(1000)
     assert rows.count() == len(ranked_things)  # what was filled in took the ranking away by no late message
     rows.first.get_by_role("button").click()
     page.locator("#card-1 .word").first.wait_for()
     other = {"passages": "pictures", "pictures": "passages"}[mode]
     page.locator(f"#try-{other}").click()
-    page.wait_for_function("thumbnails => !!document.querySelector('#ranking tbody img') !== thumbnails && document.querySelector('#ranking tbody tr')", arg=thumbnails)
+    page.wait_for_function(
+        (
+            "thumbnails => !!document.querySelector('#ranking tbody img') !== thumbnails && "
+            "document.querySelector('#ranking tbody tr')"
+        ),
+        arg=thumbnails,
+    )
 
 
 def test_thumbnails_are_of_the_ranked_pictures(pipe, flower):
@@ -175,5 +198,9 @@ def test_thumbnails_are_of_the_ranked_pictures(pipe, flower):
     rows = table_rows(pipe.rank(files, "A rose."), files, files)
     assert {r["picture"] for r in rows} == {data_url(open_image(f, THUMBNAIL), THUMBNAIL) for f in files}
     for row in rows:
-        assert row["picture"] == data_url(open_image(row["about"], THUMBNAIL), THUMBNAIL) and len(row["picture"]) < 10_000
-    assert [r["picture"] for r in table_rows(pipe.rank(files[0], ["A rose.", "A dog."]), ["A rose.", "A dog."], files[:1])] == ["", ""]
+        assert (
+            row["picture"] == data_url(open_image(row["about"], THUMBNAIL), THUMBNAIL) and len(row["picture"]) < 10_000
+        )
+    assert [
+        r["picture"] for r in table_rows(pipe.rank(files[0], ["A rose.", "A dog."]), ["A rose.", "A dog."], files[:1])
+    ] == ["", ""]

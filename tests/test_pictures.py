@@ -1,4 +1,5 @@
-"""Odd picture files: each opens as people see it, or is refused in one sentence; nothing else, and in bounded time and memory."""
+"""Odd picture files: each opens as people see it, or is refused in one sentence; nothing else, and in bounded time and
+memory."""
 
 import io
 import random
@@ -51,15 +52,33 @@ def ifd(entries: list[tuple[int, int, list[int]]], order: str, start: int) -> by
 
 def tiff(data: bytes, size, bits, photometric, order="<", samples=1, form=1, planes=1, packed=False, more=()) -> bytes:
     """One strip a plane, in the file's byte order; packed: by deflate."""
-    parts = [data[len(data) * i // (samples if planes == 2 else 1) :][: len(data) // (samples if planes == 2 else 1)] for i in range(samples if planes == 2 else 1)]
+    parts = [
+        data[len(data) * i // (samples if planes == 2 else 1) :][: len(data) // (samples if planes == 2 else 1)]
+        for i in range(samples if planes == 2 else 1)
+    ]
     parts = [zlib.compress(p) for p in parts] if packed else parts
     starts = [8 + sum(map(len, parts[:i])) for i in range(len(parts))]
     entries = [
-        (256, 3, [size[0]]), (257, 3, [size[1]]), (258, 3, [bits] * samples), (259, 3, [8 if packed else 1]), (262, 3, [photometric]), (273, 4, starts),
-        (277, 3, [samples]), (278, 3, [size[1]]), (279, 4, [len(p) for p in parts]), (284, 3, [planes]), (339, 3, [form] * samples), *more,
-    ]  # fmt: skip
+        (256, 3, [size[0]]),
+        (257, 3, [size[1]]),
+        (258, 3, [bits] * samples),
+        (259, 3, [8 if packed else 1]),
+        (262, 3, [photometric]),
+        (273, 4, starts),
+        (277, 3, [samples]),
+        (278, 3, [size[1]]),
+        (279, 4, [len(p) for p in parts]),
+        (284, 3, [planes]),
+        (339, 3, [form] * samples),
+        *more,
+    ]
     start = 8 + sum(map(len, parts))
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start) + b"".join(parts) + ifd(entries, order, start)
+    return (
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(order + "I", start)
+        + b"".join(parts)
+        + ifd(entries, order, start)
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,12 +112,16 @@ def test_tiff_of_12_bits_has_its_own_white():
 @pytest.mark.parametrize("packed", [False, True])
 def test_tiff_in_planes_of_16_bits(order, packed):
     data = struct.pack(order + "6H", 65535, 0, 0, 65535, 32768, 0)  # red, green, blue of two pixels
-    assert np.allclose(row(tiff(data, (2, 1), 16, 2, order, samples=3, planes=2, packed=packed)), [(255, 0, 128), (0, 255, 0)], atol=1)
+    assert np.allclose(
+        row(tiff(data, (2, 1), 16, 2, order, samples=3, planes=2, packed=packed)), [(255, 0, 128), (0, 255, 0)], atol=1
+    )
 
 
 def test_tiff_of_luminance_without_compression():
     pixel = Image.new("RGB", (1, 1), (200, 60, 30)).convert("YCbCr").tobytes()
-    assert np.allclose(row(tiff(pixel * 4, (4, 1), 8, 6, samples=3, more=[(530, 3, [1, 1])])), [(200, 60, 30)] * 4, atol=3)
+    assert np.allclose(
+        row(tiff(pixel * 4, (4, 1), 8, 6, samples=3, more=[(530, 3, [1, 1])])), [(200, 60, 30)] * 4, atol=3
+    )
 
 
 def test_tiff_palette_of_8_bits_a_value():
@@ -109,9 +132,12 @@ def test_tiff_palette_of_8_bits_a_value():
 
 
 def test_pages_and_tags_beside_the_picture_do_no_harm():
-    pages = saved(Image.new("RGB", (2, 1), "red"), "TIFF", save_all=True, append_images=[Image.new("RGB", (2, 1), "blue")])
+    pages = saved(
+        Image.new("RGB", (2, 1), "red"), "TIFF", save_all=True, append_images=[Image.new("RGB", (2, 1), "blue")]
+    )
     assert row(pages) == [RED, RED]
-    assert row(tiff(b"\x07", (1, 1), 8, 1, more=[(34665, 4, [2**31]), (34853, 4, [3]), (330, 4, [8])])) == [(7, 7, 7)]  # directories that are none
+    # directories that are none
+    assert row(tiff(b"\x07", (1, 1), 8, 1, more=[(34665, 4, [2**31]), (34853, 4, [3]), (330, 4, [8])])) == [(7, 7, 7)]
 
 
 ODD_TAGS = {
@@ -127,8 +153,16 @@ ODD_TAGS = {
 def exif(turn: int, tag=None, extra=b"", order="<", kind=3) -> bytes:
     field = struct.pack(order + {1: "Bxxx", 3: "Hxx", 4: "I"}[kind], turn)
     own = struct.pack(order + "HHI", 0x0112, kind, 1) + field
-    entries = sorted([own] + ([struct.pack(order + "HHII", *tag)] if tag else []), key=lambda e: struct.unpack_from(order + "H", e))
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries)) + b"".join(entries) + bytes(4) + extra
+    entries = sorted(
+        [own] + ([struct.pack(order + "HHII", *tag)] if tag else []), key=lambda e: struct.unpack_from(order + "H", e)
+    )
+    return (
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(order + "IH", 8, len(entries))
+        + b"".join(entries)
+        + bytes(4)
+        + extra
+    )
 
 
 def with_exif(block: bytes, kind: str) -> bytes:
@@ -145,7 +179,9 @@ def test_odd_tags_do_not_hide_how_a_picture_is_turned(odd, kind):
 def test_broken_metadata_is_as_none():
     for block in (b"", b"II", b"XX*\0abcdefgh", exif(6)[:-10], b"II*\0\xff\xff\xff\xff", exif(9), exif(0)):
         assert opened(with_exif(block, "JPEG")).size == (40, 20)
-    assert opened(with_exif(exif(6, order=">"), "JPEG")).size == opened(with_exif(exif(6, kind=4), "PNG")).size == (20, 40)
+    assert (
+        opened(with_exif(exif(6, order=">"), "JPEG")).size == opened(with_exif(exif(6, kind=4), "PNG")).size == (20, 40)
+    )
 
 
 SIGHT = Image.new("RGB", (48, 32), "white")
@@ -160,7 +196,9 @@ def test_every_turn_once_and_not_twice(kind, turn):
     stored = SIGHT.transpose(Image.Transpose(STORED[turn])) if turn > 1 else SIGHT
     tags = Image.Exif()
     tags[0x0112] = turn
-    how = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "TIFF packed": {"compression": "tiff_lzw"}}.get(kind, {})
+    how = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "TIFF packed": {"compression": "tiff_lzw"}}.get(
+        kind, {}
+    )
     data = saved(stored, kind.split()[0], exif=tags, **how)
     for source in (io.BytesIO(data), Image.open(io.BytesIO(data))):
         seen = open_image(source)
@@ -175,7 +213,13 @@ def chunk(name: bytes, body: bytes) -> bytes:
 def png(width: int, depth: int, colours: int, line: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """One line high."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colours, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(*c) for c in chunks) + chunk(b"IDAT", zlib.compress(b"\0" + line)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(chunk(*c) for c in chunks)
+        + chunk(b"IDAT", zlib.compress(b"\0" + line))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +230,16 @@ def png(width: int, depth: int, colours: int, line: bytes, *chunks: tuple[bytes,
         (png(2, 1, 0, b"\x40", (b"tRNS", b"\0\0")), [255, 255]),
         (png(2, 8, 0, b"\3\x09", (b"tRNS", b"\0\x09")), [3, 255]),
         (png(3, 16, 0, struct.pack(">3H", 0, 30000, 30001), (b"tRNS", struct.pack(">H", 30000))), [0, 255, 116]),
-        (png(2, 16, 2, struct.pack(">6H", 999, 2000, 3000, 60000, 0, 0), (b"tRNS", struct.pack(">3H", 999, 2000, 3000))), [255, 234]),
+        (
+            png(
+                2,
+                16,
+                2,
+                struct.pack(">6H", 999, 2000, 3000, 60000, 0, 0),
+                (b"tRNS", struct.pack(">3H", 999, 2000, 3000)),
+            ),
+            [255, 234],
+        ),
         (png(2, 16, 4, struct.pack(">4H", 0, 65535, 0, 32768)), [0, 127]),
         (png(2, 16, 6, struct.pack(">8H", 65535, 0, 0, 65535, 0, 0, 0, 0)), [255, 255]),
         (png(2, 8, 3, b"\0\1", (b"PLTE", b"\x09\0\0\0\xff\0"), (b"tRNS", b"\xff\x80")), [9, 127]),
@@ -220,7 +273,12 @@ def test_much_text_in_a_png_is_no_fault(kind):
 def test_what_unpacks_to_a_gigabyte_is_not_unpacked():
     much = zlib.compressobj(9)
     packed = b"".join(much.compress(bytes(1_000_000)) for _ in range(200)) + much.flush()
-    known = [(b"zTXt", b"Raw profile type exif\0\0"), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"), (b"iCCP", b"n\0\0"), (b"zTXt", b"k\0\0")]
+    known = [
+        (b"zTXt", b"Raw profile type exif\0\0"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+        (b"iCCP", b"n\0\0"),
+        (b"zTXt", b"k\0\0"),
+    ]
     data = png(1, 8, 0, b"\x37", *((name, start + packed) for name, start in known))
     tracemalloc.start()
     assert row(data) == [(55, 55, 55)]
@@ -232,25 +290,45 @@ def profile(gamma: float, primaries=None, space=b"RGB ", lut=b"") -> bytes:
     """A small ICC profile: of three primaries (D50) and a gamma, of grey with a gamma, or of a table."""
     xyz = lambda values: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))  # noqa: E731
     curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256))
-    tags = [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(83)), (b"cprt", b"text\0\0\0\0none\0\0\0\0"), (b"wtpt", xyz((0.9642, 1, 0.8249)))]
+    tags = [
+        (b"desc", b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(83)),
+        (b"cprt", b"text\0\0\0\0none\0\0\0\0"),
+        (b"wtpt", xyz((0.9642, 1, 0.8249))),
+    ]
     if lut:
         tags.append((b"A2B0", lut))
     elif primaries:
-        tags += [(name, xyz(v)) for name, v in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries)] + [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
+        tags += [(name, xyz(v)) for name, v in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries)] + [
+            (name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")
+        ]
     else:
         tags.append((b"kTRC", curve))
     table, body, at = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, data in tags:
         table, body = table + name + struct.pack(">II", at + len(body), len(data)), body + data + bytes(-len(data) % 4)
-    head = struct.pack(">I", 128 + len(table) + len(body)) + b"lcms\x02\x40\0\0" + (b"prtr" if lut else b"mntr") + space + (b"Lab " if lut else b"XYZ ")
-    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acspAPPL" + bytes(24) + struct.pack(">3i", 63190, 65536, 54061) + b"lcms"
+    head = (
+        struct.pack(">I", 128 + len(table) + len(body))
+        + b"lcms\x02\x40\0\0"
+        + (b"prtr" if lut else b"mntr")
+        + space
+        + (b"Lab " if lut else b"XYZ ")
+    )
+    head += (
+        struct.pack(">6H", 2024, 1, 1, 0, 0, 0)
+        + b"acspAPPL"
+        + bytes(24)
+        + struct.pack(">3i", 63190, 65536, 54061)
+        + b"lcms"
+    )
     return head.ljust(128, b"\0") + table + body
 
 
 def ink_table() -> bytes:
     """A printer of four inks whose every ink but the third leaves a dark red."""
     ramp = bytes(range(256))
-    colours = b"".join(bytes([255, 128, 128]) if not any(inks) else bytes([100, 180, 160]) for inks in np.ndindex(2, 2, 2, 2))
+    colours = b"".join(
+        bytes([255, 128, 128]) if not any(inks) else bytes([100, 180, 160]) for inks in np.ndindex(2, 2, 2, 2)
+    )
     identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
     return b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + ramp * 4 + colours + ramp * 3
 
@@ -273,9 +351,18 @@ INK = profile(1.0, space=b"CMYK", lut=ink_table())
     ids=["Adobe RGB", "ProPhoto", "linear grey", "paper", "ink"],
 )
 def test_colours_are_those_of_the_profile(icc, picture, kinds):
-    people = ImageCms.profileToProfile(picture, ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    people = ImageCms.profileToProfile(
+        picture, ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
     for kind in kinds:
-        seen = opened(saved(picture, kind, icc_profile=icc, **({"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {})))
+        seen = opened(
+            saved(
+                picture,
+                kind,
+                icc_profile=icc,
+                **({"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}),
+            )
+        )
         assert np.allclose(seen.getpixel((1, 1)), people.getpixel((1, 1)), atol=6), kind
         again = opened(saved(seen, "PNG"))  # the profile is not there to be applied twice
         assert again.getpixel((1, 1)) == seen.getpixel((1, 1))
@@ -299,16 +386,23 @@ def test_profiles_that_are_none_or_of_something_else_change_nothing():
     for icc in (b"x", b"x" * 500, ADOBE[:200], GREY, INK, dark, bright, bytes(9_000_000)):
         assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "TIFF", icc_profile=icc)) == [(200, 60, 60)], len(icc)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "PNG", icc_profile=srgb))[0] == pytest.approx((200, 60, 60), abs=1)
+    assert row(saved(Image.new("RGB", (1, 1), (200, 60, 60)), "PNG", icc_profile=srgb))[0] == pytest.approx(
+        (200, 60, 60), abs=1
+    )
 
 
 @pytest.mark.parametrize(
     ("start", "kind"),
     [
-        (b"%PDF-1.7", "PDF"), (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS"), (b"<?xml version='1.0'?>\n<svg>", "SVG"),
-        (b"\0\0\0\x18ftypheic", "HEIC"), (b"PK\3\4", "ZIP"), (b"<!DOCTYPE html>", "HTML"), (b"\0\0\0\x18ftypisom", "video"),
+        (b"%PDF-1.7", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS"),
+        (b"<?xml version='1.0'?>\n<svg>", "SVG"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"PK\3\4", "ZIP"),
+        (b"<!DOCTYPE html>", "HTML"),
+        (b"\0\0\0\x18ftypisom", "video"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_picture_file_is_named(start, kind, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)  # Pillow has Ghostscript draw an EPS
     with pytest.raises(InputError, match=f"This {kind} file is not a picture we can read"):
@@ -326,9 +420,16 @@ def strips(number: int, size: tuple[int, int], rows: int) -> bytes:
     """A TIFF whose strips are all the same bytes."""
     start = 8 + size[0] * rows
     entries = [
-        (256, 4, [size[0]]), (257, 4, [size[1]]), (258, 3, [8]), (259, 3, [1]), (262, 3, [1]), (273, 4, [8] * number), (277, 3, [1]), (278, 4, [rows]),
+        (256, 4, [size[0]]),
+        (257, 4, [size[1]]),
+        (258, 3, [8]),
+        (259, 3, [1]),
+        (262, 3, [1]),
+        (273, 4, [8] * number),
+        (277, 3, [1]),
+        (278, 4, [rows]),
         (279, 4, [size[0] * rows] * number),
-    ]  # fmt: skip
+    ]
     return b"II*\0" + struct.pack("<I", start) + bytes(size[0] * rows) + ifd(entries, "<", start)
 
 
@@ -338,20 +439,44 @@ def hostile() -> dict[str, bytes]:
     scans = saved(Image.new("L", (4000, 4000)), "JPEG", progressive=True)
     scan = scans[scans.rindex(b"\xff\xda") : -2]
     gif = saved(Image.new("L", (4, 4)), "GIF")
-    tags = b"II*\0\x08\0\0\0" + struct.pack("<H", 20_000) + b"".join(struct.pack("<HHII", 33_000 + n, 7, 2_000_000, 0) for n in range(20_000)) + bytes(4)
-    tile = [(256, 3, [9]), (257, 3, [9]), (258, 3, [8]), (259, 3, [8]), (262, 3, [1]), (277, 3, [1]), (322, 4, [40_000]), (323, 4, [40_000]), (324, 4, [8]), (325, 4, [9])]
+    tags = (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", 20_000)
+        + b"".join(struct.pack("<HHII", 33_000 + n, 7, 2_000_000, 0) for n in range(20_000))
+        + bytes(4)
+    )
+    tile = [
+        (256, 3, [9]),
+        (257, 3, [9]),
+        (258, 3, [8]),
+        (259, 3, [8]),
+        (262, 3, [1]),
+        (277, 3, [1]),
+        (322, 4, [40_000]),
+        (323, 4, [40_000]),
+        (324, 4, [8]),
+        (325, 4, [9]),
+    ]
     return {
         "a JPEG gone through 2,000 times": scans[:-2] + scan * 2000 + b"\xff\xd9",
         "a JPEG of 300,000 comments": jpeg[:2] + segment(0xFE, b"a") * 300_000 + jpeg[2:],
-        "a GIF of 300,000 comments": gif[:13] + gif[13 : 13 + (3 << (gif[10] & 7) + 1)] + b"!\xfe\1a\0" * 300_000 + gif[13 + (3 << (gif[10] & 7) + 1) :],
-        "a JPEG of much EXIF": jpeg[:2] + segment(0xE1, b"Exif\0\0" + tags[:60_000]) + segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 200 + jpeg[2:],
+        "a GIF of 300,000 comments": gif[:13]
+        + gif[13 : 13 + (3 << (gif[10] & 7) + 1)]
+        + b"!\xfe\1a\0" * 300_000
+        + gif[13 + (3 << (gif[10] & 7) + 1) :],
+        "a JPEG of much EXIF": jpeg[:2]
+        + segment(0xE1, b"Exif\0\0" + tags[:60_000])
+        + segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 200
+        + jpeg[2:],
         "a TIFF of tags of 2 MB": tags + bytes(2_000_000),
         "a TIFF of a million strips": strips(1_000_000, (1, 1_000_000), 1),
         "a TIFF drawn 10,000 times over": strips(20_000, (2000, 1000), 999),
-        "a TIFF in a tile of gigabytes": b"II*\0\x11\0\0\0" + zlib.compress(bytes(9))[:9].ljust(9, b"\0") + ifd(tile, "<", 17),
+        "a TIFF in a tile of gigabytes": b"II*\0\x11\0\0\0"
+        + zlib.compress(bytes(9))[:9].ljust(9, b"\0")
+        + ifd(tile, "<", 17),
         "a PNG of 300,000 pieces": png(1, 8, 0, b"\x37", *[(b"abCd", b"")] * 3)[:-12] + chunk(b"IDAT", b"") * 300_000,
         "a slow picture": b"P6 2200 2200 65535\n" + bytes(2200 * 2200 * 6),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -376,14 +501,24 @@ def test_the_list_of_hostile_files_is_tried_whole(hostile_files):
 
 
 def seeds() -> dict[str, bytes]:
-    base = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)).resize((45, 30), Image.Resampling.BICUBIC)
+    base = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)).resize(
+        (45, 30), Image.Resampling.BICUBIC
+    )
     tags = Image.Exif()
     tags[0x0112], tags[0x010F] = 6, "Maker"
-    files = {f"{m} {k}": saved(base.convert(m), k, exif=tags) for m in ("RGB", "L") for k in ("JPEG", "PNG", "WEBP", "TIFF")}
-    files |= {f"{m} {k}": saved(base.convert(m), k) for m, k in (("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("P", "TIFF"), ("F", "TIFF"), ("LAB", "TIFF"))}
+    files = {
+        f"{m} {k}": saved(base.convert(m), k, exif=tags) for m in ("RGB", "L") for k in ("JPEG", "PNG", "WEBP", "TIFF")
+    }
+    files |= {
+        f"{m} {k}": saved(base.convert(m), k)
+        for m, k in (("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("P", "TIFF"), ("F", "TIFF"), ("LAB", "TIFF"))
+    }
     files |= {f"TIFF {c}": saved(base, "TIFF", compression=c) for c in ("tiff_lzw", "jpeg", "packbits", "tiff_deflate")}
     files |= {k: saved(base, k) for k in ("BMP", "JPEG2000", "ICO", "QOI", "TGA", "SGI", "PPM")}
-    return files | {"planes": tiff(bytes(45 * 30 * 6), (45, 30), 16, 2, samples=3, planes=2), "progressive": saved(base, "JPEG", progressive=True, icc_profile=ADOBE)}
+    return files | {
+        "planes": tiff(bytes(45 * 30 * 6), (45, 30), 16, 2, samples=3, planes=2),
+        "progressive": saved(base, "JPEG", progressive=True, icc_profile=ADOBE),
+    }
 
 
 @pytest.mark.parametrize("name", list(seeds()))
@@ -399,7 +534,9 @@ def test_damaged_files_open_or_are_refused(name):
     for _ in range(25):
         broken = bytearray(data)
         for _ in range(chance.randrange(1, 5)):
-            broken[chance.randrange(len(data) if chance.random() < 0.5 else min(len(data), 150))] = chance.choice((0, 1, 127, 128, 255, chance.randrange(256)))
+            broken[chance.randrange(len(data) if chance.random() < 0.5 else min(len(data), 150))] = chance.choice(
+                (0, 1, 127, 128, 255, chance.randrange(256))
+            )
         try:
             assert opened(bytes(broken)).mode == "RGB"
         except InputError as error:
@@ -414,12 +551,16 @@ def test_odd_files_leave_standard_error_empty(tmp_path):
     (tmp_path / "a.tif").write_bytes(lzw)
     (tmp_path / "b.jpg").write_bytes(with_exif(exif(6)[:-6], "JPEG"))
     (tmp_path / "c.tif").write_bytes(many)
-    (tmp_path / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 9999, 9999, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b""))
+    (tmp_path / "d.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 9999, 9999, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+    )
     code = (
         "import sys\nfrom musti_model import InputError\nfrom musti_model.pictures import open_image\n"
         "for name in sys.argv[1:]:\n try: open_image(name)\n except InputError: pass\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
@@ -456,13 +597,17 @@ def test_icons_and_other_files_under_a_wrong_name(tmp_path):
 def test_white_is_zero_whatever_the_order_of_bytes(order, packed):
     numbers = struct.pack(order + "3H", 0, 0x4000, 0xFFFF)
     assert [p[0] for p in row(tiff(numbers, (3, 1), 16, 0, order, packed=packed))] == [255, 191, 0]
-    with_alpha = tiff(bytes([0, 255, 64, 255, 255, 255]), (3, 1), 8, 0, order, samples=2, packed=packed, more=[(338, 3, [2])])
+    with_alpha = tiff(
+        bytes([0, 255, 64, 255, 255, 255]), (3, 1), 8, 0, order, samples=2, packed=packed, more=[(338, 3, [2])]
+    )
     assert [p[0] for p in row(with_alpha)] == [255, 191, 0]
 
 
 def test_a_fourth_value_of_zeros_hides_no_picture():
     red = bytes([0, 0, 255, 0])  # blue, green, red, and what would be alpha
-    header = struct.pack("<IiiHHIIiiII4I", 124, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(124, b"\0")
+    header = struct.pack(
+        "<IiiHHIIiiII4I", 124, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+    ).ljust(124, b"\0")
     assert row(b"BM" + struct.pack("<IHHI", 142, 0, 0, 138) + header + red) == [RED]
     assert row(saved(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "TGA")) == [RED]
     assert row(saved(Image.new("RGBA", (2, 1), (255, 0, 0, 128)), "TGA")) == [(255, 127, 127)] * 2
@@ -472,7 +617,14 @@ def test_a_fourth_value_of_zeros_hides_no_picture():
 def psd(mode: int, channels: list[bytes], depth: int = 8, layers: int = 0) -> bytes:
     """Eight by one."""
     section = struct.pack(">IIhH", 8, 4, layers, 0) if layers else bytes(4)
-    return b"8BPS" + struct.pack(">H6sHIIHH", 1, bytes(6), len(channels), 1, 8, depth, mode) + bytes(8) + section + bytes(2) + b"".join(channels)
+    return (
+        b"8BPS"
+        + struct.pack(">H6sHIIHH", 1, bytes(6), len(channels), 1, 8, depth, mode)
+        + bytes(8)
+        + section
+        + bytes(2)
+        + b"".join(channels)
+    )
 
 
 def test_a_saved_selection_of_a_psd_hides_nothing():

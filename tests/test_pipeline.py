@@ -21,7 +21,9 @@ from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline
 from musti_model.__main__ import main
 from tests.conftest import ANSWER, GATES, GRIDS, pipeline, tiny_model
 
-RESNET_PUBLISHED = ImageBranchConfig("resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published")
+RESNET_PUBLISHED = ImageBranchConfig(
+    "resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published"
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,10 @@ def test_the_one_picture_is_encoded_once(pipe, pictures, monkeypatch):
 def test_answer_is_consistent(pipe, pictures):
     answer = pipe(pictures[0], TEXT)
     assert answer.logit == pytest.approx(sum(answer.votes.values()) + answer.vote_bias, abs=1e-5)
-    assert answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit / 1.6)), abs=1e-6) and answer.threshold == 0.37
+    assert (
+        answer.probability == pytest.approx(1 / (1 + np.exp(-answer.logit / 1.6)), abs=1e-6)
+        and answer.threshold == 0.37
+    )
     assert (answer.label == "YES") == (answer.probability >= answer.threshold)
     assert json.loads(json.dumps(answer.to_json())) == answer.to_json()
 
@@ -86,7 +91,10 @@ def test_explanation(pipe, tmp_path):
     assert all(m.shape == (60, 30) and np.isfinite(m).all() for m in e.maps.values())
     assert e.words == TEXT.replace(".", " .").split()
     assert all(TEXT[a:b] == w for w, (a, b) in zip(e.words, e.word_spans))
-    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (len(e.words), *GRIDS["vit"])
+    assert all(0 < s < 1 for g in e.gates.values() for s in g.words) and e.gates["vit"].meeting.shape == (
+        len(e.words),
+        *GRIDS["vit"],
+    )
     assert e.gate_weights.w_image == pytest.approx(0.7)
     assert e.head_map("vit", 1).shape == (60, 30)
     assert not any(p.grad is not None for p in pipe.model.parameters())
@@ -121,7 +129,11 @@ def test_weights_that_cannot_be_had(folder, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="damaged"):
         load(lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:500]))
     with pytest.raises(WeightsError, match="colour"):
-        load(lambda f: (f / "config.json").write_text(json.dumps(json.loads((f / "config.json").read_text()) | {"colour": 1})))
+        load(
+            lambda f: (f / "config.json").write_text(
+                json.dumps(json.loads((f / "config.json").read_text()) | {"colour": 1})
+            )
+        )
     with pytest.raises(WeightsError, match="incomplete or damaged"):
         load(lambda f: (f / "tokenizer.json").unlink())
     monkeypatch.setenv("MUSTI_MODEL", str(tmp_path / "gone"))
@@ -168,9 +180,14 @@ for source in sys.argv[1:]:
 
 
 def fetch(sources, tmp_path, **environment):
-    """[(status, sentence, seconds)] of the command line, in another process: the Hub client reads its settings at import."""
-    settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1"} | environment
-    done = subprocess.run([sys.executable, "-c", FETCH, *sources], capture_output=True, text=True, env=settings, timeout=120)
+    """[(status, sentence, seconds)] of the command line, in another process: the Hub client reads its settings at
+    import."""
+    settings = (
+        os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1"} | environment
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, *sources], capture_output=True, text=True, env=settings, timeout=120
+    )
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == len(sources), done.stderr
     assert all(sentence.count("\n") == 1 for _, sentence, _ in results), results
@@ -219,7 +236,8 @@ def test_threshold_and_temperature(pipe, pictures, monkeypatch):
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
 def test_maps_lie_on_the_upright_picture(pipe, tmp_path, guard):
-    upright = Image.fromarray(np.random.default_rng(5).integers(0, 255, (60, 30, 3), dtype=np.uint8))  # of which Grad-CAM finds something
+    # of which Grad-CAM finds something
+    upright = Image.fromarray(np.random.default_rng(5).integers(0, 255, (60, 30, 3), dtype=np.uint8))
     upright.paste("red", (0, 0, 30, 15))
     upright.save(tmp_path / "upright.png")
     exif = Image.Exif()
@@ -258,10 +276,23 @@ def test_a_picture_of_nothing_known_says_so(tokenizer, pictures, gate):
     pipe.model.none_logit.data.fill_(-50.0)  # the passage is full of names
     for bias, unsure in ((50.0, True), (-50.0, False)):
         pipe.model.nothing_logit.data.fill_(bias)
-        for answer in (pipe(pictures[0], TEXT), pipe.rank(pictures[0], [TEXT])[0][1], pipe(pipe.ask(pictures[0], TEXT))):
-            assert answer.unsure == unsure and ("The model recognises nothing it knows in this picture, so its answer says little." in answer.notices) == unsure
+        for answer in (
+            pipe(pictures[0], TEXT),
+            pipe.rank(pictures[0], [TEXT])[0][1],
+            pipe(pipe.ask(pictures[0], TEXT)),
+        ):
+            assert (
+                answer.unsure == unsure
+                and (
+                    "The model recognises nothing it knows in this picture, so its answer says little."
+                    in answer.notices
+                )
+                == unsure
+            )
             assert len(answer.objects_in_picture) == 3 and set(dict(answer.objects_in_picture)) == set(pipe.objects)
-            assert answer.to_json()["unsure"] == unsure and answer.to_json()["objects_in_picture"][0] == list(answer.objects_in_picture[0])
+            assert answer.to_json()["unsure"] == unsure and answer.to_json()["objects_in_picture"][0] == list(
+                answer.objects_in_picture[0]
+            )
             assert not any("not sure what the picture shows" in n for n in answer.notices) or not unsure
 
 
@@ -308,14 +339,18 @@ def test_a_word_names_what_its_pieces_name_on_the_average(pipe, pictures, monkey
 def test_what_a_picture_shows_is_the_mean_of_its_branches(word_pipe, pictures):
     question = word_pipe.ask(pictures[0], TEXT)
     shown = torch.stack([word_pipe.model.name_picture(t).softmax(-1) for t in question.encoded.values()]).mean(0)[0]
-    assert dict(word_pipe(question).objects_in_picture) == pytest.approx({o: float(p) for o, p in zip(word_pipe.objects, shown)}, abs=1e-3)
+    assert dict(word_pipe(question).objects_in_picture) == pytest.approx(
+        {o: float(p) for o, p in zip(word_pipe.objects, shown)}, abs=1e-3
+    )
     assert len(shown) == 4 and float(shown.sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_many_threads_share_one_pipeline(pipe, pictures):
     expected = [pipe.explain(p, TEXT).maps["rollout:vit"] for p in pictures]
     with ThreadPoolExecutor(4) as pool:
-        jobs = [(i % 3, pool.submit(pipe.explain if i % 2 else pipe.__call__, pictures[i % 3], TEXT)) for i in range(24)]
+        jobs = [
+            (i % 3, pool.submit(pipe.explain if i % 2 else pipe.__call__, pictures[i % 3], TEXT)) for i in range(24)
+        ]
     for row, job in jobs:
         result = job.result()
         if hasattr(result, "maps"):
@@ -336,7 +371,13 @@ def test_each_side_is_read_once_when_ranking(pipe, pictures, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"gate": "none"}, {"padding": "carry"}, {"branches": (RESNET_PUBLISHED,), "padding": "carry"}, *[GATES[g] for g in ("word", "linear", "word by place")]]
+    "changes",
+    [
+        {"gate": "none"},
+        {"padding": "carry"},
+        {"branches": (RESNET_PUBLISHED,), "padding": "carry"},
+        *[GATES[g] for g in ("word", "linear", "word by place")],
+    ],
 )
 def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     model = tiny_model(**changes)
@@ -348,7 +389,9 @@ def test_other_systems_rank_and_explain(changes, tokenizer, pictures):
     turned = dict(pipe.rank(pictures[0], [TEXT, "roses"]))
     assert turned[0].logit == pytest.approx(single[0], abs=1e-4)
     e = pipe.explain(pictures[0], TEXT)
-    assert all(len(v) == len(e.words) for v in e.word_attention.values()) and set(e.word_attention) == set(e.prediction.similarities)
+    assert all(len(v) == len(e.words) for v in e.word_attention.values()) and set(e.word_attention) == set(
+        e.prediction.similarities
+    )
     assert bool(e.gates) == (model.config.gate != "none")
 
 
@@ -356,7 +399,10 @@ def test_maps_of_a_large_picture_stay_small_until_drawn(pipe):
     e = pipe.explain(Image.effect_noise((3000, 1500), 80).convert("RGB"), TEXT)
     assert e.maps["gate:vit"].shape == (1500, 3000)
     small = e.fit(600)
-    assert small.image.size == (600, 300) and small.maps["rollout:vit"].shape == (300, 600) == small.head_map("vit", 0).shape
+    assert (
+        small.image.size == (600, 300)
+        and small.maps["rollout:vit"].shape == (300, 600) == small.head_map("vit", 0).shape
+    )
     assert len(pickle.dumps(small)) < 2_000_000
     assert e.fit(5000).image.size == (3000, 1500)
 
@@ -377,7 +423,9 @@ def test_the_model_class_itself_loads_strictly(folder, tmp_path):
         MustiModel.from_pretrained(damaged(folder, tmp_path, drop))
     config = json.loads((folder / "config.json").read_text()) | {"thresold": 0.9}
     with pytest.raises(ValueError, match="thresold"):
-        MustiModel.from_pretrained(damaged(folder, tmp_path / "b", lambda f: (f / "config.json").write_text(json.dumps(config))))
+        MustiModel.from_pretrained(
+            damaged(folder, tmp_path / "b", lambda f: (f / "config.json").write_text(json.dumps(config)))
+        )
 
 
 def test_weights_that_give_no_number_say_so(tokenizer, pictures):

@@ -113,7 +113,9 @@ class Answer(BaseHTTPRequestHandler):
         self.send(body=picture(), Content_Type="text/plain")
 
     def png(self):
-        self.send(body=picture("PNG"), Content_Type="image/jpeg", Content_Disposition='attachment; filename="../../evil.sh"')
+        self.send(
+            body=picture("PNG"), Content_Type="image/jpeg", Content_Disposition='attachment; filename="../../evil.sh"'
+        )
 
     def shaky(self):
         self.send(500) if self.number == 1 else self.ok()
@@ -224,7 +226,11 @@ class Answer(BaseHTTPRequestHandler):
         elif how in ("403", "503"):
             self.send(int(how), Set_Cookie="a=1; Path=/")
         else:
-            self.send(302, Location="/setter/" + how if how == "away" else self.path, Set_Cookie="c=3" if how == "away" else "a=1; Path=/")
+            self.send(
+                302,
+                Location="/setter/" + how if how == "away" else self.path,
+                Set_Cookie="c=3" if how == "away" else "a=1; Path=/",
+            )
 
     def setter(self):
         self.send(302, Location="/cookie/away", Set_Cookie="a=1; Path=/; SameSite=Lax")
@@ -252,7 +258,10 @@ def host(monkeypatch):
 def write(folder, images, **more):
     """A MUSTI file with one pair an image."""
     file = folder / "musti.json"
-    pairs = [{"id": i, "image": image, "language": "en", "subtask1_label": "NO", "text": f"passage {i}"} for i, image in enumerate(images)]
+    pairs = [
+        {"id": i, "image": image, "language": "en", "subtask1_label": "NO", "text": f"passage {i}"}
+        for i, image in enumerate(images)
+    ]
     file.write_text(json.dumps({"pairs": pairs} | more))
     return file
 
@@ -277,10 +286,15 @@ def one(host, tmp_path, path, settings=FAST):
 @pytest.mark.parametrize(
     "path, requests",
     [
-        ("/ok/a.jpg", 1), ("/shaky/a.jpg", 2), ("/busy/a.jpg", 2), ("/cutonce/a.jpg", 2), ("/chunks/a.jpg", 1), ("/move/a.jpg", 2),
+        ("/ok/a.jpg", 1),
+        ("/shaky/a.jpg", 2),
+        ("/busy/a.jpg", 2),
+        ("/cutonce/a.jpg", 2),
+        ("/chunks/a.jpg", 1),
+        ("/move/a.jpg", 2),
         ("/movehere/a.jpg", 2),
     ],
-)  # fmt: skip
+)
 def test_pictures_that_come(host, tmp_path, path, requests):
     image = one(host, tmp_path, path)
     assert image == f"images/{local_stem(host.url + path)}.jpg" and (tmp_path / "out" / image).read_bytes() == picture()
@@ -322,7 +336,9 @@ def test_a_small_body_does_not_become_a_huge_one(host, tmp_path, how):
     assert one(host, tmp_path, f"/bomb/{how}/a.jpg")[0] == "too large" and sum(host.requests.values()) == 1
 
 
-@pytest.mark.parametrize("how", [name for name, (encoding, _) in PACKED.items() if encoding != "utf-8" and name != "untrue"])
+@pytest.mark.parametrize(
+    "how", [name for name, (encoding, _) in PACKED.items() if encoding != "utf-8" and name != "untrue"]
+)
 def test_unpacking_takes_little_room(how):
     """Whatever the pieces that come in, no piece that goes out is big, and no more goes out than may."""
     encoding, pack = PACKED[how]
@@ -384,7 +400,8 @@ def test_asked_for_rest_is_given_up_to_the_cap(host, tmp_path):
         (tmp_path / path[1:4]).mkdir()
         assert isinstance(one(host, tmp_path / path[1:4], path, replace(FAST, max_wait=cap, backoff=0.6)), str)
         waited = host.times[1] - host.times[0]
-        assert 0.28 < waited < 1 if path.startswith("/dated") else waited < 0.25  # "0" overrules the back-off of .3 to .9 s
+        # "0" overrules the back-off of .3 to .9 s
+        assert 0.28 < waited < 1 if path.startswith("/dated") else waited < 0.25
 
 
 def test_a_busy_host_gets_rest_from_all_its_pictures(host, tmp_path):
@@ -416,11 +433,21 @@ def test_the_agent_names_project_and_contact(host, tmp_path):
 def test_names_and_types_of_the_server_are_not_trusted(host, tmp_path):
     image = one(host, tmp_path, "/png/..%2f..%2fevil.sh")
     assert image == f"images/{local_stem(host.url + '/png/..%2f..%2fevil.sh')}.png"
-    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"musti.json", "pairs.json", "report.json", image.split("/")[1]}
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {
+        "musti.json",
+        "pairs.json",
+        "report.json",
+        image.split("/")[1],
+    }
 
 
 def test_the_same_address_is_asked_once(host, tmp_path):
-    images = [f"{host.url}/ok/a b.jpg", f"  {host.url}/ok/a b.jpg\n", f"{host.url}/ok/a%20b.jpg", f"{host.url}/ok/a b.jpg#x"]
+    images = [
+        f"{host.url}/ok/a b.jpg",
+        f"  {host.url}/ok/a b.jpg\n",
+        f"{host.url}/ok/a%20b.jpg",
+        f"{host.url}/ok/a b.jpg#x",
+    ]
     report = prepare(write(tmp_path, images), tmp_path / "out", FAST)
     assert host.requests == {"/ok/a%20b.jpg": 1} and report["pictures"] == report["fetched"] == 1
     assert len({r["image"] for r in records(tmp_path / "out")}) == 1
@@ -431,7 +458,10 @@ def test_the_same_address_is_asked_once(host, tmp_path):
     "address, url",
     [
         (" HTTP://Example.ORG/a b/ü.jpg?q=ä b&c=1#top ", "http://example.org/a%20b/%C3%BC.jpg?q=%C3%A4%20b&c=1"),
-        ("https://media.nga.gov/iiif/8/full/!588,600/0/default.jpg", "https://media.nga.gov/iiif/8/full/!588,600/0/default.jpg"),
+        (
+            "https://media.nga.gov/iiif/8/full/!588,600/0/default.jpg",
+            "https://media.nga.gov/iiif/8/full/!588,600/0/default.jpg",
+        ),
         ("http://a.org/100%.jpg", "http://a.org/100%25.jpg"),
         ("http://a.org/100%25%C3%BC.jpg", "http://a.org/100%25%C3%BC.jpg"),
         ("http://bücher.example:8080", "http://xn--bcher-kva.example:8080/"),
@@ -445,7 +475,18 @@ def test_addresses_are_cleaned(address, url):
 
 @pytest.mark.parametrize(
     "address",
-    ["ftp://a.org/x", "file:///etc/passwd", "images/a.jpg", "", "http://", "http:///x", "http://[::1/x", "http://a:b/x", "javascript:1", "http://a b/"],
+    [
+        "ftp://a.org/x",
+        "file:///etc/passwd",
+        "images/a.jpg",
+        "",
+        "http://",
+        "http:///x",
+        "http://[::1/x",
+        "http://a:b/x",
+        "javascript:1",
+        "http://a b/",
+    ],
 )
 def test_other_addresses_are_refused(address):
     with pytest.raises(FetchError, match="refused address"):
@@ -455,7 +496,10 @@ def test_other_addresses_are_refused(address):
 def test_retry_after():
     now = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
     assert retry_after("120", now) == 120 and retry_after(" 0 ", now) == 0
-    assert retry_after("Wed, 01 May 2024 12:01:30 GMT", now) == 90 and retry_after("Wed, 01 May 2024 11:00:00 GMT", now) == 0
+    assert (
+        retry_after("Wed, 01 May 2024 12:01:30 GMT", now) == 90
+        and retry_after("Wed, 01 May 2024 11:00:00 GMT", now) == 0
+    )
     for nothing in (None, "", "soon", "-5", "1e3", "Wed, 99999999999999999999 May 2024 12:00:00 GMT"):
         assert retry_after(nothing, now) is None
 
@@ -488,7 +532,14 @@ def test_a_prepared_file_can_be_prepared_again(host, tmp_path):
 def test_every_record_is_kept_in_order(host, tmp_path, capsys):
     ok, gone = f"{host.url}/ok/a.jpg", f"{host.url}/gone/a.jpg"
     given = [
-        {"id": 1, "image": f" {ok}", "text": "é \ud800 one", "language": "fr", "subtask1_label": "YES", "more": [1, None]},
+        {
+            "id": 1,
+            "image": f" {ok}",
+            "text": "é \ud800 one",
+            "language": "fr",
+            "subtask1_label": "YES",
+            "more": [1, None],
+        },
         "no record",
         {"id": 2, "image": gone, "text": "two", "subtask2_labels": ["dog"]},
         {"id": 3, "image": ok},
@@ -498,7 +549,20 @@ def test_every_record_is_kept_in_order(host, tmp_path, capsys):
     ]
     file, out = tmp_path / "musti.json", tmp_path / "deep" / "out"
     file.write_text(json.dumps(given))
-    arguments = [str(file), str(out), "--workers", "2", "--per-host", "2", "--timeout", "1", "--max-bytes", "100000", "--retries", "0"]
+    arguments = [
+        str(file),
+        str(out),
+        "--workers",
+        "2",
+        "--per-host",
+        "2",
+        "--timeout",
+        "1",
+        "--max-bytes",
+        "100000",
+        "--retries",
+        "0",
+    ]
     assert main([*arguments, "--delay", "0", "--contact", "me@example.org"]) == 1
     image = f"images/{local_stem(ok)}.jpg"
     assert records(out) == [
@@ -511,11 +575,23 @@ def test_every_record_is_kept_in_order(host, tmp_path, capsys):
         given[6] | {"image": image, "image_url": ok},
     ]
     report = json.loads((out / "report.json").read_text())
-    assert report["missing"][0] == {"url": gone, "ids": ["2", "5"], "reason": "HTTP 404", "detail": "The host answers 404 Not Found."}
-    assert report["by_reason"]["HTTP 404"] == {"pictures": 1, "pairs": 2} and (report["pairs"], report["pictures"]) == (5, 3)
+    assert report["missing"][0] == {
+        "url": gone,
+        "ids": ["2", "5"],
+        "reason": "HTTP 404",
+        "detail": "The host answers 404 Not Found.",
+    }
+    assert report["by_reason"]["HTTP 404"] == {"pictures": 1, "pairs": 2} and (report["pairs"], report["pictures"]) == (
+        5,
+        3,
+    )
     assert report["bad"] == ["record 2: it is not an object with fields", "id 3: it has no text"]
     printed = capsys.readouterr().out
-    assert "HTTP 404: 1 pictures, 2 pairs" in printed and "1 fetched, 0 there before, 2 missing" in printed and "id 3" in printed
+    assert (
+        "HTTP 404: 1 pictures, 2 pairs" in printed
+        and "1 fetched, 0 there before, 2 missing" in printed
+        and "id 3" in printed
+    )
     pairs, bad = read_pairs(out / "pairs.json")
     assert [p.id for p in pairs] == ["1", "2", "4", "5", "6"] and len(bad) == 2
 
@@ -529,7 +605,13 @@ def test_all_there_is_code_0_and_bad_input_2(host, tmp_path, capsys):
     assert main([str(tmp_path / "empty.json"), str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
     assert "check the name" in printed and "cannot be written" in printed and "has no records" in printed
-    for wrong in (["--workers", "0"], ["--timeout", "nan"], ["--contact", "a\nb"], ["--retries", "-1"], ["--max-bytes", "x"]):
+    for wrong in (
+        ["--workers", "0"],
+        ["--timeout", "nan"],
+        ["--contact", "a\nb"],
+        ["--retries", "-1"],
+        ["--max-bytes", "x"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main([str(file), str(tmp_path / "out"), *wrong])
         assert caught.value.code == 2
@@ -565,7 +647,10 @@ def test_a_full_disk_ends_the_run_with_a_sentence(host, tmp_path, monkeypatch):
     assert prepare(file, tmp_path / "out", FAST)["missing"] == []
 
 
-@pytest.mark.parametrize("kind, extension", [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tif"), ("GIF", ".gif"), ("BMP", ".bmp")])
+@pytest.mark.parametrize(
+    "kind, extension",
+    [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tif"), ("GIF", ".gif"), ("BMP", ".bmp")],
+)
 def test_extensions_come_from_the_content(tmp_path, kind, extension):
     (tmp_path / "a.exe").write_bytes(picture(kind))
     assert picture_extension(tmp_path / "a.exe") == extension

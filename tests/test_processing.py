@@ -42,7 +42,12 @@ def test_palette_with_transparency(tmp_path):
 
 
 def test_cmyk_and_grey(tmp_path):
-    assert open_image(save(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), tmp_path / "c.jpg", quality=95)).getpixel((1, 1))[0] > 200
+    assert (
+        open_image(save(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), tmp_path / "c.jpg", quality=95)).getpixel((1, 1))[
+            0
+        ]
+        > 200
+    )
     assert open_image(save(Image.new("L", (4, 4), 77), tmp_path / "g.png")).getpixel((1, 1)) == (77, 77, 77)
 
 
@@ -74,9 +79,14 @@ def bad_files(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "draw.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     return {
-        "cut.jpg": "damaged", "empty.png": "empty", "text.png": "not a picture", "draw.svg": "not a picture", "nothing.png": "no picture file",
-        ".": "no picture file", bomb(tmp_path / "bomb.png").name: "too large",
-    }  # fmt: skip
+        "cut.jpg": "damaged",
+        "empty.png": "empty",
+        "text.png": "not a picture",
+        "draw.svg": "not a picture",
+        "nothing.png": "no picture file",
+        ".": "no picture file",
+        bomb(tmp_path / "bomb.png").name: "too large",
+    }
 
 
 def test_bad_files_end_in_one_sentence(tmp_path):
@@ -91,7 +101,10 @@ def test_pixel_limit_holds_for_open_pictures():
         open_image(Image.new("1", (10_000, 5_001)))
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "empty"), (" \n\t", "empty"), ("?! 123", "no words"), (None, "must be text"), ("a" * 1_000_001, "1000001")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "empty"), (" \n\t", "empty"), ("?! 123", "no words"), (None, "must be text"), ("a" * 1_000_001, "1000001")],
+)
 def test_bad_passages(text, words):
     with pytest.raises(InputError, match=words):
         clean_passage(text)
@@ -140,7 +153,8 @@ def test_pixels_are_normalised(processor):
     pixels = processor.images([Image.new("RGB", (90, 30), (255, 0, 255))])
     assert pixels["vit"].shape == (1, 3, 40, 40) and pixels["resnet"].shape == (1, 3, 48, 48)
     assert pixels["vit"][0, 0].min() == 1 and pixels["vit"][0, 1].max() == -1
-    for channel, value in enumerate(((1 - 0.5) / 0.2, (0 - 0.45) / 0.25, (1 - 0.4) / 0.3)):  # each branch by its own means and deviations
+    # each branch by its own means and deviations
+    for channel, value in enumerate(((1 - 0.5) / 0.2, (0 - 0.45) / 0.25, (1 - 0.4) / 0.3)):
         assert np.allclose(pixels["resnet"][0, channel], value, atol=1e-5)
 
 
@@ -165,8 +179,14 @@ def test_one_word_too_long_for_the_grid_is_not_cut_in_silence(tokenizer, padding
 
 def test_punctuation_is_read_but_not_counted(processor):
     assert [w.text for w in processor.passages(["« L’été, c'est-à-dire 1650 ! »"]).words[0]] == [
-        "«", "L’été", ",", "c'est-à-dire", "1650", "!", "»",
-    ]  # fmt: skip
+        "«",
+        "L’été",
+        ",",
+        "c'est-à-dire",
+        "1650",
+        "!",
+        "»",
+    ]
     cut = processor.passages(["roses " + "! " * 60 + "end"])
     assert "its last 1 of 2 words" in cut.notices[0][0]
 
@@ -214,4 +234,7 @@ def test_pictures_are_taken_one_at_a_time(processor):
 
 def test_printers_ligatures_are_spelled_out():
     """OCR leaves them in; the tokenizer does not know them."""
-    assert clean_passage("The \ufb01sh and the \ufb02owers, a di\ufb03cult a\ufb00air") == "The fish and the flowers, a difficult affair"
+    assert (
+        clean_passage("The \ufb01sh and the \ufb02owers, a di\ufb03cult a\ufb00air")
+        == "The fish and the flowers, a difficult affair"
+    )

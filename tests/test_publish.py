@@ -1,4 +1,5 @@
-"""Publishing: what is pushed, what is refused, and the way back from a loopback Hub into the page, with the real client."""
+"""Publishing: what is pushed, what is refused, and the way back from a loopback Hub into the page, with the real
+client."""
 
 import json
 import re
@@ -23,9 +24,18 @@ REPO = "me/smells"
 TEXT = "The roses smelled sweet in the old house."
 THRESHOLD, TEMPERATURE = 0.41, 1.7
 PUSHED = {
-    "README.md", "config.json", "metrics.json", "model.safetensors", "processor.json", "run.json", "tokenizer.json", "tokenizer_config.json",
-    "figures/curves.png", "figures/calibration.png", "figures/evaluation-curves.png",
-}  # fmt: skip
+    "README.md",
+    "config.json",
+    "metrics.json",
+    "model.safetensors",
+    "processor.json",
+    "run.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "figures/curves.png",
+    "figures/calibration.png",
+    "figures/evaluation-curves.png",
+}
 
 
 def scores(f1: float, pairs: int, **more) -> dict:
@@ -47,16 +57,33 @@ def template(tmp_path_factory, tokenizer):
     for name in ("curves.png", "evaluation/calibration.png", "evaluation/curves.png"):
         Image.new("RGB", (4, 4), "red").save(folder / name)
     run = {
-        "system": "tiny", "seed": 3, "settings": {"lr": 0.001, "lr_of": {"gate": 0.01}, "pairs": f"{folder}/pairs.json"}, "model": {}, "loss": {"gamma": 2.0},
-        "data": "sha256:da7a", "split": "sha256:5917", "versions": {"torch": "2.14"}, "command": f"train --out {folder} --seed 3",
-    }  # fmt: skip
+        "system": "tiny",
+        "seed": 3,
+        "settings": {"lr": 0.001, "lr_of": {"gate": 0.01}, "pairs": f"{folder}/pairs.json"},
+        "model": {},
+        "loss": {"gamma": 2.0},
+        "data": "sha256:da7a",
+        "split": "sha256:5917",
+        "versions": {"torch": "2.14"},
+        "command": f"train --out {folder} --seed 3",
+    }
     (folder / "run.json").write_text(json.dumps(run))
     languages = {"en": scores(0.75, 50), "sl": scores(0.70, 30, auc=float("nan"))}
     report = {
-        "system": "tiny", "seed": 3, "data": "sha256:da7a", "split": "sha256:5917", "fold": 0, "command": f"evaluate {folder}", "pairs_file": f"{folder}/pairs.json",
-        "threshold": THRESHOLD, "temperature": TEMPERATURE, "collapsed": False, "weights": find_weights(folder / "weights").revision,
-        "dev": scores(0.8, 90), "test": scores(0.7312, 80, languages=languages),
-    }  # fmt: skip
+        "system": "tiny",
+        "seed": 3,
+        "data": "sha256:da7a",
+        "split": "sha256:5917",
+        "fold": 0,
+        "command": f"evaluate {folder}",
+        "pairs_file": f"{folder}/pairs.json",
+        "threshold": THRESHOLD,
+        "temperature": TEMPERATURE,
+        "collapsed": False,
+        "weights": find_weights(folder / "weights").revision,
+        "dev": scores(0.8, 90),
+        "test": scores(0.7312, 80, languages=languages),
+    }
     (folder / "evaluation" / "report.json").write_text(json.dumps(report))
     return folder
 
@@ -94,7 +121,7 @@ def logits(pipe: MustiPipeline) -> list[float]:
     return [a.logit for a in pipe.predict(pictures(), [TEXT, "roses", "Die Hunde"])]
 
 
-# What is pushed -----------------------------------------------------------------------------------------------------------------------
+# What is pushed -------------------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_writes_everything_and_asks_nobody(run, template, hub, capsys):
@@ -118,15 +145,31 @@ def test_the_card_holds_the_evaluation(run):
     assert card.data.library_name == "musti" and card.data.license == "mit" and card.data.language == ["en", "sl"]
     results = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results}
     assert {key: r.metric_value for key, r in results.items()} == {
-        ("all", "f1"): 0.7312, ("all", "roc_auc"): 0.81, ("en", "f1"): 0.75, ("sl", "f1"): 0.7,
-    }  # fmt: skip
+        ("all", "f1"): 0.7312,
+        ("all", "roc_auc"): 0.81,
+        ("en", "f1"): 0.75,
+        ("sl", "f1"): 0.7,
+    }
     test = results["all", "f1"]
-    assert test.dataset_name == "MUSTI (own split)" and test.dataset_split == "test" and test.dataset_revision == "sha256:5917"
+    assert (
+        test.dataset_name == "MUSTI (own split)"
+        and test.dataset_split == "test"
+        and test.dataset_revision == "sha256:5917"
+    )
     assert test.dataset_args == {"split": "sha256:5917", "data": "sha256:da7a", "fold": 0, "pairs": 80}
     text = card.text
     assert "| **test** (held out) | 0.731 | 0.681 to 0.781 | 0.900 | 0.600 | 0.810 | 0.040 | 80 | 25% |" in text
     assert "| test, sl | 0.700 | 0.650 to 0.750 | 0.900 | 0.600 | – |" in text  # an AUC that is no number
-    for words in ("| lr_of.gate | 0.01 |", "| seed | 3 |", "| loss.gamma | 2.0 |", "0.410", "1.700", "(figures/curves.png)", f'from_pretrained("{REPO}@', "MMM2024"):
+    for words in (
+        "| lr_of.gate | 0.01 |",
+        "| seed | 3 |",
+        "| loss.gamma | 2.0 |",
+        "0.410",
+        "1.700",
+        "(figures/curves.png)",
+        f'from_pretrained("{REPO}@',
+        "MMM2024",
+    ):
         assert words in text, words
 
 
@@ -134,9 +177,14 @@ def test_metrics_are_what_the_page_shows(run):
     publish(run, REPO, dry_run=True, dataset="My pairs")
     text = (run / "publish" / "metrics.json").read_text()
     values = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert values["test"]["f1_macro"] == 0.7312 and values["test"]["pairs"] == 80 and values["test"]["languages"]["sl"]["auc"] is None
+    assert (
+        values["test"]["f1_macro"] == 0.7312
+        and values["test"]["pairs"] == 80
+        and values["test"]["languages"]["sl"]["auc"] is None
+    )
     assert "own split of My pairs (sha256:5917)" in values["caveat"] and values["pairs_file"] == "pairs.json"
-    assert "814 pairs" not in (run / "publish" / "README.md").read_text()  # MUSTI's test file has nothing to do with these pairs
+    # MUSTI's test file has nothing to do with these pairs
+    assert "814 pairs" not in (run / "publish" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -155,7 +203,7 @@ def test_folders_of_this_machine_are_left_out(text, rest):
     assert scrub({text: [text, 1, None, {"deep": text}]}) == {rest: [rest, 1, None, {"deep": rest}]}
 
 
-# What is refused ----------------------------------------------------------------------------------------------------------------------
+# What is refused ------------------------------------------------------------------------------------------------------
 
 
 def other_weights(run):
@@ -168,7 +216,10 @@ DOUBTS = {
     "incomplete": (lambda run: change(run / "evaluation" / "report.json", test={}), "lacks scores"),
     "collapsed": (lambda run: change(run / "evaluation" / "report.json", collapsed=True), "collapsed"),
     "other weights": (other_weights, "belongs to other weights"),
-    "other threshold": (lambda run: change(run / "weights" / "config.json", threshold=0.9), "was made at threshold 0.4100"),
+    "other threshold": (
+        lambda run: change(run / "weights" / "config.json", threshold=0.9),
+        "was made at threshold 0.4100",
+    ),
 }
 
 
@@ -184,7 +235,12 @@ def test_a_doubtful_run_is_refused_unless_forced(case, run, hub, capsys):
     if case == "collapsed":
         assert "These weights collapsed" in card and "collapsed" in shown["caveat"]
     else:  # scores that are not of these weights are not shown
-        assert "not evaluated" in card and "not evaluated" in shown["caveat"] and "model-index" not in card and "0.731" not in card
+        assert (
+            "not evaluated" in card
+            and "not evaluated" in shown["caveat"]
+            and "model-index" not in card
+            and "0.731" not in card
+        )
         assert "test" not in shown
 
 
@@ -211,7 +267,7 @@ def test_bad_names(name, run, hub):
     assert not hub.log
 
 
-# There and back -----------------------------------------------------------------------------------------------------------------------
+# There and back -------------------------------------------------------------------------------------------------------
 
 
 def test_push_then_pull_by_revision_then_the_page(run, hub, tmp_path, monkeypatch, capsys):
@@ -220,13 +276,18 @@ def test_push_then_pull_by_revision_then_the_page(run, hub, tmp_path, monkeypatc
     assert main([str(run), REPO, "--message", "First weights"]) == 0
     source = re.search(r"^MUSTI_MODEL=(.+)$", capsys.readouterr().out, re.MULTILINE)[1]
     commit = hub.repos[REPO]["branches"]["main"]
-    assert source == f"{REPO}@{commit}" and hub.commits(REPO) == 2 and set(hub.files(REPO)) == PUSHED | {".gitattributes"}
+    assert (
+        source == f"{REPO}@{commit}" and hub.commits(REPO) == 2 and set(hub.files(REPO)) == PUSHED | {".gitattributes"}
+    )
     assert hub.verified and hub.files(REPO)["model.safetensors"] == (run / "weights" / "model.safetensors").read_bytes()
 
     change(run / "weights" / "config.json", threshold=0.6)
     change(run / "evaluation" / "report.json", threshold=0.6)
     later = publish(run, REPO)
-    assert later != commit and [hub.messages[c] for c in (commit, later)] == ["First weights", "Weights of tiny, seed 3"]
+    assert later != commit and [hub.messages[c] for c in (commit, later)] == [
+        "First weights",
+        "Weights of tiny, seed 3",
+    ]
 
     use_hub(monkeypatch, hub.url, tmp_path / "fresh", token=None)
     shutil.move(run / "publish", tmp_path / "away")
@@ -252,8 +313,11 @@ def test_a_second_push_sends_what_is_new_and_takes_old_figures_away(run, hub):
     (run / "evaluation" / "calibration.png").rename(run / "evaluation" / "reliability.png")
     hub.log.clear()
     second = publish(run, REPO)
-    assert not [path for method, path in hub.log if method == "PUT"]  # the same weights, and a figure that only has a new name
-    assert "figures/reliability.png" in hub.files(REPO, second) and "figures/calibration.png" not in hub.files(REPO, second)
+    # the same weights, and a figure that only has a new name
+    assert not [path for method, path in hub.log if method == "PUT"]
+    assert "figures/reliability.png" in hub.files(REPO, second) and "figures/calibration.png" not in hub.files(
+        REPO, second
+    )
     assert "figures/calibration.png" in hub.files(REPO, first)
     assert publish(run, REPO) == second and hub.commits(REPO) == 3  # nothing new, no commit
 
@@ -279,19 +343,26 @@ def test_private_is_kept(run, hub, tmp_path, monkeypatch):
     assert hub.commits("me/public") == 2
 
 
-# A Hub in trouble ---------------------------------------------------------------------------------------------------------------------
+# A Hub in trouble -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "repo, token, words",
-    [(REPO, None, "status 401"), (REPO, "hf_wrong", "status 401"), (REPO, READ, "status 403"), ("nobody/smells", "hf_write", "organisation nobody")],
+    [
+        (REPO, None, "status 401"),
+        (REPO, "hf_wrong", "status 401"),
+        (REPO, READ, "status 403"),
+        ("nobody/smells", "hf_write", "organisation nobody"),
+    ],
 )
 def test_what_the_hub_does_not_allow_is_a_sentence(repo, token, words, run, hub, tmp_path, monkeypatch, capsys):
     use_hub(monkeypatch, hub.url, tmp_path / "cache", token)
     assert main([str(run), repo]) == 2
     sentence = said(capsys)
     assert words in sentence and ("log in or set HF_TOKEN with write access" in sentence) == ("status" in words)
-    assert not hub.repos and set(PUSHED) <= {f.relative_to(run / "publish").as_posix() for f in (run / "publish").rglob("*")}
+    assert not hub.repos and set(PUSHED) <= {
+        f.relative_to(run / "publish").as_posix() for f in (run / "publish").rglob("*")
+    }
 
 
 @pytest.mark.parametrize("offline", [True, False])
@@ -302,14 +373,21 @@ def test_without_a_network(offline, run, hub, tmp_path, monkeypatch, capsys):
     assert "cannot be reached" in said(capsys) and not hub.log and (run / "publish" / "README.md").exists()
 
 
-@pytest.mark.parametrize("step", [("PUT", "/lfs/"), ("POST", "/verify"), ("POST", "/preupload/"), ("POST", "/commit/"), ("POST", "/objects/batch")])
+@pytest.mark.parametrize(
+    "step",
+    [("PUT", "/lfs/"), ("POST", "/verify"), ("POST", "/preupload/"), ("POST", "/commit/"), ("POST", "/objects/batch")],
+)
 def test_a_push_that_breaks_off_commits_nothing_and_can_be_given_again(step, run, hub, capsys):
     before = (run / "weights" / "model.safetensors").read_bytes()
     hub.broken[step] = 500
     assert main([str(run), REPO]) == 2
     sentence = said(capsys)
     assert "broke off" in sentence and "status 500" in sentence and hub.commits(REPO) == 1
-    assert (run / "weights" / "model.safetensors").read_bytes() == before == (run / "publish" / "model.safetensors").read_bytes()
+    assert (
+        (run / "weights" / "model.safetensors").read_bytes()
+        == before
+        == (run / "publish" / "model.safetensors").read_bytes()
+    )
     hub.broken.clear()
     assert main([str(run), REPO]) == 0 and hub.commits(REPO) == 2
 
@@ -326,7 +404,9 @@ def test_a_truncated_download_is_a_sentence_and_leaves_no_bad_cache(how, run, hu
     pipe, problem = app.load_pipeline()
     assert pipe.name == "embedded starter" and "could not be fetched" in problem
     hub.cut.clear()
-    assert logits(MustiPipeline.from_pretrained(source, "cpu", "float32")) == logits(MustiPipeline.from_pretrained(run / "weights", "cpu", "float32"))
+    assert logits(MustiPipeline.from_pretrained(source, "cpu", "float32")) == logits(
+        MustiPipeline.from_pretrained(run / "weights", "cpu", "float32")
+    )
 
 
 def test_a_full_disk_is_a_sentence(run, hub, monkeypatch, capsys):

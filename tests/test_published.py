@@ -1,4 +1,5 @@
-"""The authors' checkpoints: tiny random ones in their format against a plain re-statement of the published equations."""
+"""The authors' checkpoints: tiny random ones in their format against a plain re-statement of the published
+equations."""
 
 import itertools
 import json
@@ -40,10 +41,30 @@ RESNETS = {
     "basic": {"hidden_sizes": [64, 72, 96, 128], "depths": [1, 2, 1, 1]},
 }
 TINY = {
-    "vit": {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192, "image_size": SIDE},
-    # 16 x 16, 8 x 8 and 4 x 4 places in windows of 4: shifted windows in the second stage, one whole window in the last, as in Swin-T
-    "swin": {"image_size": SIDE, "embed_dim": 32, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4, "mlp_ratio": 3.0},
-    "text": {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96, "max_position_embeddings": 40},
+    "vit": {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 192,
+        "image_size": SIDE,
+    },
+    # 16 x 16, 8 x 8 and 4 x 4 places in windows of 4: shifted windows in the second stage, one whole window in the
+    # last, as in Swin-T
+    "swin": {
+        "image_size": SIDE,
+        "embed_dim": 32,
+        "depths": [1, 2, 1],
+        "num_heads": [1, 2, 4],
+        "window_size": 4,
+        "mlp_ratio": 3.0,
+    },
+    "text": {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "max_position_embeddings": 40,
+    },
 }
 
 
@@ -101,7 +122,10 @@ def image_tokens(model, branch, pixels):
         x = torch.einsum("bpt,hp->bth", norm(x, model.layernorm_197), model.resnet_projection_3.weight)
         return norm(x + model.resnet_projection_3.bias, model.layernorm_768)
     x = model.swintransformer_encoder[0](pixels).last_hidden_state  # [B, places, hidden]
-    x = torch.einsum("bph,tp->bht", x, model.swintransformer_projection_1.weight) + model.swintransformer_projection_1.bias
+    x = (
+        torch.einsum("bph,tp->bht", x, model.swintransformer_projection_1.weight)
+        + model.swintransformer_projection_1.bias
+    )
     return norm(x, model.layernorm_197).transpose(1, 2)
 
 
@@ -117,7 +141,9 @@ def logits(model, variant, pixels, ids):
     for branch in branches:
         image, fused = image_tokens(model, branch, pixels), text
         if gate:
-            mixed = torch.einsum("bthk,k->bth", torch.stack([image, text], -1), model.linear.weight[0]) + model.linear.bias
+            mixed = (
+                torch.einsum("bthk,k->bth", torch.stack([image, text], -1), model.linear.weight[0]) + model.linear.bias
+            )
             fused = norm(mixed + text, model.layernorm_768)
         first = model.text_encoder(fused).last_hidden_state[:, 0]
         t = torch.tanh(first @ model.pooling_layer.dense.weight.T + model.pooling_layer.dense.bias)
@@ -136,7 +162,12 @@ NAMES_OF_2023 = {
         (r"attention\.relative_position_bias\.", "attention.self."),
     ],
 }
-BLOCK_OF_2023 = [(r"\.q\.", ".query."), (r"\.k\.", ".key."), (r"\.v\.", ".value."), (r"attention\.o_proj", "attention.output.dense")]
+BLOCK_OF_2023 = [
+    (r"\.q\.", ".query."),
+    (r"\.k\.", ".key."),
+    (r"\.v\.", ".value."),
+    (r"attention\.o_proj", "attention.output.dense"),
+]
 BLOCK_OF_2023 += [(r"mlp\.fc1", "intermediate.dense"), (r"mlp\.fc2", "output.dense")]
 
 
@@ -174,7 +205,12 @@ def checkpoint_of(model, variant, vocabulary):
     logits(model, variant, pixels, ids).sum().backward()
     optimizer.step()
     model.zero_grad(set_to_none=True)
-    return {"epoch": 3, "model_state_dict": state_of_2023(model), "optimizer_state_dict": optimizer.state_dict(), "loss": 0.1}
+    return {
+        "epoch": 3,
+        "model_state_dict": state_of_2023(model),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "loss": 0.1,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +280,9 @@ def test_full_size_gives_the_plain_preset(resnet):
     channels = [256, 512, 1024, 2048] if resnet == "bottleneck" else [64, 128, 256, 512]
     text = {"vocab_size": 119547, "max_position_embeddings": 512}
     with torch.device("meta"):  # shapes alone
-        full = Original(3, {"layer_type": resnet, "hidden_sizes": channels}, {}, {}, text, grid=197, places=49, swin_places=49)
+        full = Original(
+            3, {"layer_type": resnet, "hidden_sizes": channels}, {}, {}, text, grid=197, places=49, swin_places=49
+        )
     expected = preset("published-all").to_dict() | {"name": "TSF"}
     if resnet == "basic":
         expected["branches"][1]["backbone"] = "resnet34.a1_in1k"
@@ -253,7 +291,9 @@ def test_full_size_gives_the_plain_preset(resnet):
 
 def test_the_folder_answers_pictures_and_passages(checkpoint, tmp_path, words):
     convert(checkpoint, tmp_path, words)
-    assert {"config.json", "model.safetensors", "processor.json", "tokenizer.json"} <= {f.name for f in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "processor.json", "tokenizer.json"} <= {
+        f.name for f in (tmp_path / "out").iterdir()
+    }
     pipe = MustiPipeline.from_pretrained(tmp_path / "out", device="cpu", precision="float32")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8))
     answer = pipe(picture, TEXTS[0])
@@ -271,7 +311,7 @@ def test_unused_parts_keep_neutral_values(model, tmp_path, words):
     assert torch.equal(ours.fusion.norm.weight, model.layernorm_768.weight)  # the ResNet's projection uses it
 
 
-# The architecture, from the file -------------------------------------------------------------------------------------------------
+# The architecture, from the file --------------------------------------------------------------------------------------
 
 
 def test_without_the_optimizer_the_candidates_are_listed(checkpoint, tmp_path, words):
@@ -304,7 +344,7 @@ def test_missing_parts_leave_fewer_candidates(checkpoint, tmp_path, words):
         published.detect_architecture(published.read_checkpoint(tmp_path / "none.pt"))
 
 
-# Files that are refused ----------------------------------------------------------------------------------------------------------
+# Files that are refused -----------------------------------------------------------------------------------------------
 
 
 class Hostile:
@@ -372,7 +412,8 @@ def with_a_huge_shape(path, checkpoint):
         (lambda path, _: None, "no checkpoint file"),
         (without_state, "no model_state_dict"),
         (with_a_list, "'linear.bias' that is not a plain tensor"),
-        (with_a_huge_shape, "'text_embedding.word_embeddings.weight' that is not a plain tensor"),  # 4 bytes that look like 512 GB
+        # 4 bytes that look like 512 GB
+        (with_a_huge_shape, "'text_embedding.word_embeddings.weight' that is not a plain tensor"),
     ],
 )
 def test_files_that_are_no_checkpoint(make, words_said, checkpoint, tmp_path, words, capsys):
@@ -408,7 +449,9 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(checkpoint, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("key", ["vit_encoder.embeddings.position_embeddings", "text_embedding.word_embeddings.weight", "voting.weight"])
+@pytest.mark.parametrize(
+    "key", ["vit_encoder.embeddings.position_embeddings", "text_embedding.word_embeddings.weight", "voting.weight"]
+)
 def test_a_missing_key_that_sizes_come_from_is_named(key, checkpoint, tmp_path, words):
     del checkpoint["model_state_dict"][key]
     with pytest.raises(WeightsError, match=rf"1 missing \({re.escape(key)}\)"):
@@ -433,7 +476,7 @@ def test_weights_that_cannot_be_used(checkpoint, tmp_path, words):
         convert(checkpoint, tmp_path, words, architecture="TSF")
 
 
-# The folder and the command -------------------------------------------------------------------------------------------------------
+# The folder and the command -------------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_something_in_it_is_refused(checkpoint, tmp_path, words):
@@ -467,7 +510,11 @@ def test_command(checkpoint, tmp_path, words, capsys, monkeypatch):
     arguments = [str(tmp_path / "their.pt"), str(tmp_path / "out")]
     assert published.main([*arguments, "--tokenizer", "nobody/no-tokenizer"]) == 2
     said = capsys.readouterr().err
-    assert "nobody/no-tokenizer cannot be had" in said and said.count("\n") == 1 and asked == [("nobody/no-tokenizer", True)]
+    assert (
+        "nobody/no-tokenizer cannot be had" in said
+        and said.count("\n") == 1
+        and asked == [("nobody/no-tokenizer", True)]
+    )
     other = train_tokenizer(TEXTS, [], words[1] - 20, GRID)
     other.save_pretrained(tmp_path / "other")
     assert published.main([*arguments, "--tokenizer", str(tmp_path / "other")]) == 2

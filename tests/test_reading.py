@@ -12,7 +12,17 @@ from PIL import Image
 from transformers import BertTokenizerFast
 
 from musti_model import InputError, MustiProcessor, reading
-from musti_model.reading import MARKS, MAX_CHARACTERS, READ_CHARACTERS, WORD, Passage, clean_passage, count_words, is_counted, spoken
+from musti_model.reading import (
+    MARKS,
+    MAX_CHARACTERS,
+    READ_CHARACTERS,
+    WORD,
+    Passage,
+    clean_passage,
+    count_words,
+    is_counted,
+    spoken,
+)
 from page.calls import ranked
 from page.tabs.many import short
 from tests.conftest import TEXTS, tiny_config
@@ -23,7 +33,7 @@ ALPHABETS = {
     "joints": [*"abLé '’ʼ′`´‘-‐‑¬⸗=\xad\u200b\u200c\u200d\n∣﹣－"],
     "lines": [*"abÉſ-¬=\xad\n\r\f\v\x85\u2028\u2029 \t\xa01", "\r\n"],
     "letters": [*"ſꝑꝛꞇæœþðȝŋﬁﬆᵃªº\ue000Ｒｏῥόроורדوردगुकุ香ー한𝔯Ⅳ \u05b0\u064b"],
-    "signs": [*"°™½²€&<>{}$\\\"«»—…[]_|~^`#%@*+/ aB1😀\u200d\ufe0f\u0301"],
+    "signs": [*'°™½²€&<>{}$\\"«»—…[]_|~^`#%@*+/ aB1😀\u200d\ufe0f\u0301'],
     "odd": [*"\0\ud800\udfff\ufeff\ufffd\uffff\u202e\u3164\u034f a\x1b\x1f\u0600", "rose", "&amp;"],
 }
 
@@ -34,7 +44,10 @@ def processor(request, tokenizer, tmp_path_factory):
     if request.param != "starter":
         signs = "abcdefghijklmnopqrstuvwxyzäöüéAR.,;!?'-°01"
         vocabulary = tmp_path_factory.mktemp("bert") / "vocab.txt"
-        vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{c}" for c in signs), "rose"]), encoding="utf-8")
+        vocabulary.write_text(
+            "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{c}" for c in signs), "rose"]),
+            encoding="utf-8",
+        )
         lower = request.param == "uncased"
         tokenizer = BertTokenizerFast(str(vocabulary), do_lower_case=lower, strip_accents=lower)
     return MustiProcessor(tiny_config(), tokenizer)
@@ -54,7 +67,9 @@ def check(processor: MustiProcessor, given: str) -> None:
     if length < processor.config.text_length:
         assert len(pieces) == length - 2  # all but [CLS] and [SEP]
     left = sum(is_counted(text[a:b]) for a, b in spans) - sum(is_counted(w.text) for w in words)
-    assert bool(batch.notices[0]) == bool(left) and (len(words) == 0 or not left or f"its last {left} of " in batch.notices[0][0])
+    assert bool(batch.notices[0]) == bool(left) and (
+        len(words) == 0 or not left or f"its last {left} of " in batch.notices[0][0]
+    )
 
 
 @pytest.mark.parametrize("kind", [*ALPHABETS, "all"])
@@ -67,7 +82,20 @@ def test_words_and_pieces_fit_whatever_is_pasted(processor, kind):
 
 
 @pytest.mark.parametrize(
-    "marked", [f"ſcho{SMALL_E}ne", f"Lo{SMALL_E}we", "q\u0303", "x\u0304", "\u0303rose", "ro\u0327\u0323\u0301se", "gu\u0366t", "l’e\u0323te\u0301", "c\u02bcest", "r\ue000se", "गुलाब"]
+    "marked",
+    [
+        f"ſcho{SMALL_E}ne",
+        f"Lo{SMALL_E}we",
+        "q\u0303",
+        "x\u0304",
+        "\u0303rose",
+        "ro\u0327\u0323\u0301se",
+        "gu\u0366t",
+        "l’e\u0323te\u0301",
+        "c\u02bcest",
+        "r\ue000se",
+        "गुलाब",
+    ],
 )
 def test_a_mark_belongs_to_its_word(processor, marked):
     words = processor.passages([f"Die {marked}, a."]).words[0]
@@ -88,10 +116,21 @@ def test_a_footnote_is_no_part_of_its_word(processor):
 @pytest.mark.parametrize(
     ("old", "plain"),
     [
-        (f"Die ſcho{SMALL_E}ne Ro\u0364ſe", "Die schöne Röse"), ("ro\u0303ſe gu\u0366t roſm\u0303e", "rose gut rosme"), ("rōſe Rōse", "rose Rose"), ("ꝛoſe", "rose"),
-        ("ꞇea", "tea"), ("Ｒｏｓｅ", "Rose"), ("𝔯𝔬𝔰𝔢", "rose"), ("roſᵉ", "rose"), ("l′e l´e lʼe", "l'e l'e l'e"), ("a⸗b a‑b", "a-b a-b"), ("\ue000roſe", "rose"), ("þe", "the"), ("roſe² ⅷ", "rose 2 viii"),
+        (f"Die ſcho{SMALL_E}ne Ro\u0364ſe", "Die schöne Röse"),
+        ("ro\u0303ſe gu\u0366t roſm\u0303e", "rose gut rosme"),
+        ("rōſe Rōse", "rose Rose"),
+        ("ꝛoſe", "rose"),
+        ("ꞇea", "tea"),
+        ("Ｒｏｓｅ", "Rose"),
+        ("𝔯𝔬𝔰𝔢", "rose"),
+        ("roſᵉ", "rose"),
+        ("l′e l´e lʼe", "l'e l'e l'e"),
+        ("a⸗b a‑b", "a-b a-b"),
+        ("\ue000roſe", "rose"),
+        ("þe", "the"),
+        ("roſe² ⅷ", "rose 2 viii"),
     ],
-)  # fmt: skip
+)
 def test_old_letters_are_read_as_plain_ones(processor, old, plain):
     if "ö" in plain and "ö" not in processor._alphabet:
         plain = plain.replace("ö", "o")
@@ -110,21 +149,40 @@ def test_letters_that_the_tokenizer_knows_stay():
     ("text", "read"),
     [
         *((f"can{hyphen}\ndle", "candle") for hyphen in "-‐‑⸗⹀=¬﹣－\xad∣"),
-        *((f"can-{end}dle", "candle") for end in ("\r", "\r\n", "\f", "\n\f", "\x85", "\u2028", "\u2029", " \n", "\t\n\t", "\xa0\n ", "\u200b\n")),
-        (f"Ro{SMALL_E}-\nſe", f"Ro{SMALL_E}ſe"), ("ро-\nза", "роза"), ("Blu\u0308-\nte", "Blüte"), ("orga¬ niques plea∣sant", "organiques pleasant"),
+        *(
+            (f"can-{end}dle", "candle")
+            for end in ("\r", "\r\n", "\f", "\n\f", "\x85", "\u2028", "\u2029", " \n", "\t\n\t", "\xa0\n ", "\u200b\n")
+        ),
+        (f"Ro{SMALL_E}-\nſe", f"Ro{SMALL_E}ſe"),
+        ("ро-\nза", "роза"),
+        ("Blu\u0308-\nte", "Blüte"),
+        ("orga¬ niques plea∣sant", "organiques pleasant"),
         *((f"Rosen{hyphen}\n{capital}l", f"Rosen{hyphen}\n{capital}l") for hyphen in "-¬⸗=" for capital in "OÖÉŠÈÔРΔ"),
-        ("Saint\xad\nMalo", "Saint-\nMalo"), ("Rosen-\nA\u0308pfel", "Rosen-\nÄpfel"), ("Rosen-\nund Veilchen", "Rosen-\nund Veilchen"), ("Rosen-\nunden", "Rosenunden"),
-        *((f"Rosen-\n{word} Veilchen", f"Rosen-\n{word} Veilchen") for word in ("sowie", "bzw.", "u.")), ("Rosen-\nu", "Rosenu"),
-        ("1650-\nund 20-\njährig", "1650-\nund 20-\njährig"), ("can-\n12\ndle", "can-\n12\ndle"), ("a--\nb", "a--\nb"), ("can-\n\ndle", "can-\n\ndle"),
-        ("a\ud800b\0c", "a b c"), ("a\vb\rc\u2029d", "a\nb\nc\nd"), ("\ufeff\u202erose\u202c \u2066a\u2069", "rose a"), ("&amp; a", "&amp; a"), ("e\xad\u0301", "é"),
+        ("Saint\xad\nMalo", "Saint-\nMalo"),
+        ("Rosen-\nA\u0308pfel", "Rosen-\nÄpfel"),
+        ("Rosen-\nund Veilchen", "Rosen-\nund Veilchen"),
+        ("Rosen-\nunden", "Rosenunden"),
+        *((f"Rosen-\n{word} Veilchen", f"Rosen-\n{word} Veilchen") for word in ("sowie", "bzw.", "u.")),
+        ("Rosen-\nu", "Rosenu"),
+        ("1650-\nund 20-\njährig", "1650-\nund 20-\njährig"),
+        ("can-\n12\ndle", "can-\n12\ndle"),
+        ("a--\nb", "a--\nb"),
+        ("can-\n\ndle", "can-\n\ndle"),
+        ("a\ud800b\0c", "a b c"),
+        ("a\vb\rc\u2029d", "a\nb\nc\nd"),
+        ("\ufeff\u202erose\u202c \u2066a\u2069", "rose a"),
+        ("&amp; a", "&amp; a"),
+        ("e\xad\u0301", "é"),
     ],
-)  # fmt: skip
+)
 def test_lines_and_hyphens(text, read):
     cleaned = clean_passage(text)
     assert cleaned == read and clean_passage(str(cleaned)) == read
 
 
-@pytest.mark.parametrize("text", ["\u200b" * 30, "\xad\n\xad", "\ud800", "\x00\x1f", "\u0301", "…—«»", "½ 12 ²", "😀", "\ue000"])
+@pytest.mark.parametrize(
+    "text", ["\u200b" * 30, "\xad\n\xad", "\ud800", "\x00\x1f", "\u0301", "…—«»", "½ 12 ²", "😀", "\ue000"]
+)
 def test_what_holds_no_word_is_refused(text):
     with pytest.raises(InputError, match="empty|no words"):
         clean_passage(text)
@@ -134,7 +192,28 @@ def filled(pattern: str) -> str:
     return ("a" + pattern * MAX_CHARACTERS)[:MAX_CHARACTERS]
 
 
-HOSTILE = ["\u0f72\u0f71", "\u0301", "\u0301\u034f", "\u0301\xad", "\u0301\u200b", ",", ",a", "b", " ", "\u200b", "\ud800", "\0", "-\na", "ﬃ", "\u0344", "\ufdfa", "香", "b\u0301\u0323" * 9, "\ufdfa,", "😀"]
+HOSTILE = [
+    "\u0f72\u0f71",
+    "\u0301",
+    "\u0301\u034f",
+    "\u0301\xad",
+    "\u0301\u200b",
+    ",",
+    ",a",
+    "b",
+    " ",
+    "\u200b",
+    "\ud800",
+    "\0",
+    "-\na",
+    "ﬃ",
+    "\u0344",
+    "\ufdfa",
+    "香",
+    "b\u0301\u0323" * 9,
+    "\ufdfa,",
+    "😀",
+]
 
 
 @pytest.mark.parametrize("pattern", HOSTILE, ids=ascii)
@@ -143,7 +222,11 @@ def test_no_more_is_worked_on_than_is_read(processor, pattern, monkeypatch):
     normalised, normalize = [], unicodedata.normalize
     monkeypatch.setattr(unicodedata, "normalize", lambda form, text: normalised.append(text) or normalize(form, text))
     handed, hand = [], processor.tokenizer._encode_plus
-    monkeypatch.setattr(processor.tokenizer, "_encode_plus", lambda text, *given, **named: handed.append(text[0]) or hand(text, *given, **named))
+    monkeypatch.setattr(
+        processor.tokenizer,
+        "_encode_plus",
+        lambda text, *given, **named: handed.append(text[0]) or hand(text, *given, **named),
+    )
     reading._plain.cache_clear()
     batch = processor.passages([filled(pattern)])
     assert sum(map(len, normalised)) < 8 * READ_CHARACTERS
@@ -168,9 +251,22 @@ def test_what_cannot_be_seen_takes_no_room(processor):
 
 
 def test_words_are_counted_as_they_are_found():
-    signs = [c for kind in ("joints", "lines", "letters", "odd") for c in ALPHABETS[kind] if regex.fullmatch(r"[^\p{M}\p{C}\p{DI}]", c)]
+    signs = [
+        c
+        for kind in ("joints", "lines", "letters", "odd")
+        for c in ALPHABETS[kind]
+        if regex.fullmatch(r"[^\p{M}\p{C}\p{DI}]", c)
+    ]
     chance = random.Random(1)
-    for text in [*TEXTS, "", "a", "a-", "-a", "l’été c'est-à-dire a--b", *("".join(chance.choices(signs, k=300)) for _ in range(20))]:
+    for text in [
+        *TEXTS,
+        "",
+        "a",
+        "a-",
+        "-a",
+        "l’été c'est-à-dire a--b",
+        *("".join(chance.choices(signs, k=300)) for _ in range(20)),
+    ]:
         assert count_words(text) == sum(is_counted(w) for w in WORD.findall(text))
 
 
@@ -187,7 +283,11 @@ def test_a_clean_passage_is_not_cleaned_again(pipe, tmp_path, monkeypatch):
 def test_a_passage_travels_with_its_count():
     passage = clean_passage("rose " * 10_000)
     copied = pickle.loads(pickle.dumps(passage))
-    assert (copied, copied.words_after) == (passage, passage.words_after) and copied.words_after > 0 and isinstance(copied, Passage)
+    assert (
+        (copied, copied.words_after) == (passage, passage.words_after)
+        and copied.words_after > 0
+        and isinstance(copied, Passage)
+    )
 
 
 def test_a_lone_surrogate_leaves_no_trace(pipe, tmp_path):

@@ -7,7 +7,16 @@ import tracemalloc
 import pytest
 
 from musti_model.errors import InputError
-from musti_model.records import BadRecord, MustiPair, fingerprint, iter_records, language_tag, parse_record, parse_records, read_pairs
+from musti_model.records import (
+    BadRecord,
+    MustiPair,
+    fingerprint,
+    iter_records,
+    language_tag,
+    parse_record,
+    parse_records,
+    read_pairs,
+)
 
 RECORD = {
     "id": 7,
@@ -31,7 +40,11 @@ def write(path, content):
 
 def test_a_record_becomes_a_pair(tmp_path):
     pairs, bad = read_pairs(write(tmp_path / "a.json", {"pairs": [RECORD]}))
-    assert pairs == [MustiPair("7", "https://example.org/a b.jpg", "en", "The roses smelled sweet.", 1, ("rose", "dog"), "Still life")]
+    assert pairs == [
+        MustiPair(
+            "7", "https://example.org/a b.jpg", "en", "The roses smelled sweet.", 1, ("rose", "dog"), "Still life"
+        )
+    ]
     assert pairs[0].record == RECORD and bad == []
 
 
@@ -61,24 +74,48 @@ def test_labels_that_are_none(label):
 @pytest.mark.parametrize(
     "language, tag",
     [
-        ("en", "en"), ("English", "en"), (" slovene ", "sl"), ("sl", "sl"), ("sl-SI", "sl"), ("de_AT", "de"), ("SLV", "sl"),
-        ("Slovenščina", "sl"), ("Français", "fr"), ("", "und"), (None, "und"), ("Klingon", "klingon"), (3, "und"),
+        ("en", "en"),
+        ("English", "en"),
+        (" slovene ", "sl"),
+        ("sl", "sl"),
+        ("sl-SI", "sl"),
+        ("de_AT", "de"),
+        ("SLV", "sl"),
+        ("Slovenščina", "sl"),
+        ("Français", "fr"),
+        ("", "und"),
+        (None, "und"),
+        ("Klingon", "klingon"),
+        (3, "und"),
     ],
-)  # fmt: skip
+)
 def test_languages(language, tag):
     assert language_tag(language) == tag
 
 
 def test_the_slovenian_test_file_has_neither_labels_nor_objects(tmp_path):
-    content = [{"id": "sl_1", "image": "x.jpg", "text": "Čebele.", "language": "slovene"}, {"id": 2, "image": "y.jpg", "text": "Čaj."}]
+    content = [
+        {"id": "sl_1", "image": "x.jpg", "text": "Čebele.", "language": "slovene"},
+        {"id": 2, "image": "y.jpg", "text": "Čaj."},
+    ]
     pairs, bad = read_pairs(write(tmp_path / "sl.json", {"pairs": content}))
-    assert [(p.id, p.language, p.label, p.objects, p.title) for p in pairs] == [("sl_1", "sl", None, (), ""), ("2", "und", None, (), "")]
+    assert [(p.id, p.language, p.label, p.objects, p.title) for p in pairs] == [
+        ("sl_1", "sl", None, (), ""),
+        ("2", "und", None, (), ""),
+    ]
     assert bad == []
 
 
 @pytest.mark.parametrize(
     "objects, expected",
-    [(["a", " b "], ("a", "b")), (None, ()), ("a, b;c", ("a", "b", "c")), ("", ()), (["a", None, 3, ""], ("a",)), ({"a": 1}, ())],
+    [
+        (["a", " b "], ("a", "b")),
+        (None, ()),
+        ("a, b;c", ("a", "b", "c")),
+        ("", ()),
+        (["a", None, 3, ""], ("a",)),
+        ({"a": 1}, ()),
+    ],
 )
 def test_objects(objects, expected):
     assert parse_record(record(subtask2_labels=objects), 1).objects == expected
@@ -92,9 +129,18 @@ def test_ids_titles_and_images_are_bare():
 
 def test_bad_records_are_named_and_stop_nothing(tmp_path):
     records = [
-        "text", record(id="absent"), record(id=True), record(id=3, text=" \n"), record(id=4, text=None), record(id=5, image="  "),
-        record(id=6, image=["x"]), record(id=8, subtask1_label="MAYBE"), record(id=9), record(id="9", text="other"), None,
-    ]  # fmt: skip
+        "text",
+        record(id="absent"),
+        record(id=True),
+        record(id=3, text=" \n"),
+        record(id=4, text=None),
+        record(id=5, image="  "),
+        record(id=6, image=["x"]),
+        record(id=8, subtask1_label="MAYBE"),
+        record(id=9),
+        record(id="9", text="other"),
+        None,
+    ]
     pairs, bad = read_pairs(write(tmp_path / "a.json", records))
     assert [p.id for p in pairs] == ["9"]
     assert [str(b) for b in bad] == [
@@ -113,7 +159,8 @@ def test_bad_records_are_named_and_stop_nothing(tmp_path):
 
 
 SMALL = """ {"note": -1.5e+3, "x": {"pairs": [0]}, "pairs" :
- [ {"id":1,"text":"a \\"b\\" \\\\ \\ud83d\\ude00 č","o":[true,null]} , 12, -1.25e-2,"s",false , null, [], {}, Infinity ] , "end" : 7 } """
+ [ {"id":1,"text":"a \\"b\\" \\\\ \\ud83d\\ude00 č","o":[true,null]} , 12, -1.25e-2,"s",false , null, [], {}, Infinity \
+] , "end" : 7 } """
 
 
 def test_a_chunk_may_end_anywhere(tmp_path):
@@ -132,7 +179,7 @@ def test_every_place_of_a_cut_is_tried(tmp_path):
 
 
 def test_a_text_of_megabytes(tmp_path):
-    text = "é\\\"\n" * 1_000_000
+    text = 'é\\"\n' * 1_000_000
     path = write(tmp_path / "a.json", [record(id=1), record(id=2, text=text), record(id=3)])
     pairs, bad = read_pairs(path)
     assert [p.id for p in pairs] == ["1", "2", "3"] and pairs[1].text == text and not bad
@@ -153,12 +200,23 @@ def test_a_large_file_is_not_held(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("", "not JSON"), ("no json", "not JSON"), ('{"pairs": [{"id": 1}', "not JSON"), ('{"pairs": [{"id": 1} {"id": 2}]}', "not JSON"),
-        ('[{"id": 1}][{"id": 2}]', "something follows the end at character 12"), ('{"pairs": []', "not JSON"), ("[1 2]", "not JSON"),
-        ('{"records": []}', "no list of pairs"), ('{"pairs": {}}', "no list of pairs"), ("3", "no list of pairs"), ("{}", "no list of pairs"),
-        ("[" * 100_000, "not JSON"), ('[{"a":' * 50_000, "not JSON"), ("{1: 2}", "not JSON"), ('["a', "not JSON"),
+        ("", "not JSON"),
+        ("no json", "not JSON"),
+        ('{"pairs": [{"id": 1}', "not JSON"),
+        ('{"pairs": [{"id": 1} {"id": 2}]}', "not JSON"),
+        ('[{"id": 1}][{"id": 2}]', "something follows the end at character 12"),
+        ('{"pairs": []', "not JSON"),
+        ("[1 2]", "not JSON"),
+        ('{"records": []}', "no list of pairs"),
+        ('{"pairs": {}}', "no list of pairs"),
+        ("3", "no list of pairs"),
+        ("{}", "no list of pairs"),
+        ("[" * 100_000, "not JSON"),
+        ('[{"a":' * 50_000, "not JSON"),
+        ("{1: 2}", "not JSON"),
+        ('["a', "not JSON"),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_none(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as caught:
         read_pairs(write(tmp_path / "a.json", content))
@@ -178,13 +236,18 @@ def test_other_forms_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        ('{"id": 1, "image": "a", "text": "x", "more": ' + "[" * 101 + "]" * 101 + "}", "nested too deeply"), ("[" * 200_000 + "]" * 200_000, "nested too deeply"),
-        ('{"a": "\\"]", "b":' * 20_000 + "1" + "}" * 20_000, "nested too deeply"), ('{"id": 1, "image": "a", "text": "The herring", "text": "x"}', "'text' is there twice"),
-        ("1" * 5000, "not an object"), ('{"id": NaN, "image": "a", "text": "x"}', "no id"),
+        ('{"id": 1, "image": "a", "text": "x", "more": ' + "[" * 101 + "]" * 101 + "}", "nested too deeply"),
+        ("[" * 200_000 + "]" * 200_000, "nested too deeply"),
+        ('{"a": "\\"]", "b":' * 20_000 + "1" + "}" * 20_000, "nested too deeply"),
+        ('{"id": 1, "image": "a", "text": "The herring", "text": "x"}', "'text' is there twice"),
+        ("1" * 5000, "not an object"),
+        ('{"id": NaN, "image": "a", "text": "x"}', "no id"),
     ],
-)  # fmt: skip
+)
 def test_an_odd_record_is_named_and_stops_nothing(tmp_path, odd, words):
-    pairs, bad = read_pairs(write(tmp_path / "a.json", f"[{json.dumps(record(id=8))}, {odd}, {json.dumps(record(id=9))}]"))
+    pairs, bad = read_pairs(
+        write(tmp_path / "a.json", f"[{json.dumps(record(id=8))}, {odd}, {json.dumps(record(id=9))}]")
+    )
     assert [p.id for p in pairs] == ["8", "9"] and len(bad) == 1 and words in bad[0].reason
     json.dumps(bad[0].record, ensure_ascii=False)
 
@@ -193,7 +256,13 @@ def test_values_that_no_file_holds():
     bottomless: list = []
     for _ in range(100_000):
         bottomless = [bottomless]
-    records = [record(id=10**5000), record(id=2, subtask1_label=10**5000), record(id=3, subtask1_label=bottomless), b"x", record(id=4)]
+    records = [
+        record(id=10**5000),
+        record(id=2, subtask1_label=10**5000),
+        record(id=3, subtask1_label=bottomless),
+        b"x",
+        record(id=4),
+    ]
     items = list(parse_records(records))
     assert [isinstance(i, MustiPair) for i in items] == [False, False, False, False, True]
 
@@ -219,7 +288,11 @@ def test_a_mistake_is_found_without_reading_on(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.json").write_bytes('[{"id": "é"}]'.encode("latin-1"))
-    for path, words in ((tmp_path / "none.json", "check the name"), (tmp_path, "cannot be read"), (tmp_path / "latin.json", "not UTF-8")):
+    for path, words in (
+        (tmp_path / "none.json", "check the name"),
+        (tmp_path, "cannot be read"),
+        (tmp_path / "latin.json", "not UTF-8"),
+    ):
         with pytest.raises(InputError, match=words):
             read_pairs(path)
 

@@ -1,4 +1,5 @@
-"""Methods that need no altered inputs: contribution, gradient-weighted attention; and what all methods have in common."""
+"""Methods that need no altered inputs: contribution, gradient-weighted attention; and what all methods have in
+common."""
 
 import dataclasses
 
@@ -20,7 +21,8 @@ def test_relevance_without_a_class_token_starts_from_all_places(tokenizer, pictu
     real = relevance.relevance
     monkeypatch.setattr(relevance, "relevance", lambda layers, start: starts.append(start) or real(layers, start))
     maps = relevance.of_regions(pipeline(tokenizer, branches=(vit,)).ask(picture, PASSAGE))
-    assert maps["vit"].shape == (5, 4) and torch.allclose(starts[0], F.pad(torch.full((20,), 1 / 20), (2, 0)))  # from no register
+    # from no register
+    assert maps["vit"].shape == (5, 4) and torch.allclose(starts[0], F.pad(torch.full((20,), 1 / 20), (2, 0)))
 
 
 def test_places_that_are_all_alike_add_up_to_the_distance_from_the_threshold(tokenizer, picture):
@@ -42,27 +44,34 @@ def test_combined_maps_keep_their_sums():
 
 @pytest.mark.parametrize("gate", ["scalar", "word", "none"])
 def test_relevance_has_the_scale_of_the_votes(tokenizer, picture, gate):
-    """Attention of a ViT and gradient times activation of a CNN have scales of their own; a map of both would be that of one."""
+    """Attention of a ViT and gradient times activation of a CNN have scales of their own; a map of both would be that
+    of one."""
     question = pipeline(tokenizer, **GATES.get(gate, {"gate": "none"})).ask(picture, PASSAGE)
     votes = question.model.match_words(question.encoded, question.read).votes[0]
     for k, values in enumerate(relevance.of_regions(question).values()):
         assert values.abs().sum().item() == pytest.approx(abs(float(votes[k])), rel=1e-4)
     words = torch.stack(list(relevance.of_words(question).values()))
     assert torch.allclose(words.abs().sum(1), votes.abs(), rtol=1e-4)
-    assert torch.equal(relevance.shares_of_vote(torch.tensor([3.0, -1.0]), torch.tensor(-2.0)), torch.tensor([1.5, -0.5]))
+    assert torch.equal(
+        relevance.shares_of_vote(torch.tensor([3.0, -1.0]), torch.tensor(-2.0)), torch.tensor([1.5, -0.5])
+    )
     assert not relevance.shares_of_vote(torch.zeros(2), torch.tensor(1.0)).any()
 
 
 def test_relevance_by_hand():
     attention = torch.tensor([[[0.5, 0.5], [0.0, 1.0]]])
     gradient = torch.tensor([[[2.0, -4.0], [1.0, 1.0]]])
-    # for: (1 0; 0 1) + I -> row 0 (2 0), less the identity (1 0); against: (0 2; 0 0) + I -> (1 2), less the identity (0 2)
-    assert torch.allclose(relevance.relevance([(attention, gradient)], torch.tensor([1.0, 0.0])), torch.tensor([1.0, -2.0]))
+    # for: (1 0; 0 1) + I -> row 0 (2 0), less the identity (1 0); against: (0 2; 0 0) + I -> (1 2), less the identity
+    # (0 2)
+    assert torch.allclose(
+        relevance.relevance([(attention, gradient)], torch.tensor([1.0, 0.0])), torch.tensor([1.0, -2.0])
+    )
 
 
 @pytest.mark.parametrize("gate", ["scalar", "word"])
 def test_a_cnns_relevance_is_what_the_vote_loses_as_a_place_fades(tokenizer, picture, gate):
-    """Gradient times activation is the slope of the vote along the strength of one place's activations; it has a sign."""
+    """Gradient times activation is the slope of the vote along the strength of one place's activations; it has a
+    sign."""
     question = pipeline(tokenizer, **GATES[gate]).ask(picture, PASSAGE)
     model, branch = question.model, question.model.branches["resnet"]
     features, step = question.encoded["resnet"].feature_map.detach(), 0.05
@@ -112,7 +121,10 @@ def test_text_attention_is_captured_layer_by_layer(tokenizer, picture, gate):
     with bert_attention(model.text.encoder, question.mask) as maps:
         model.text_vectors_of(fused, question.mask)
     assert torch.allclose(torch.stack([a[1] for a, _ in pairs]), maps()[0], atol=1e-5)  # the second branch's row
-    assert all(torch.allclose(both[1], own[1], atol=1e-6) and not own[0].any() for (_, both), (_, own) in zip(pairs, alone, strict=True))
+    assert all(
+        torch.allclose(both[1], own[1], atol=1e-6) and not own[0].any()
+        for (_, both), (_, own) in zip(pairs, alone, strict=True)
+    )
     assert not model.text.encoder.layer[0].attention.output.dense._forward_pre_hooks
 
 
@@ -141,7 +153,8 @@ def test_relevance_without_a_gate_is_each_branchs_own(tokenizer, picture):
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("m", METHODS, ids=lambda m: f"{m.kind}, {m.name}")
 def test_every_method_keeps_its_contract(tokenizer, picture, gate, m):
-    """A finite value for each word or place and each branch that has any; those that are not signed are never below 0."""
+    """A finite value for each word or place and each branch that has any; those that are not signed are never below
+    0."""
     question = pipeline(tokenizer, **GATES[gate]).ask(picture, PASSAGE)
     values = m.run(question)
     assert set(values) == {"rollout": {"vit"}, "gradcam": {"resnet"}}.get(m.name, {"vit", "resnet"})

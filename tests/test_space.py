@@ -1,4 +1,5 @@
-"""The check of the Space finds what would keep it from running, the upload holds what git tracks, and a borrowed GPU gets what can be sent."""
+"""The check of the Space finds what would keep it from running, the upload holds what git tracks, and a borrowed GPU
+gets what can be sent."""
 
 import importlib.util
 import pickle
@@ -78,17 +79,21 @@ def test_the_upload_holds_what_git_tracks(copy, tmp_path_factory, monkeypatch):
     (copy / "notes.txt").write_text("mine")
     with running_hub() as hub:
         use_hub(monkeypatch, hub.url, tmp_path_factory.mktemp("cache"))
-        push({file: copy / file for file in space.tracked(copy)}, "me/smell", None, False, "The page", repo_type="space")
+        push(
+            {file: copy / file for file in space.tracked(copy)}, "me/smell", None, False, "The page", repo_type="space"
+        )
         files = hub.files("me/smell")
     assert {"app.py", "README.md", "page/calls.py"} <= set(files) and "notes.txt" not in files
     assert files["app.py"] == (copy / "app.py").read_bytes()
 
 
 def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_path):
-    """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text, results are pickled."""
+    """On a ZeroGPU Space the marked functions run in another process: other exceptions than gr.Error lose their text,
+    results are pickled."""
     import gradio as gr
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # a page that begins again takes another folder; the one that runs keeps its own
+    # a page that begins again takes another folder; the one that runs keeps its own
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
 
     def lend(duration):
         def mark(function):
@@ -110,7 +115,10 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_p
     monkeypatch.setitem(sys.modules, spec.name, app)
     spec.loader.exec_module(app)
     model = tiny_model()
-    handlers = {f.name: f.fn for f in app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")).fns.values()}
+    handlers = {
+        f.name: f.fn
+        for f in app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu")).fns.values()
+    }
     assert set(handlers["predict"](str(flower), PASSAGE)) == ANSWER
     for name in ("predict", "explain"):
         with pytest.raises(gr.Error, match="passage is empty"):
@@ -120,6 +128,8 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_p
     (tmp_path / "pairs.csv").write_text("image,text\nflower.jpg,A rose.\n")
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         archive.write(flower, "flower.jpg")
-    assert "1 answered" in list(handlers["answer_all"](str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")))[-1][0]
+    assert (
+        "1 answered" in list(handlers["answer_all"](str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")))[-1][0]
+    )
     assert handlers["rank"]([str(flower)], ["A rose."])[0]["index"] == 0
     assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"

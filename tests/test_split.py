@@ -30,7 +30,8 @@ def pair(name, image, text, language="en", label=0) -> MustiPair:
 
 
 def like_musti(n=600, chained=0) -> list[MustiPair]:
-    """Each picture about four times, a quarter of the passages twice; the first ``chained`` pairs hang together. A quarter is YES."""
+    """Each picture about four times, a quarter of the passages twice; the first ``chained`` pairs hang together. A
+    quarter is YES."""
     rng = random.Random(1)
     pairs = []
     for i in range(n):
@@ -151,9 +152,15 @@ def test_no_fold_is_empty():
 
 def test_leaving_a_language_out():
     pairs = [
-        pair(1, "a", "one", "en"), pair(2, "a", "uno", "it"), pair(3, "b", "zwei", "de"), pair(4, "c", "three", "en"),
-        pair(5, "d", "UNO", "en"), pair(6, "e", "six", "en"), pair(7, "f", "seven", "fr"), pair(8, "c", "quatre", "fr"),
-    ]  # fmt: skip
+        pair(1, "a", "one", "en"),
+        pair(2, "a", "uno", "it"),
+        pair(3, "b", "zwei", "de"),
+        pair(4, "c", "three", "en"),
+        pair(5, "d", "UNO", "en"),
+        pair(6, "e", "six", "en"),
+        pair(7, "f", "seven", "fr"),
+        pair(8, "c", "quatre", "fr"),
+    ]
     parts = leave_language_out(pairs, "Italian", k=3)
     assert parts["test"] == [1] and parts["left_out"] == [0, 4]  # one by its picture, one by its passage
     assert sorted(parts["train"] + parts["dev"]) == [2, 3, 5, 6, 7] and parts["dev"] and leaks(pairs, parts) == 0
@@ -194,14 +201,23 @@ def test_fingerprints():
 def test_command(tmp_path, capsys):
     pairs = like_musti(120)
     rows = [
-        {"id": p.id, "image": p.image, "text": p.text, "language": p.language, "subtask1_label": "YES" if p.label else "NO"} for p in pairs
+        {
+            "id": p.id,
+            "image": p.image,
+            "text": p.text,
+            "language": p.language,
+            "subtask1_label": "YES" if p.label else "NO",
+        }
+        for p in pairs
     ]
     source, out = tmp_path / "a.json", tmp_path / "new" / "out.json"
     source.write_text(json.dumps({"pairs": [*rows, {"id": 999}]}))
     assert main([str(source), str(out), "--folds", "3", "--seed", "2"]) == 0
     printed, result = capsys.readouterr().out, json.loads(out.read_text())
     assert result["folds"] == {p.id: n for p, n in zip(pairs, folds(pairs, 3, 2))}
-    assert result["fingerprint"] == split_fingerprint(pairs, folds(pairs, 3, 2)) and result["data"] == fingerprint(pairs)
+    assert result["fingerprint"] == split_fingerprint(pairs, folds(pairs, 3, 2)) and result["data"] == fingerprint(
+        pairs
+    )
     assert sum(n for row in result["counts"].values() for cell in row.values() for n in cell.values()) == 120
     assert "YES / NO" in printed and "fold 2" in printed and "left out, id 999: it has no text" in printed
     assert main([str(source), str(out), "--folds", "3", "--cut"]) == 0 and json.loads(out.read_text())["cut"] is True
@@ -213,7 +229,9 @@ def test_command_on_bad_input(tmp_path, capsys):
     assert main([str(tmp_path / "a.json"), str(tmp_path / "out.json")]) == 2
     assert main([str(tmp_path / "a.json"), str(tmp_path), "--folds", "2"]) == 2
     printed = capsys.readouterr()
-    assert "check the name" in printed.err and "choose fewer folds" in printed.err and not (tmp_path / "out.json").exists()
+    assert (
+        "check the name" in printed.err and "choose fewer folds" in printed.err and not (tmp_path / "out.json").exists()
+    )
 
 
 def test_unlabelled_pairs_have_a_column(tmp_path, capsys):

@@ -72,25 +72,36 @@ def test_weights_are_small_and_described(pipe):
     lost = pipe.card["test"]["lost"]
     assert lost["shut"] >= 0.1 and lost["open"] >= 0.05 and pipe.card["test"]["nothing_yes"] <= 0.05
     assert set(pipe.card["test"]["languages"]) == {"de", "en", "fr", "it", "sl"}
-    assert pipe.card["weights"] == pipe.revision and pipe.card["test"]["ece"] <= 0.04  # the scores are those of these very weights
+    # the scores are those of these very weights
+    assert pipe.card["weights"] == pipe.revision and pipe.card["test"]["ece"] <= 0.04
     card = (STARTER / "README.md").read_text()
     assert f"{pipe.card['test']['f1_macro']:.3f}" in card and "not the published MUSTI model" in card
 
 
 def test_pairs_in_five_languages(pipe):
-    rows = [(EXAMPLES / file, text, name == shown) for shown, file in PICTURES.items() for name, texts in PASSAGES.items() for text in texts]
+    rows = [
+        (EXAMPLES / file, text, name == shown)
+        for shown, file in PICTURES.items()
+        for name, texts in PASSAGES.items()
+        for text in texts
+    ]
     answers = pipe.predict([r[0] for r in rows], [r[1] for r in rows])
     labels = np.array([r[2] for r in rows], dtype=int)
     assert f1_macro(labels, np.array([a.probability for a in answers]), pipe.config.threshold) >= 0.85
 
 
 def test_names_are_read_in_five_languages(pipe):
-    found = [name in {o for o, _ in p.objects_in_passage} for name, texts in PASSAGES.items() for p in pipe.predict([EXAMPLES / "china.jpg"] * 5, texts)]
+    found = [
+        name in {o for o, _ in p.objects_in_passage}
+        for name, texts in PASSAGES.items()
+        for p in pipe.predict([EXAMPLES / "china.jpg"] * 5, texts)
+    ]
     assert np.mean(found) >= 0.8
 
 
 def test_the_gate_opens_at_the_word_for_what_the_picture_shows(pipe):
-    """One passage, two pictures: the word that opens most is the one that names what is seen; with the gate shut both answers are lost."""
+    """One passage, two pictures: the word that opens most is the one that names what is seen; with the gate shut both
+    answers are lost."""
     passage = "The old house stood among flowers whose scent filled the lane."
     for picture, word in (("china.jpg", "house"), ("allium-oreophilum.jpg", "flowers")):
         e = pipe.explain(EXAMPLES / picture, passage, evidence=False)

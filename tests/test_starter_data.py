@@ -1,4 +1,5 @@
-"""The starter's raw material: names found and swapped, offsets that hold, pairs without a shortcut, the text side's score."""
+"""The starter's raw material: names found and swapped, offsets that hold, pairs without a shortcut, the text side's
+score."""
 
 import json
 from collections import Counter
@@ -133,10 +134,16 @@ def test_held_out_names_are_in_no_training_lexicon():
 
 
 def test_passages_with_held_out_names_are_not_trained_on(tmp_path):
-    """A hundred sentences with one and a hundred without; in dev and test the name is found, but not surely, so that it makes no NO."""
+    """A hundred sentences with one and a hundred without; in dev and test the name is found, but not surely, so that it
+    makes no NO."""
     (tmp_path / "corpora").mkdir()
-    ends = [" ".join(("ab" * 9)[i % 7 :: 1 + j % 3] + str(i * j) for j in range(9)).replace("0", "zero") for i in range(300)]
-    lines = [f"Number {'abcdefghij'[i % 10]} {e}: the {'mares' if i % 2 else 'horses'} went out to the dogs." for i, e in enumerate(ends)]
+    ends = [
+        " ".join(("ab" * 9)[i % 7 :: 1 + j % 3] + str(i * j) for j in range(9)).replace("0", "zero") for i in range(300)
+    ]
+    lines = [
+        f"Number {'abcdefghij'[i % 10]} {e}: the {'mares' if i % 2 else 'horses'} went out to the dogs."
+        for i, e in enumerate(ends)
+    ]
     (tmp_path / "corpora" / "odeuropa-en.txt").write_text("\n".join(lines))
     lexicon = {"en": Lexicon("en", ("dog", "horse"))}
     splits = load_passages(tmp_path, lexicon, doubtful={"en": {"number": "dog", "went": "horse"}})
@@ -145,13 +152,21 @@ def test_passages_with_held_out_names_are_not_trained_on(tmp_path):
     assert held and all("horse" in p.touched and "horse" not in p.named for p in held)
     for p in splits["train"]:
         words = [(p.text[m.start : m.end], m.object, m.sure) for m in p.mentions]
-        assert words == [("Number", "dog", False), ("horses", "horse", True), ("went", "horse", False), ("dogs", "dog", True)]
+        assert words == [
+            ("Number", "dog", False),
+            ("horses", "horse", True),
+            ("went", "horse", False),
+            ("dogs", "dog", True),
+        ]
 
 
 def test_neighbours_are_joined_for_training(tmp_path):
-    """One document of 2,000 words: no passage of train is longer than four windows, joined ones go on where the last ended, offsets hold."""
+    """One document of 2,000 words: no passage of train is longer than four windows, joined ones go on where the last
+    ended, offsets hold."""
     (tmp_path / "corpora").mkdir()
-    words = [f"{'dog' if i % 10 == 3 else 'w' + 'abcdefghij'[i // 10 % 10] + 'abcdefghij'[i // 100 % 10] + 'abcdefghijklmnopqrst'[i // 1000]}" for i in range(9000)]
+    letters = "abcdefghijklmnopqrst"
+    words = ["w" + "".join(letters[i // n % m] for n, m in ((10, 10), (100, 10), (1000, 20))) for i in range(9000)]
+    words[3::10] = ["dog"] * len(words[3::10])
     (tmp_path / "corpora" / "odeuropa-en.txt").write_text(" ".join(words))
     train = load_passages(tmp_path, {"en": Lexicon("en", ("dog",))})["train"]
     lengths = {len(p.text.split()) for p in train}
@@ -173,11 +188,16 @@ def test_windows_around_a_name_may_begin_anywhere(lexicons):
 
 
 def test_wear_moves_what_follows_with_it(lexicons):
-    """Wear alters letters alone: as many spaces stand before a name's beginning and end as before, and none inside these words."""
+    """Wear alters letters alone: as many spaces stand before a name's beginning and end as before, and none inside
+    these words."""
     p = passage(lexicons, "sl")
     for seed in range(60):
         q = wear(p, np.random.default_rng(seed), 0.15)
         for m in q.mentions:
-            before = [n for n in p.mentions if n.object == m.object and p.text[: n.start].count(" ") == q.text[: m.start].count(" ")]
+            before = [
+                n
+                for n in p.mentions
+                if n.object == m.object and p.text[: n.start].count(" ") == q.text[: m.start].count(" ")
+            ]
             assert len(before) == 1 and not any(c in " .," for c in q.text[m.start : m.end])
             assert q.text[: m.start].endswith(" ") or not m.start

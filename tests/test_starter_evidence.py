@@ -24,26 +24,35 @@ from .conftest import tiny_config
 def test_share_in_a_quarter_counts_what_speaks_for_yes():
     """Three in the right quarter, one elsewhere; what speaks against does not count; nothing at all is chance."""
     values = torch.tensor([[0.0, 0.0, 3.0, 0.0], [0.0, -9.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -2.0]])
-    assert share_in_quarter(values, 1) == pytest.approx(0.75) and share_in_quarter(values, 2) == pytest.approx(0.25) and share_in_quarter(values, 0) == 0
+    assert (
+        share_in_quarter(values, 1) == pytest.approx(0.75)
+        and share_in_quarter(values, 2) == pytest.approx(0.25)
+        and share_in_quarter(values, 0) == 0
+    )
     assert share_in_quarter(-values.abs(), 3) == 0.25
 
 
 @pytest.mark.parametrize("words, hit", [([0.1, 2.0, 0.3], True), ([0.1, 0.2, 0.3], False), ([3.0, -4.0, 0.0], False)])
 def test_the_top_word_is_the_one_that_speaks_most_for_yes(words, hit):
     passage = Passage("The dog barks", "en", (Mention(4, 7, "dog", "sg", ""),), "musti")
-    explanation = SimpleNamespace(passage=passage.text, word_spans=[(0, 3), (4, 7), (8, 13)], evidence=SimpleNamespace(words=words))
+    explanation = SimpleNamespace(
+        passage=passage.text, word_spans=[(0, 3), (4, 7), (8, 13)], evidence=SimpleNamespace(words=words)
+    )
     assert top_word_names(explanation, passage, "dog") is hit
     assert not top_word_names(explanation, passage, "cat")
 
 
 def test_photographs_have_sentences_in_every_language_and_are_scored_by_rank_and_verdict(tmp_path):
     sentences = json.loads(SENTENCES.read_text(encoding="utf-8"))
-    assert set(sentences) == set(LANGUAGES) and all(len(s) == 8 and set(PHOTOGRAPHS) < set(s) for s in sentences.values())
+    assert set(sentences) == set(LANGUAGES) and all(
+        len(s) == 8 and set(PHOTOGRAPHS) < set(s) for s in sentences.values()
+    )
     for file in PHOTOGRAPHS.values():
         Image.new("RGB", (8, 8)).save(tmp_path / file)
 
     class Known:
-        """Says YES to the first two sentences and ranks the first highest: right about one photograph of three, and twice wrong about two."""
+        """Says YES to the first two sentences and ranks the first highest: right about one photograph of three, and
+        twice wrong about two."""
 
         def rank(self, picture, texts):
             answers = [SimpleNamespace(label="YES" if i < 2 else "NO") for i in range(len(texts))]
@@ -68,8 +77,11 @@ def test_a_ridge_without_penalty_finds_a_linear_map():
 def test_places_start_at_the_prototype_of_what_is_shown():
     """Red, green and blue pictures: after the fit each is named right, by a backbone that never learned."""
     torch.manual_seed(0)
-    vit, resnet = tiny_config().branches  # a picture large enough for places that are not at its edge, which convolutions see otherwise
-    model = MustiModel(tiny_config(gate="word", meeting="content", branches=(vit, replace(resnet, image_size=96)))).eval()
+    # a picture large enough for places that are not at its edge, which convolutions see otherwise
+    vit, resnet = tiny_config().branches
+    model = MustiModel(
+        tiny_config(gate="word", meeting="content", branches=(vit, replace(resnet, image_size=96)))
+    ).eval()
     colours = np.zeros((60, 24, 24, 3), np.uint8)
     labels = np.arange(60) % 3
     colours[np.arange(60), :, :, labels] = np.random.default_rng(0).integers(90, 255, (60, 1, 1))

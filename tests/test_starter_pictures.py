@@ -34,7 +34,8 @@ def zipped(folder, name: str, pictures: dict[str, tuple[int, int, int]]):
 
 
 def test_each_picture_is_stored_under_its_own_name(tmp_path):
-    """Picture i of cat is coloured (i, 0, 0), of dog (0, i, 0); one of dev is the same again as one of train, and is left out."""
+    """Picture i of cat is coloured (i, 0, 0), of dog (0, i, 0); one of dev is the same again as one of train, and is
+    left out."""
     colours = {"cat": lambda i: (i, 0, 0), "dog": lambda i: (0, i, 0)}
     members = {name: {f"drawn/{i}.png": colour(i + 1) for i in range(90)} for name, colour in colours.items()}
     held = next(m for m in members["cat"] if split_of(f"cat/{m}") == "dev")
@@ -45,7 +46,9 @@ def test_each_picture_is_stored_under_its_own_name(tmp_path):
     assert sum(len(p) for p in sets.values()) == 179 and f"cat/{held}" not in sets["dev"].names
     for split, pictures in sets.items():
         assert pictures.pixels.shape == (len(pictures), STORED_SIZE, STORED_SIZE, 3)
-        for pixels, label, source, name in zip(pictures.pixels, pictures.labels, pictures.sources, pictures.names, strict=True):
+        for pixels, label, source, name in zip(
+            pictures.pixels, pictures.labels, pictures.sources, pictures.names, strict=True
+        ):
             owner, member = name.split("/", 1)
             assert split_of(name) == split and source == "drawn" and pictures.objects[label] == owner
             assert (pixels == members[owner][member]).all()
@@ -71,7 +74,8 @@ def test_views_are_of_the_right_kind_and_repeat_with_the_seed():
 
 
 def test_a_quarter_of_the_views_has_lost_its_colours():
-    """A picture, half red, half blue: in a grey or sepia view both differ by their light alone, along one line of colours."""
+    """A picture, half red, half blue: in a grey or sepia view both differ by their light alone, along one line of
+    colours."""
     pixels = torch.zeros(2000, 8, 8, 3, dtype=torch.uint8)
     pixels[:, :, :4, 0], pixels[:, :, 4:, 2] = 160, 90
     x = random_view(pixels, 8, seeded(), 0.0)
@@ -87,7 +91,9 @@ def test_many_views_are_coarse():
     from training.starter.augment import _coarsened
 
     spread = _coarsened(plain_view(pixels, 32), seeded(), 0.6).std((1, 2, 3))
-    assert (spread < 0.35).float().mean() == pytest.approx(0.6, abs=0.07) and len({round(float(s), 1) for s in spread}) > 2
+    assert (spread < 0.35).float().mean() == pytest.approx(0.6, abs=0.07) and len(
+        {round(float(s), 1) for s in spread}
+    ) > 2
 
 
 def test_places_in_boxes_by_hand():
@@ -97,11 +103,17 @@ def test_places_in_boxes_by_hand():
     boxes[1, 0], boxes[1, 1] = torch.tensor([0, 0, 1, 1.0]), torch.tensor([0.25, 0.25, 0.75, 0.75])
     places = box_places(boxes, (4, 4))
     assert places.shape == (3, 4, 16) and places.dtype == torch.bool
-    assert places[0, 0].nonzero().flatten().tolist() == [0, 1, 4, 5] and places[0, 1].nonzero().flatten().tolist() == [10, 11, 14, 15]
+    assert places[0, 0].nonzero().flatten().tolist() == [0, 1, 4, 5] and places[0, 1].nonzero().flatten().tolist() == [
+        10,
+        11,
+        14,
+        15,
+    ]
     assert places[1, 1].nonzero().flatten().tolist() == [5, 6, 9, 10]
     assert places[1, 0].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 7, 8, 11, 12, 13, 14, 15]
     assert not places[2].any() and not places[:, 2:].any()
-    assert box_places(torch.tensor([[[0, 0, 1, 0.5]]]), (2, 3)).tolist() == [[[True, False, False, True, False, False]]]  # 3 columns: 1/6, 1/2
+    # 3 columns: 1/6, 1/2
+    assert box_places(torch.tensor([[[0, 0, 1, 0.5]]]), (2, 3)).tolist() == [[[True, False, False, True, False, False]]]
 
 
 def test_collages_show_what_they_say_where_they_say():
@@ -133,7 +145,8 @@ def test_collages_prefer_different_objects():
     for row in objects.tolist():
         named = [o for o in row if o >= 0]
         assert len(set(named)) == len(named)
-    assert (collages(x, torch.zeros(24, dtype=torch.long), seeded(3)).objects <= 0).all()  # where there are no others, the same
+    # where there are no others, the same
+    assert (collages(x, torch.zeros(24, dtype=torch.long), seeded(3)).objects <= 0).all()
 
 
 def test_pictures_of_nothing_are_of_many_kinds():
@@ -141,7 +154,12 @@ def test_pictures_of_nothing_are_of_many_kinds():
     x = nothing(220, 48, seeded(), pages)
     assert x.shape == (220, 3, 48, 48) and torch.isfinite(x).all() and x.min() >= 0 and x.max() <= 1
     spread, colour = x.std((1, 2, 3)), (x.amax(1) - x.amin(1)).mean((1, 2))
-    assert (spread < 0.01).sum() > 10 and (spread > 0.2).sum() > 20 and (colour < 0.01).sum() > 20 and (colour > 0.3).sum() > 20
+    assert (
+        (spread < 0.01).sum() > 10
+        and (spread > 0.2).sum() > 20
+        and (colour < 0.01).sum() > 20
+        and (colour > 0.3).sum() > 20
+    )
     assert (x.mean((1, 2, 3)) > 0.97).sum() > 5 and (x.mean((1, 2, 3)) < 0.03).sum() > 1
     assert len({tuple(row) for row in (x[:, :, ::7, ::7].flatten(1) * 20).round().tolist()}) > 190
     assert [len(nothing(n, 16, seeded())) for n in (0, 1, 5)] == [0, 1, 5]
@@ -149,7 +167,11 @@ def test_pictures_of_nothing_are_of_many_kinds():
 
 def test_pages_of_text():
     pages = text_pages(TEXTS, 20, 64, seed=1)
-    assert pages.shape == (20, 64, 64, 3) and pages.dtype == np.uint8 and (pages == text_pages(TEXTS, 20, 64, seed=1)).all()
+    assert (
+        pages.shape == (20, 64, 64, 3)
+        and pages.dtype == np.uint8
+        and (pages == text_pages(TEXTS, 20, 64, seed=1)).all()
+    )
     assert (pages.reshape(20, -1).std(1) > 5).all() and len({tuple(p[0, 0]) for p in pages}) > 3
     with pytest.raises(ValueError, match="at least one passage"):
         text_pages([], 1, 64, seed=0)
@@ -159,8 +181,12 @@ def test_pictures_come_to_a_branch_as_the_processor_brings_them():
     """By the branch's own size, mean and deviation, whatever size they are kept in."""
     branch = ImageBranchConfig("cnn", "resnet18", image_size=24, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
     x = torch.rand(2, 3, 24, 24, generator=seeded())
-    by_hand = torch.stack([(x[:, i] - m) / s for i, (m, s) in enumerate(zip(branch.mean, branch.std, strict=True))], dim=1)
+    by_hand = torch.stack(
+        [(x[:, i] - m) / s for i, (m, s) in enumerate(zip(branch.mean, branch.std, strict=True))], dim=1
+    )
     assert torch.allclose(branch_input(x, branch), by_hand, atol=1e-6)
     flat = torch.tensor([0.1, 0.7, 0.9]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
     small = branch_input(flat, branch)
-    assert small.shape == (1, 3, 24, 24) and torch.allclose(small[0, :, 0, 0], torch.tensor([-2.0, 1.2, 1.2]), atol=1e-5)
+    assert small.shape == (1, 3, 24, 24) and torch.allclose(
+        small[0, :, 0, 0], torch.tensor([-2.0, 1.2, 1.2]), atol=1e-5
+    )

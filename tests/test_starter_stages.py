@@ -21,7 +21,17 @@ from tests.wordpieces import train_tokenizer
 from training.lexicon.naming import LANGUAGES, Lexicon, Mention
 from training.loop.losses import FocalLoss
 from training.starter import stages, towers
-from training.starter.drawing import IGNORE, ROUND_CPU, Album, KeptAlbum, Shown, TextBatches, Texts, draw_pairs, piece_labels
+from training.starter.drawing import (
+    IGNORE,
+    ROUND_CPU,
+    Album,
+    KeptAlbum,
+    Shown,
+    TextBatches,
+    Texts,
+    draw_pairs,
+    piece_labels,
+)
 from training.starter.finish import calibrate_answers, finish
 from training.starter.measures import grids
 from training.starter.objective import Objective
@@ -31,11 +41,18 @@ from training.starter.pictures import STORED_SIZE, Pictures, load_pictures
 from .conftest import tiny_config
 
 OBJECTS = {"candle": "white", "dog": "brown", "fish": "blue"}
-NAMES = {"en": {"candle": "candle", "dog": "dog", "fish": "fish"}, "de": {"candle": "Kerze", "dog": "Hund", "fish": "Fisch"}}
+NAMES = {
+    "en": {"candle": "candle", "dog": "dog", "fish": "fish"},
+    "de": {"candle": "Kerze", "dog": "Hund", "fish": "Fisch"},
+}
 TINY = replace(
-    stages.SMALL, names=stages.SMALL.names | {"count": 8, "most": 12}, match=stages.SMALL.match | {"count": 8, "most": 8}, each=4,
-    names_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0}, match_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0},
-)  # fmt: skip
+    stages.SMALL,
+    names=stages.SMALL.names | {"count": 8, "most": 12},
+    match=stages.SMALL.match | {"count": 8, "most": 8},
+    each=4,
+    names_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0},
+    match_rates={"text.embeddings": 0.0, "branches.resnet.backbone": 0.0},
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +110,38 @@ def test_from_raw_material_to_weights(data, tmp_path, small):
     stages.names_stage(model, shop, work / "names", epochs=1, steps=2, recipe=TINY)
     stages.match_stage(model, shop, work / "match", epochs=1, steps=2, recipe=TINY)
     row = json.loads((work / "match" / "log.jsonl").read_text())
-    assert {"words", "pictures", "prototypes", "places", "pairs", "gate", "pooled", "lost", "widest"} <= row.keys() and np.isfinite(row["loss"])
+    assert {
+        "words",
+        "pictures",
+        "prototypes",
+        "places",
+        "pairs",
+        "gate",
+        "pooled",
+        "lost",
+        "widest",
+    } <= row.keys() and np.isfinite(row["loss"])
     assert all(torch.equal(v, frozen[k]) for k, v in model.branches["resnet"].backbone.state_dict().items())
     assert torch.equal(model.text.embeddings.word_embeddings.weight, words)
     metrics = finish(model, shop, data, work, out, "python -m training.starter")
     pipe = MustiPipeline.from_pretrained(out, precision="float32")
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), pipe.model.state_dict().values(), strict=True))
-    assert pipe.objects == tuple(sorted(OBJECTS)) and 0 < pipe(Image.new("RGB", (60, 40), "blue"), "The fish stank.").probability < 1
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), pipe.model.state_dict().values(), strict=True)
+    )
+    assert (
+        pipe.objects == tuple(sorted(OBJECTS))
+        and 0 < pipe(Image.new("RGB", (60, 40), "blue"), "The fish stank.").probability < 1
+    )
     assert metrics["weights"] == "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
-    assert metrics["test"]["pairs"] % 4 == 0 and metrics["baselines"]["picture classifier + perfect word list"]["auc"] >= 0
+    assert (
+        metrics["test"]["pairs"] % 4 == 0 and metrics["baselines"]["picture classifier + perfect word list"]["auc"] >= 0
+    )
     card = (out / "README.md").read_text()
-    assert f"{metrics['test']['f1_macro']:.3f}" in card and "lost when the gate is shut" in card and "names never trained on, nl" in card
+    assert (
+        f"{metrics['test']['f1_macro']:.3f}" in card
+        and "lost when the gate is shut" in card
+        and "names never trained on, nl" in card
+    )
 
 
 def test_a_batch_is_the_same_each_time_and_of_few_lengths(data, tmp_path, small):
@@ -168,7 +206,8 @@ def test_items_found_in_their_boxes_cost_nothing(places, expected):
 
 
 def test_the_fused_text_is_held_to_the_shared_object_or_to_nothing():
-    """YES: its direction; NO: no known direction at all. The right vectors cost next to nothing, exchanged ones much."""
+    """YES: its direction; NO: no known direction at all. The right vectors cost next to nothing, exchanged ones
+    much."""
     model = MustiModel(tiny_config(naming_scale=40.0))
     model.requires_grad_(False)
     one = model.prototypes[0]
@@ -213,19 +252,32 @@ def test_grids_show_the_named_object_in_the_quarter_they_say():
 def test_every_batch_has_as_many_pictures(small):
     rng = np.random.default_rng(0)
     made = Pictures(
-        rng.integers(0, 255, (9, 24, 24, 3), dtype=np.uint8), np.arange(9) % 3, np.array(["pacs-art", "x", "x"] * 3), np.array(["n"] * 9), ("a", "b", "c")
+        rng.integers(0, 255, (9, 24, 24, 3), dtype=np.uint8),
+        np.arange(9) % 3,
+        np.array(["pacs-art", "x", "x"] * 3),
+        np.array(["n"] * 9),
+        ("a", "b", "c"),
     )
     album = Album(made, 24, torch.device("cpu"), torch.zeros(2, 24, 24, 3, dtype=torch.uint8), count=8)
     few, many = album.draw(torch.tensor([2, 0]), 1), album.draw(torch.arange(12) % 3, 2)
     assert few.pixels.shape == many.pixels.shape == (8 + 4 + 1, 3, 24, 24) and few.singles == 8
-    assert few.presence[:2].float().argmax(1).tolist() == [2, 0] and (few.presence[:8].sum(1) == 1).all() and not few.presence[-1].any()
+    assert (
+        few.presence[:2].float().argmax(1).tolist() == [2, 0]
+        and (few.presence[:8].sum(1) == 1).all()
+        and not few.presence[-1].any()
+    )
     assert torch.equal(album.draw(torch.tensor([2, 0]), 1).pixels, few.pixels)
 
 
 def test_kept_pictures_are_drawn_with_what_they_show(small):
-    """Each picture's feature is its number among all that were encoded; what a draw says of it is what was said when it was made."""
+    """Each picture's feature is its number among all that were encoded; what a draw says of it is what was said when it
+    was made."""
     made = Pictures(
-        np.random.default_rng(0).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8), np.arange(9) % 3, np.array(["x"] * 9), np.array(["n"] * 9), ("a", "b", "c")
+        np.random.default_rng(0).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8),
+        np.arange(9) % 3,
+        np.array(["x"] * 9),
+        np.array(["n"] * 9),
+        ("a", "b", "c"),
     )
     album = Album(made, 24, torch.device("cpu"), torch.zeros(2, 24, 24, 3, dtype=torch.uint8), count=4)
     said: list[torch.Tensor] = []
@@ -252,7 +304,10 @@ def test_exported_pairs_are_a_musti_file(data, tmp_path, monkeypatch):
     from musti_model.records import read_pairs
     from training.starter import export
 
-    monkeypatch.setattr("sys.argv", ["export", "--data", str(data), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--yes", "5"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["export", "--data", str(data), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--yes", "5"],
+    )
     export.main()
     pairs, bad = read_pairs(tmp_path / "o" / "pairs.json")
     assert not bad and sum(p.label for p in pairs) == 5 and len(pairs) == 20
@@ -267,7 +322,9 @@ def test_shared_text_stays_on_one_side(tmp_path, data):
     rng = np.random.default_rng(1)
     texts = [" ".join(f"w{'abcdefghij'[d]}" for d in rng.integers(0, 10, 30)) for _ in range(300)]
     (tmp_path / "musti").mkdir()
-    rows = [{"text": t, "language": "en"} for t in texts] + [{"text": t.split(" ", 3)[3], "language": "en"} for t in texts]
+    rows = [{"text": t, "language": "en"} for t in texts] + [
+        {"text": t.split(" ", 3)[3], "language": "en"} for t in texts
+    ]
     (tmp_path / "musti" / "musti-train.json").write_text(json.dumps({"pairs": rows}))
     splits = load_passages(tmp_path, {language: Lexicon(language, ("dog",)) for language in LANGUAGES})
     train = {p.text for p in splits["train"]}
@@ -276,7 +333,8 @@ def test_shared_text_stays_on_one_side(tmp_path, data):
 
 
 def test_answers_are_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch):
-    """Labels drawn from sigmoid((z - 3) / 2): the bias goes down by 3, the temperature is 2; what the model answers moves with them."""
+    """Labels drawn from sigmoid((z - 3) / 2): the bias goes down by 3, the temperature is 2; what the model answers
+    moves with them."""
     model, shop = workshop(data, tmp_path / "work")
     rng, pairs = np.random.default_rng(0), shop.pairs["dev"]
     logits = rng.normal(3, 8, 20_000)
@@ -285,7 +343,9 @@ def test_answers_are_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch)
     monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_: SimpleNamespace(logits={"learned": logits}))
     before = model.vote_constant().item()
     calibrate_answers(model, shop)
-    assert model.vote_constant().item() - before == pytest.approx(-3, abs=0.2) and model.config.temperature == pytest.approx(2, rel=0.05)
+    assert model.vote_constant().item() - before == pytest.approx(
+        -3, abs=0.2
+    ) and model.config.temperature == pytest.approx(2, rel=0.05)
     assert model.config.threshold == pytest.approx(0.5, abs=0.1)
 
 

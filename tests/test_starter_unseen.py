@@ -36,7 +36,9 @@ def passages():
 @pytest.fixture(scope="module")
 def pictures():
     labels = np.arange(100) % 5
-    return Pictures(np.zeros((100, 1)), labels, np.array(["pacs-art", "caltech101"] * 50), np.arange(100).astype(str), OBJECTS)
+    return Pictures(
+        np.zeros((100, 1)), labels, np.array(["pacs-art", "caltech101"] * 50), np.arange(100).astype(str), OBJECTS
+    )
 
 
 def test_cases_name_their_object_by_a_held_out_word_alone(passages):
@@ -52,15 +54,24 @@ def test_cases_name_their_object_by_a_held_out_word_alone(passages):
     words = {c.word.lower() for c in cases if c.language == "en"}
     assert words & {"nosegay", "nosegays"} and words & {"mare", "mares"} and words & {"herring", "herrings"}
     # English "dogs" is a plural: a plural stands in its place
-    assert all(c.word in ("mastiff", "mastiffs") and ("dogs" in c.text) == (c.word == "mastiff") for c in cases if c.language == "en" and c.object == "dog" and "dog" in c.text)
+    assert all(
+        c.word in ("mastiff", "mastiffs") and ("dogs" in c.text) == (c.word == "mastiff")
+        for c in cases
+        if c.language == "en" and c.object == "dog" and "dog" in c.text
+    )
 
 
 def test_dutch_sentences_are_grammatical():
     assert len(DUTCH) >= 30 and len(set(DUTCH)) == len(DUTCH)
     cases = [c for c in held_out_cases([], OBJECTS, per_name=40) if c.language == "nl"]
     texts = {c.text for c in cases}
-    assert "Wat een stank! riep hij uit, dat moet de hond zijn." in texts and "Vreemd genoeg rook het paard naar muskus en oude specerijen." in texts
-    assert "Honden waren er overal, en de zoele wind bracht ons hun lucht." in texts and not any("{" in t for t in texts)
+    assert (
+        "Wat een stank! riep hij uit, dat moet de hond zijn." in texts
+        and "Vreemd genoeg rook het paard naar muskus en oude specerijen." in texts
+    )
+    assert "Honden waren er overal, en de zoele wind bracht ons hun lucht." in texts and not any(
+        "{" in t for t in texts
+    )
     assert "De kaars verspreidde een geur die mij aan mijn jeugd deed denken." in texts
     everything = Lexicon("nl", ("candle", *OBJECTS[1:], "bee", "tree", "sea"), words="held out")
     assert not any(everything.find(s) for s in DUTCH)
@@ -86,7 +97,9 @@ def test_languages_with_few_pairs_get_swapped_ones(passages, pictures):
     originals = {p.text for p in passages}
     assert not any(p.text in originals for p in made)
     for p in pairs:
-        assert (p.object in made[p.passage].named) == bool(p.label) and (p.label or p.object not in made[p.passage].touched)
+        assert (p.object in made[p.passage].named) == bool(p.label) and (
+            p.label or p.object not in made[p.passage].touched
+        )
         found = {m.object for m in lexicons[made[p.passage].language].find(made[p.passage].text)}
         assert (p.object in found) == bool(p.label)
     assert {p.object for p in pairs if p.label} == set(OBJECTS) - {"dog"}  # which stands in every passage
@@ -100,7 +113,8 @@ def test_words_near_an_object_are_doubtful(tmp_path):
         "de": {"dog": ["dachs", "dogge", "dux"], "fish": ["fisch", "forelle", "fangfisch"]},
     }
     lexicons = {
-        tag: Lexicon.of(tag, {o: [Name(o, {"sg": w}) for w in words] for o, words in table.items()}) for tag, table in names.items()
+        tag: Lexicon.of(tag, {o: [Name(o, {"sg": w}) for w in words] for o, words in table.items()})
+        for tag, table in names.items()
     }
     calls = []
 
@@ -117,19 +131,36 @@ def test_words_near_an_object_are_doubtful(tmp_path):
     fill = " ".join(f"{a}{b}{c}" for a in letters for b in letters for c in letters)
     texts = [("en", f"{fill} Doberman dog fínchén"), ("de", f"{fill} Flosse er Felchen"), ("fr", "chien")]
     found = doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.1)
-    assert found.words["en"]["doberman"] == "dog" and found.words["en"]["fínchén"] == "fish" and "dog" not in found.words["en"]
+    assert (
+        found.words["en"]["doberman"] == "dog"
+        and found.words["en"]["fínchén"] == "fish"
+        and "dog" not in found.words["en"]
+    )
     assert {w: found.words["de"][w] for w in ("flosse", "felchen")} == {"flosse": "fish", "felchen": "fish"}
-    assert found.found["en"] >= 0.8 and found.looked == {"en": 1333, "de": 1333} and len(found.words["en"]) <= 0.1 * 1333 + 1
+    assert (
+        found.found["en"] >= 0.8
+        and found.looked == {"en": 1333, "de": 1333}
+        and len(found.words["en"]) <= 0.1 * 1333 + 1
+    )
     done = len(calls)
-    assert doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.1) == found and len(calls) == done  # read back
+    # read back
+    assert doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.1) == found and len(calls) == done
     doubtful_words(texts, lexicons, encode, work=tmp_path, share=0.2)
     assert len(calls) > done
 
 
 def test_the_words_of_an_encoder_are_the_mean_of_its_states(tmp_path):
     """A tiny encoder on disk: alone and among others a word has the same vector."""
-    tokenizer = Tokenizer(models.Unigram([("<s>", 0.0), ("<pad>", 0.0), *((c, -1.0) for c in "abcdefghijklmnopqrstuvwxyz")], unk_id=0))
-    config = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    tokenizer = Tokenizer(
+        models.Unigram([("<s>", 0.0), ("<pad>", 0.0), *((c, -1.0) for c in "abcdefghijklmnopqrstuvwxyz")], unk_id=0)
+    )
+    config = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))

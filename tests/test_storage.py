@@ -21,7 +21,9 @@ def test_eight_bits_by_hand():
     stored = compressed({"w": weight})
     assert stored["w.int8"][0, :4].tolist() == [127, 64, -127, 0] and stored["w.scale"].dtype == torch.float16
     back = restored(stored)["w"]
-    assert back[0, :3].tolist() == pytest.approx([1.0, 64 / 127, -1.0], rel=1e-3) and back[1, 0] == pytest.approx(8.0, rel=1e-3)
+    assert back[0, :3].tolist() == pytest.approx([1.0, 64 / 127, -1.0], rel=1e-3) and back[1, 0] == pytest.approx(
+        8.0, rel=1e-3
+    )
 
 
 def test_four_bits_by_hand():
@@ -60,26 +62,48 @@ def test_a_scale_that_does_not_fit_is_refused(tmp_path):
 def test_names_of_the_first_version():
     """Same tensors, same answers; a picture that shows nothing known was not known of."""
     model = tiny_model()
-    names = {"text.embeddings.": "text_embedding.", "text.encoder.": "text_encoder.", "text.pooler.": "pooler.", "fusion.norm.": "hidden_norm.", "fusion.scalars.": "gate."}
+    names = {
+        "text.embeddings.": "text_embedding.",
+        "text.encoder.": "text_encoder.",
+        "text.pooler.": "pooler.",
+        "fusion.norm.": "hidden_norm.",
+        "fusion.scalars.": "gate.",
+    }
     old = {}
     for name, value in model.state_dict().items():
         begin = next((b for b in names if name.startswith(b)), "")
         old[names.get(begin, "") + name.removeprefix(begin)] = value
     del old["nothing_logit"]
     back = renamed_state(old)
-    assert back["nothing_logit"] < -50 and all(torch.equal(v, back[n]) for n, v in model.state_dict().items() if n != "nothing_logit")
-    assert back.keys() == model.state_dict().keys() and renamed_state(model.state_dict()).keys() == model.state_dict().keys()
-    assert renamed_config({"fusion": "tsf", "voting": "mean"}) == {"voting": "mean", "gate": "scalar", "meeting": "place"}
+    assert back["nothing_logit"] < -50 and all(
+        torch.equal(v, back[n]) for n, v in model.state_dict().items() if n != "nothing_logit"
+    )
+    assert (
+        back.keys() == model.state_dict().keys()
+        and renamed_state(model.state_dict()).keys() == model.state_dict().keys()
+    )
+    assert renamed_config({"fusion": "tsf", "voting": "mean"}) == {
+        "voting": "mean",
+        "gate": "scalar",
+        "meeting": "place",
+    }
     assert renamed_config({"fusion": "none"})["gate"] == "none" and renamed_config({"gate": "word"}) == {"gate": "word"}
     assert renamed_config({"fusion": "sum"}) == {"fusion": "sum"}  # never was one: told as unknown
 
 
 def test_a_hub_id_of_the_first_version_has_the_gate_it_had(tmp_path, monkeypatch):
     """The mixin drops keys that it does not know, and a model without a gate would come back with one."""
-    old = {k: v for k, v in tiny_config().to_dict().items() if k not in ("gate", "meeting", "naming_scale")} | {"fusion": "none"}
+    old = {k: v for k, v in tiny_config().to_dict().items() if k not in ("gate", "meeting", "naming_scale")} | {
+        "fusion": "none"
+    }
     (tmp_path / "config.json").write_text(json.dumps(old))
     asked = []
-    monkeypatch.setattr("musti_model.model.hf_hub_download", lambda *given, **more: asked.append((given, more)) or str(tmp_path / "config.json"))
-    monkeypatch.setattr("huggingface_hub.PyTorchModelHubMixin.from_pretrained", classmethod(lambda cls, source, **options: options))
+    monkeypatch.setattr(
+        "musti_model.model.hf_hub_download",
+        lambda *given, **more: asked.append((given, more)) or str(tmp_path / "config.json"),
+    )
+    monkeypatch.setattr(
+        "huggingface_hub.PyTorchModelHubMixin.from_pretrained", classmethod(lambda cls, source, **options: options)
+    )
     assert MustiModel.from_pretrained("user/old", revision="v1")["config"].gate == "none"
     assert asked == [(("user/old", "config.json"), {"revision": "v1"})]

@@ -20,8 +20,17 @@ def test_every_row_differs_from_ours_in_its_own_way():
     configs = {name: (preset("starter", **model), loss) for name, (model, loss) in ROWS.items()}
     assert len({repr(c) for c in configs.values()}) == len(ROWS)
     gates = {(c.gate, c.meeting) for c, _ in configs.values()}
-    assert gates == {("word", "content"), ("word", "place"), ("linear", "content"), ("scalar", "content"), ("scalar", "place"), ("none", "place")}
-    assert configs[OURS][0] == preset("starter") and all(FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | loss)) for _, loss in configs.values())
+    assert gates == {
+        ("word", "content"),
+        ("word", "place"),
+        ("linear", "content"),
+        ("scalar", "content"),
+        ("scalar", "place"),
+        ("none", "place"),
+    }
+    assert configs[OURS][0] == preset("starter") and all(
+        FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | loss)) for _, loss in configs.values()
+    )
 
 
 def test_the_budget_is_the_same_for_all_and_the_backbones_rest():
@@ -52,11 +61,23 @@ def test_differences_and_summary_by_hand(tmp_path):
     row = {"f1_macro": 1.0, "auc": 1.0, "collapsed": False, "stopped": ""}
     results = [
         {**row, "row": "no gate", "seed": 0, "answers": right, "lost": {}, "widest": None},
-        {**row, "row": OURS, "seed": 0, "f1_macro": 0.0, "answers": wrong, "lost": {"shut": 0.25, "open": -0.5}, "widest": 0.75},
+        {
+            **row,
+            "row": OURS,
+            "seed": 0,
+            "f1_macro": 0.0,
+            "answers": wrong,
+            "lost": {"shut": 0.25, "open": -0.5},
+            "widest": 0.75,
+        },
     ]
     write(table, results, tmp_path)
     text = (tmp_path / "table.md").read_text()
-    assert "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 |  |  |  | +1.000 to +1.000 |" in text and text.count("\n") == 4
+    assert (
+        "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 |  |  |  | +1.000 to +1.000 |" in text and text.count("\n") == 4
+    )
     assert f"| {OURS} | 1 | 0.000 | 0.000 to 0.000 | 1.000 | +0.250 | -0.500 | 75% |  |" in text
-    assert json.loads((tmp_path / "table.json").read_text()) == results and (tmp_path / "table.png").stat().st_size > 3000
+    assert (
+        json.loads((tmp_path / "table.json").read_text()) == results and (tmp_path / "table.png").stat().st_size > 3000
+    )
     draw([("a", [0.1, 0.2])], tmp_path / "again.png")

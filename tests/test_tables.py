@@ -18,7 +18,10 @@ def read(tmp_path):
 
     def rows(text: str, encoding: str = "utf-8", name: str = "pairs.csv") -> list[str]:
         (tmp_path / name).write_bytes(text.encode(encoding))
-        return [f"{i.id}: {i.text}" if isinstance(i, MustiPair) else str(i) for i in parse_records(records_of(tmp_path / name))]
+        return [
+            f"{i.id}: {i.text}" if isinstance(i, MustiPair) else str(i)
+            for i in parse_records(records_of(tmp_path / name))
+        ]
 
     return rows
 
@@ -40,7 +43,7 @@ def read(tmp_path):
         ('id,image,text,"two\nlines"\n1,a.jpg,A rose,x\n', "A rose"),
         ('id,image,text\n1,a.jpg,"' + "rose " * 40_000 + '"\n', "rose " * 40_000),
     ],
-)  # fmt: skip
+)
 def test_headers_of_spreadsheets(read, text, expected):
     for encoding in ("utf-8", "utf-16"):
         assert read(text, encoding) == [f"1: {expected}"]
@@ -65,7 +68,9 @@ def test_a_row_that_is_no_record_is_named_and_stops_nothing(read, row, words):
     assert words in first and second == "2: A dog"
 
 
-@pytest.mark.parametrize("row", ["1,a.jpg,The rose,latin", "1, a.jpg, The rose, latin", '1,a.jpg,"The rose, sweet",old high german'])
+@pytest.mark.parametrize(
+    "row", ["1,a.jpg,The rose,latin", "1, a.jpg, The rose, latin", '1,a.jpg,"The rose, sweet",old high german']
+)
 def test_other_languages_are_no_rest_of_a_text(read, row):
     assert read(f"id,image,text,language\n{row}\n")[0].startswith("1: The rose")
 
@@ -79,12 +84,16 @@ def test_cells_under_no_name(read):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("id,image,text,Text\n1,a,The rose,\n", "two columns 'text'"), ("id,image,text,note,note\n", "two columns 'note'"),
-        ("picture,text\n", "no column image"), ("", "no line of names"), ("\n\n", "no line of names"), ('[{"id": 1}]', "no column image, text"),
+        ("id,image,text,Text\n1,a,The rose,\n", "two columns 'text'"),
+        ("id,image,text,note,note\n", "two columns 'note'"),
+        ("picture,text\n", "no column image"),
+        ("", "no line of names"),
+        ("\n\n", "no line of names"),
+        ('[{"id": 1}]', "no column image, text"),
         ('id,image,text\n1,a,"The rose\n2,b,A dog\n', "opens in line 2 or after it is never closed"),
         ('id,image,"text" x\n1,a,b\n', "quotation marks in the first line"),
     ],
-)  # fmt: skip
+)
 def test_tables_that_are_none(read, text, words):
     with pytest.raises(InputError, match=words):
         read(text)
@@ -113,9 +122,34 @@ def test_files_too_large_or_gone(tmp_path):
 
 
 FORMULAS = [
-    "=1", "-1", "+1", "@x", "\n=1", "\r=1", "\t=1", " =1", "\ufeff=1", "\v=1", "＝1+1", "\u3000＋1", "\u200b=1", "\xa0=1", "\xad=1", "\x00=1", '"=1', "A rose;=1+1;", "a; =1",
-    "a\n-1", "a\t@x", "a|=1", 'a";"=1', "a\u2028+1", "a\x85=1", ";=1", "'=1",
-]  # fmt: skip
+    "=1",
+    "-1",
+    "+1",
+    "@x",
+    "\n=1",
+    "\r=1",
+    "\t=1",
+    " =1",
+    "\ufeff=1",
+    "\v=1",
+    "＝1+1",
+    "\u3000＋1",
+    "\u200b=1",
+    "\xa0=1",
+    "\xad=1",
+    "\x00=1",
+    '"=1',
+    "A rose;=1+1;",
+    "a; =1",
+    "a\n-1",
+    "a\t@x",
+    "a|=1",
+    'a";"=1',
+    "a\u2028+1",
+    "a\x85=1",
+    ";=1",
+    "'=1",
+]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -125,11 +159,15 @@ def test_no_cell_is_a_formula_however_cells_are_parted(tmp_path, text):
     for delimiter in ",;\t|":
         for row in csv.reader(io.StringIO(data, newline=""), delimiter=delimiter):
             for cell in row:
-                visible = "".join(c for c in unicodedata.normalize("NFKC", cell) if unicodedata.category(c) not in ("Cf", "Cc"))
+                visible = "".join(
+                    c for c in unicodedata.normalize("NFKC", cell) if unicodedata.category(c) not in ("Cf", "Cc")
+                )
                 assert visible.strip().lstrip('" ')[:1] not in ("=", "+", "-", "@"), cell
 
 
-@pytest.mark.parametrize("text", ["A rose - red", "x=1, y", "He said; and then", "a-b", "rose; lily\nand; thyme", "", "e@mail", 0.5])
+@pytest.mark.parametrize(
+    "text", ["A rose - red", "x=1, y", "He said; and then", "a-b", "rose; lily\nand; thyme", "", "e@mail", 0.5]
+)
 def test_other_cells_stay_as_they_are(text):
     assert safe_cell(text) == text
 

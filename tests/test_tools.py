@@ -20,7 +20,9 @@ def test_curl_as_the_readme_says(url):
     """The README's commands themselves, on the test's address."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```bash\n(.*?curl.*?)```", readme, re.DOTALL)
-    answers = subprocess.check_output(["bash", "-euc", script.replace("http://127.0.0.1:7860", url.rstrip("/"))], cwd=ROOT, text=True)
+    answers = subprocess.check_output(
+        ["bash", "-euc", script.replace("http://127.0.0.1:7860", url.rstrip("/"))], cwd=ROOT, text=True
+    )
     data = [json.loads(line.removeprefix("data: ")) for line in answers.splitlines() if line.startswith("data: ")]
     assert data[-1][0]["label"] == "YES" and "event: complete" in answers
 
@@ -32,19 +34,26 @@ def test_tools_of_the_mcp_server(url, flower):
     picture = "data:image/jpeg;base64," + base64.b64encode(flower.with_name("candle.jpg").read_bytes()).decode()
 
     async def talk() -> tuple:
-        async with streamablehttp_client(f"{url}gradio_api/mcp/") as (read, write, _), mcp.ClientSession(read, write) as session:
+        async with (
+            streamablehttp_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            mcp.ClientSession(read, write) as session,
+        ):
             await session.initialize()
             tools = (await session.list_tools()).tools
             one = await session.call_tool("predict", {"image": picture, "passage": "She blew out the candle."})
-            many = await session.call_tool("rank_passages", {"image": picture, "passages": ["The herring stank.", "She blew out the candle."]})
+            many = await session.call_tool(
+                "rank_passages", {"image": picture, "passages": ["The herring stank.", "She blew out the candle."]}
+            )
             bad = await session.call_tool("predict", {"image": picture, "passage": ""})
             return tools, one, many, bad
 
     with ThreadPoolExecutor(1) as elsewhere:  # the browser tests leave a loop running in this thread
         tools, one, many, bad = elsewhere.submit(asyncio.run, talk()).result()
     assert {t.name: set(t.inputSchema["properties"]) for t in tools} == {
-        "predict": {"image", "passage"}, "explain": {"image", "passage"}, "rank_passages": {"image", "passages"},
-    }  # fmt: skip
+        "predict": {"image", "passage"},
+        "explain": {"image", "passage"},
+        "rank_passages": {"image", "passages"},
+    }
     assert all(t.description and t.inputSchema["properties"]["image"]["description"] for t in tools)
     assert "'label': 'YES'" in one.content[0].text and not one.isError
     assert re.findall(r"'index': (\d)", many.content[0].text) == ["1", "0"]

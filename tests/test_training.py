@@ -29,9 +29,15 @@ from training.systems import detector, learners, load_system, system_names
 ROOT = Path(__file__).parents[1]
 TINY = tiny_config(objects=()).to_dict()
 SMALL = [
-    f"model.branches={json.dumps(TINY['branches'])}", f"model.text={json.dumps(TINY['text'])}", f"model.text_length={TINY['text_length']}",
-    "batch=8", "train.epochs=2", "train.lr_of={}", "train.lr=0.002", "train.precision=float32",
-]  # fmt: skip
+    f"model.branches={json.dumps(TINY['branches'])}",
+    f"model.text={json.dumps(TINY['text'])}",
+    f"model.text_length={TINY['text_length']}",
+    "batch=8",
+    "train.epochs=2",
+    "train.lr_of={}",
+    "train.lr=0.002",
+    "train.precision=float32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +55,27 @@ def runs(tmp_path_factory, pairs, folder):
     return root
 
 
-def arguments(system: str, pairs: Path, run: Path, start: Path, *more: str, seed: int = 0, changes: list[str] = SMALL) -> list[str]:
-    values = [system, "--pairs", str(pairs), "--out", str(run), "--init", str(start), "--folds", "3", "--seed", str(seed), *more]
+def arguments(
+    system: str, pairs: Path, run: Path, start: Path, *more: str, seed: int = 0, changes: list[str] = SMALL
+) -> list[str]:
+    values = [
+        system,
+        "--pairs",
+        str(pairs),
+        "--out",
+        str(run),
+        "--init",
+        str(start),
+        "--folds",
+        "3",
+        "--seed",
+        str(seed),
+        *more,
+    ]
     return values + [x for change in changes for x in ("--set", change)]
 
 
-# Systems ----------------------------------------------------------------------------------------------------------------------------
+# Systems --------------------------------------------------------------------------------------------------------------
 
 
 def test_every_system_of_the_paper_is_there():
@@ -62,9 +83,31 @@ def test_every_system_of_the_paper_is_there():
     variants = {
         f"{kind}{rest}"
         for kind in ("TSF", "Baseline")
-        for rest in ("", "_hard_voting", "_ViT", "_Resnet", "_Swin", "_ViT_Resnet", "_ViT_Resnet_hard_voting", "_ViT_Swin", "_Resnet_Swin")
+        for rest in (
+            "",
+            "_hard_voting",
+            "_ViT",
+            "_Resnet",
+            "_Swin",
+            "_ViT_Resnet",
+            "_ViT_Resnet_hard_voting",
+            "_ViT_Swin",
+            "_Resnet_Swin",
+        )
     }
-    assert variants | {"resnet101-bert-entropy", "resnet101-bert-focal", "detector-bert", "mmm2024-a25", "mmm2024-a30", "musti-base", "musti-word"} <= names
+    assert (
+        variants
+        | {
+            "resnet101-bert-entropy",
+            "resnet101-bert-focal",
+            "detector-bert",
+            "mmm2024-a25",
+            "mmm2024-a30",
+            "musti-base",
+            "musti-word",
+        }
+        <= names
+    )
     for name in names:
         for size in ("base", "starter"):
             system = load_system(name, size)
@@ -75,10 +118,20 @@ def test_published_settings_are_those_of_the_published_code():
     system = load_system("mmm2024-a30")
     settings = system.settings(1000, 0)
     assert (system.loss.gamma, system.loss.alpha, system.loss.normalization) == (2.0, 0.3, "published")
-    assert (settings.lr, settings.optimizer, settings.select, settings.patience, settings.warmup, settings.clip) == (1e-3, "adam", "loss", 5, 0, 0)
+    assert (settings.lr, settings.optimizer, settings.select, settings.patience, settings.warmup, settings.clip) == (
+        1e-3,
+        "adam",
+        "loss",
+        5,
+        0,
+        0,
+    )
     assert system.threshold == 0.5 and system.batch == 20 and settings.lr_of == {}
     assert [b.name for b in load_system("TSF_ViT_Swin").model.branches] == ["vit", "swin"]
-    assert load_system("Baseline_hard_voting").model.gate == "none" and load_system("Baseline_hard_voting").model.voting == "mean"
+    assert (
+        load_system("Baseline_hard_voting").model.gate == "none"
+        and load_system("Baseline_hard_voting").model.voting == "mean"
+    )
 
 
 def test_systems_can_be_changed_but_not_misspelt():
@@ -88,7 +141,13 @@ def test_systems_can_be_changed_but_not_misspelt():
     with pytest.raises(ValueError, match="cannot be built"):
         load_system("musti-base", changes={"model.branches": ["swin"]})
     assert load_system("musti-base", "starter").start == "starter"
-    for changes in ({"loss.alfa": 1}, {"train.learning": 1}, {"bach": 1}, {"model.gate": "sum"}, {"loss.kind": "hinge"}):
+    for changes in (
+        {"loss.alfa": 1},
+        {"train.learning": 1},
+        {"bach": 1},
+        {"model.gate": "sum"},
+        {"loss.kind": "hinge"},
+    ):
         with pytest.raises(ValueError):
             load_system("musti-base", changes=changes)
     with pytest.raises(ValueError, match="There is no system"):
@@ -107,7 +166,7 @@ def test_systems_at_the_starters_size_run(name, pairs):
     assert silent <= {"scale", "bias", "none_logit", "nothing_logit", "prototypes", "fusion", "voting", "grid_norm"}
 
 
-# Training ---------------------------------------------------------------------------------------------------------------------------
+# Training -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_holds_what_it_takes_to_repeat_it(runs, pairs, folder):
@@ -117,7 +176,8 @@ def test_a_run_holds_what_it_takes_to_repeat_it(runs, pairs, folder):
     assert json.loads((runs / "a1" / "run.json").read_text())["split"] == about["split"]  # seeds share their test pairs
     before = (runs / "a0" / "weights" / "model.safetensors").read_bytes()
     config = (runs / "a0" / "weights" / "config.json").read_text()
-    assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0  # a finished run stays as it is, temperature and all
+    # a finished run stays as it is, temperature and all
+    assert train.main(arguments("musti-base", pairs, runs / "a0", folder)) == 0
     assert (runs / "a0" / "weights" / "model.safetensors").read_bytes() == before
     assert (runs / "a0" / "weights" / "config.json").read_text() == config
     assert re.match(r"(\d+) of \1 tensors start from", about["start"]) and "sha256:" in about["start"]
@@ -145,11 +205,17 @@ def test_pictures_are_looked_at_before_training(folder, tmp_path, capsys):
     """Damaged and lost ones are left out with their pairs and named; one that is lost later is named too."""
     file = musti_file.make(tmp_path / "m")
     for n in (3, 4):
-        (tmp_path / "m" / "images" / f"{n}.png").write_bytes((tmp_path / "m" / "images" / f"{n}.png").read_bytes()[:300])
+        (tmp_path / "m" / "images" / f"{n}.png").write_bytes(
+            (tmp_path / "m" / "images" / f"{n}.png").read_bytes()[:300]
+        )
     (tmp_path / "m" / "images" / "5.png").unlink()
     assert train.main(arguments("musti-base", file, tmp_path / "run", folder)) == 0
     said = capsys.readouterr().out
-    assert "3 pictures, of" in said and all(f"images/{n}.png (" in said for n in (3, 4, 5)) and said.index("images/5.png") < said.index("epoch")
+    assert (
+        "3 pictures, of" in said
+        and all(f"images/{n}.png (" in said for n in (3, 4, 5))
+        and said.index("images/5.png") < said.index("epoch")
+    )
     learner, _ = learners.build(replace(load_system("musti-base"), model=tiny_config()), file.parent, str(folder))
     lost = next(p for p in read_pairs(file)[0] if p.image == "images/3.png")
     with pytest.raises(InputError, match="images/3.png: The picture is damaged"):
@@ -161,14 +227,38 @@ def test_what_the_lead_finds_is_told_once(folder, tmp_path):
     file = musti_file.make(tmp_path / "m")
     for path in (tmp_path / "m" / "images").iterdir():
         path.unlink()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.train"]
-    done = subprocess.run([*launcher, *arguments("musti-base", file, tmp_path / "run", folder)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and (done.stdout + done.stderr).count("No pair has a label and a picture on this machine") == 1
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "training.train",
+    ]
+    done = subprocess.run(
+        [*launcher, *arguments("musti-base", file, tmp_path / "run", folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        done.returncode != 0
+        and (done.stdout + done.stderr).count("No pair has a label and a picture on this machine") == 1
+    )
 
 
 def test_a_collapse_ends_the_command(pairs, folder, tmp_path, capsys):
     """Nothing learns at a rate of practically 0, and a model without scale says the same of every pair."""
-    options = arguments("musti-base", pairs, tmp_path / "run", folder, changes=[*SMALL[:-2], "train.lr=1e-12", "train.precision=float32"])
+    options = arguments(
+        "musti-base",
+        pairs,
+        tmp_path / "run",
+        folder,
+        changes=[*SMALL[:-2], "train.lr=1e-12", "train.precision=float32"],
+    )
     (tmp_path / "flat").mkdir()
     model = tiny_model(objects=())
     model.scale.data.fill_(0.0)
@@ -197,14 +287,18 @@ def test_nothing_is_shared_between_the_parts(pairs):
     options = {"leave_out": None, "folds": 3, "fold": 0, "split_seed": 0, "whole": False}
     parts, _ = train.divide(found, options)
     place = {p.id: i for i, p in enumerate(found)}
-    assert leaks(found, {k: [place[p.id] for p in v] for k, v in parts.items()}) == 0 and min(map(len, parts.values())) >= 8
+    assert (
+        leaks(found, {k: [place[p.id] for p in v] for k, v in parts.items()}) == 0
+        and min(map(len, parts.values())) >= 8
+    )
 
 
 def test_a_language_left_out_is_never_trained_on(tmp_path, folder):
     file = musti_file.make(tmp_path / "m", 90)
     records = json.loads(file.read_text())["pairs"]
     for r in records:  # each language with pictures of its own, or little would be left
-        r["image"] = f"images/{int(r['image'].split('/')[1].split('.')[0]) // 3 * 3 % 30 + ('en', 'it', 'sl').index(r['language'])}.png"
+        number, language = int(r["image"].split("/")[1].split(".")[0]), ("en", "it", "sl").index(r["language"])
+        r["image"] = f"images/{number // 3 * 3 % 30 + language}.png"
     file.write_text(json.dumps({"pairs": records}))
     assert train.main(arguments("musti-base", file, tmp_path / "run", folder, "--leave-out", "slovene")) == 0
     assert evaluate.main([str(tmp_path / "run")]) == 0
@@ -226,10 +320,27 @@ def test_each_process_takes_its_share(pairs, folder):
 
 def test_two_processes_train_the_same_model(pairs, folder, tmp_path):
     """The whole command under torchrun: equal global batch, weights within tolerance of one process."""
-    changes = [*SMALL, 'model.text=' + json.dumps(TINY["text"] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})]
+    changes = [
+        *SMALL,
+        "model.text=" + json.dumps(TINY["text"] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
+    ]
     assert train.main(arguments("musti-base", pairs, tmp_path / "one", folder, changes=changes)) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.train"]
-    done = subprocess.run([*launcher, *arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)], cwd=ROOT, capture_output=True, text=True)
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "training.train",
+    ]
+    done = subprocess.run(
+        [*launcher, *arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     one, two = (load_file(tmp_path / n / "weights" / "model.safetensors") for n in ("one", "two"))
@@ -237,7 +348,7 @@ def test_two_processes_train_the_same_model(pairs, folder, tmp_path):
     assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < 2e-3
 
 
-# Evaluation -------------------------------------------------------------------------------------------------------------------------
+# Evaluation -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_is_whole(runs, pairs):
@@ -266,7 +377,9 @@ def test_other_pairs_are_refused(runs, tmp_path, capsys):
 def test_any_weights_on_any_labelled_file(runs, folder, pairs, tmp_path):
     assert evaluate.main(["--weights", str(folder), "--pairs", str(pairs), "--out", str(tmp_path / "report")]) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["test"]["pairs"] == 90 and report["threshold"] == MustiPipeline.from_pretrained(folder).config.threshold
+    assert (
+        report["test"]["pairs"] == 90 and report["threshold"] == MustiPipeline.from_pretrained(folder).config.threshold
+    )
 
 
 def test_a_threshold_given_as_a_number_is_kept(pairs, folder, tmp_path):
@@ -285,7 +398,10 @@ def test_different_experiments_are_different_rows(runs, pairs, folder, tmp_path)
     assert train.main(arguments("musti-base", pairs, tmp_path / "run", folder, "--set", "loss.alpha=0.9")) == 0
     assert evaluate.main([str(tmp_path / "run")]) == 0
     names = compare.rows_of([compare.load_run(f) for f in (runs / "a0", runs / "a1", tmp_path / "run")])
-    assert {n: len(rows) for n, rows in names.items()} == {"musti-base, loss.alpha=0.5": 2, "musti-base, loss.alpha=0.9": 1}
+    assert {n: len(rows) for n, rows in names.items()} == {
+        "musti-base, loss.alpha=0.5": 2,
+        "musti-base, loss.alpha=0.9": 1,
+    }
 
 
 def test_comparison_is_paired(runs, capsys, tmp_path):
@@ -299,7 +415,7 @@ def test_comparison_is_paired(runs, capsys, tmp_path):
     assert compare.main([str(tmp_path)]) == 2 and "has no evaluation" in capsys.readouterr().err
 
 
-# Prediction -------------------------------------------------------------------------------------------------------------------------
+# Prediction -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -323,14 +439,20 @@ def test_a_file_is_filled_in(file_to_fill, runs, capsys):
     assert predict.main([str(file_to_fill), str(out), "--weights", str(runs / "a0" / "weights"), "--batch", "6"]) == 1
     said = capsys.readouterr().out
     before, after = (json.loads(f.read_text())["pairs"] for f in (file_to_fill, out))
-    assert len(after) == len(before) == 21 and [r["id"] for r in after if r != "not a record"] == [r["id"] for r in before if r != "not a record"]
+    assert len(after) == len(before) == 21 and [r["id"] for r in after if r != "not a record"] == [
+        r["id"] for r in before if r != "not a record"
+    ]
     unanswered = [i for i, r in enumerate(after) if r == "not a record" or r["subtask1_label"] == ""]
     assert unanswered == [3, 5, 7, 9, 11]
     for ident in ("3:", "5:", "7:", "9:", "record 12:"):
         assert ident in said
     assert all(isinstance(r, str) or "image_url" not in r for r in after)
     pipe = MustiPipeline.from_pretrained(runs / "a0" / "weights", device="cpu", precision="float32")
-    assert all(pipe(r["image"], r["text"]).label == r["subtask1_label"] and r["extra"] == "kept" for i, r in enumerate(after) if i not in unanswered)
+    assert all(
+        pipe(r["image"], r["text"]).label == r["subtask1_label"] and r["extra"] == "kept"
+        for i, r in enumerate(after)
+        if i not in unanswered
+    )
 
 
 def test_a_stopped_prediction_goes_on(file_to_fill, runs, monkeypatch, capsys):
@@ -389,11 +511,14 @@ def test_two_processes_fill_in_the_same(file_to_fill, runs):
     weights = str(runs / "a0" / "weights")
     one, two = file_to_fill.with_name("one.json"), file_to_fill.with_name("two.json")
     for out, processes in ((one, "1"), (two, "2")):
-        assert predict.main([str(file_to_fill), str(out), "--weights", weights, "--batch", "4", "--processes", processes]) == 1
+        assert (
+            predict.main([str(file_to_fill), str(out), "--weights", weights, "--batch", "4", "--processes", processes])
+            == 1
+        )
     assert one.read_text() == two.read_text()
 
 
-# Subtask 2 --------------------------------------------------------------------------------------------------------------------------
+# Subtask 2 ------------------------------------------------------------------------------------------------------------
 
 
 class Listener:
@@ -402,7 +527,10 @@ class Listener:
     config = SimpleNamespace(temperature=1.0)
 
     def rank(self, image, texts):
-        return [(i, SimpleNamespace(logit=2.0 - 1.5 * ("roses" not in t) - 0.1 * ("dogs" not in t))) for i, t in enumerate(texts)]
+        return [
+            (i, SimpleNamespace(logit=2.0 - 1.5 * ("roses" not in t) - 0.1 * ("dogs" not in t)))
+            for i, t in enumerate(texts)
+        ]
 
 
 def test_names_that_carry_the_match_by_hand():
@@ -436,7 +564,10 @@ def test_vocabularies_in_other_languages(tmp_path, form):
     """Dutch, which has an English name beside its own, and a language that the project does not know."""
     rows = {
         "en": "ID,LABEL en,SYNONYMS,MAIN LANG\n7,Censer,thurible,EN\n\n8,Dairy,,\n",
-        "nl": "ID,LABEL en,LABEL,SYNONYMS,\n7,Censer,Wierookvat (kerk),,\n8,Dairy,,,\n9,Whale,(Gestrande) walvis,,\n,,,,\n",
+        "nl": (
+            "ID,LABEL en,LABEL,SYNONYMS,\n7,Censer,Wierookvat (kerk),,\n8,Dairy,,,\n9,Whale,(Gestrande) "
+            "walvis,,\n,,,,\n"
+        ),
     }
     if "XX" not in form:
         rows["es"] = "ID,LABEL en,LABEL\n7,Censer,incensario\n"
@@ -444,13 +575,30 @@ def test_vocabularies_in_other_languages(tmp_path, form):
         (tmp_path / form.format(tag)).write_text(text)
     vocabulary = Vocabulary(tmp_path)
     assert vocabulary.languages.keys() == rows.keys() and vocabulary.notices == []
-    assert [m.object for m in vocabulary.find("Een wierookvat en twee walvissen, wierookvaten. Dairy.", "nl")] == ["7", "9", "7"]
-    assert vocabulary.name("7", "nl") == "wierookvat" and vocabulary.name("8", "nl") == vocabulary.name("8", "und") == "dairy"
+    assert [m.object for m in vocabulary.find("Een wierookvat en twee walvissen, wierookvaten. Dairy.", "nl")] == [
+        "7",
+        "9",
+        "7",
+    ]
+    assert (
+        vocabulary.name("7", "nl") == "wierookvat"
+        and vocabulary.name("8", "nl") == vocabulary.name("8", "und") == "dairy"
+    )
     assert [m.object for m in vocabulary.find("Een wierookvat. Two censers.", "und")]
     assert "es" not in rows or [m.object for m in vocabulary.find("Un incensario.", "es")] == ["7"]
 
 
-@pytest.mark.parametrize(("name", "plural"), [("roos", "rozen"), ("druif", "druiven"), ("kaas", "kazen"), ("neus", "neuzen"), ("peer", "peren"), ("vis", "vissen")])
+@pytest.mark.parametrize(
+    ("name", "plural"),
+    [
+        ("roos", "rozen"),
+        ("druif", "druiven"),
+        ("kaas", "kazen"),
+        ("neus", "neuzen"),
+        ("peer", "peren"),
+        ("vis", "vissen"),
+    ],
+)
 def test_dutch_plurals(tmp_path, name, plural):
     (tmp_path / "nl.csv").write_text(f"ID,LABEL\n1,{name}\n")
     assert [m.object for m in Vocabulary(tmp_path).find(f"Een {name}, twee {plural}.", "nl")] == ["1", "1"]
@@ -462,32 +610,48 @@ def test_dutch_plurals(tmp_path, name, plural):
         "\ufeffID;LABEL en;SYNONYMS\r\n7;Censer;thurible, incense burner\r\n".encode(),
         b"sep=;\r\nID;LABEL en;SYNONYMS\r\n7;Censer;thurible|incense burner\r\n",
         "ID\tLABEL en\tSYNONYMS\n7\tCenser\tthurible/incense burner\n".encode("utf-16"),
-        b"\n,,\n id ,label_EN,Synonyms\n7.0, <Censer>?,\"thurible; incense  burner\"\n7.0,-,n/a\n",
-        b"SYNONYMS,x,LABEL,ID\n\"thurible,incense burner\",,Censer,7\n",
+        b'\n,,\n id ,label_EN,Synonyms\n7.0, <Censer>?,"thurible; incense  burner"\n7.0,-,n/a\n',
+        b'SYNONYMS,x,LABEL,ID\n"thurible,incense burner",,Censer,7\n',
     ],
 )
 def test_vocabularies_as_spreadsheets_write_them(tmp_path, data):
     (tmp_path / "en.csv").write_bytes(data)
     vocabulary = Vocabulary(tmp_path)
-    assert [m.object for m in vocabulary.find("A censer, two thuribles, an incense burner, a n -", "en")] == ["7", "7", "7"]
-    assert sorted(vocabulary.languages["en"].forms())[:2] == ["censer", "censers"] and len(vocabulary.languages["en"].forms()) == 6
+    assert [m.object for m in vocabulary.find("A censer, two thuribles, an incense burner, a n -", "en")] == [
+        "7",
+        "7",
+        "7",
+    ]
+    assert (
+        sorted(vocabulary.languages["en"].forms())[:2] == ["censer", "censers"]
+        and len(vocabulary.languages["en"].forms()) == 6
+    )
 
 
 def test_what_is_no_vocabulary_is_told(tmp_path):
     bad = {
-        "en.csv": b"ID,NAME\n7,Censer\n", "de.csv": b"LABEL de\nKelch\n", "fr.csv": "ID,LABEL\n7,caf\u00e9\n".encode("latin-1"), "it.csv": b"",
-        "sl.csv": b"ID,LABEL sl\n", "nl.csv": b'ID,LABEL\n7,"Wierookvat\n8,Zuivel\n', "mapping.csv": b"ID,LABEL\n7,Censer\n",
-    }  # fmt: skip
+        "en.csv": b"ID,NAME\n7,Censer\n",
+        "de.csv": b"LABEL de\nKelch\n",
+        "fr.csv": "ID,LABEL\n7,caf\u00e9\n".encode("latin-1"),
+        "it.csv": b"",
+        "sl.csv": b"ID,LABEL sl\n",
+        "nl.csv": b'ID,LABEL\n7,"Wierookvat\n8,Zuivel\n',
+        "mapping.csv": b"ID,LABEL\n7,Censer\n",
+    }
     for name, data in bad.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "pt.csv").mkdir()
-    with pytest.raises(InputError, match=r"holds no vocabulary; .* \(de.csv was not read: its first line names no column ID"):
+    with pytest.raises(
+        InputError, match=r"holds no vocabulary; .* \(de.csv was not read: its first line names no column ID"
+    ):
         Vocabulary(tmp_path)
     (tmp_path / "objects-es.csv").write_text("ID,LABEL,SYNONYMS\n7,incensario,\n8,leche,nata,queso\n")
     vocabulary = Vocabulary(tmp_path)
     assert list(vocabulary.languages) == ["es"] and len(vocabulary.notices) == 9
     assert all(any(s.startswith(f"{name} was not read") for s in vocabulary.notices) for name in (*bad, "pt.csv"))
-    assert vocabulary.notices[-2].startswith("objects-es.csv: the rows that end in line 3 have more cells") or "line 3" in " ".join(vocabulary.notices)
+    assert vocabulary.notices[-2].startswith(
+        "objects-es.csv: the rows that end in line 3 have more cells"
+    ) or "line 3" in " ".join(vocabulary.notices)
     (tmp_path / "es.csv").write_text("ID,LABEL\n7,otro\n")
     with pytest.raises(InputError, match="es.csv and objects-es.csv in .* are both of the language 'es'"):
         Vocabulary(tmp_path)
@@ -506,7 +670,7 @@ def test_the_shared_objects_are_filled_in_and_scored(pairs, tmp_path, capsys):
         assert r["subtask2_labels"] == [] or r["subtask1_label"] == "YES"
 
 
-# The detector -----------------------------------------------------------------------------------------------------------------------
+# The detector ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -514,9 +678,16 @@ def yolos(tmp_path_factory):
     """A random detection checkpoint of ``transformers`` that finds something in every picture."""
     torch.manual_seed(0)
     config = YolosConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=[32, 32], patch_size=8, num_detection_tokens=4,
-        id2label={0: "dog", 1: "vase", 2: "bird"}, label2id={"dog": 0, "vase": 1, "bird": 2},
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=[32, 32],
+        patch_size=8,
+        num_detection_tokens=4,
+        id2label={0: "dog", 1: "vase", 2: "bird"},
+        label2id={"dog": 0, "vase": 1, "bird": 2},
+    )
     path = tmp_path_factory.mktemp("yolos")
     YolosForObjectDetection(config).save_pretrained(path)
     YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 40}).save_pretrained(path)
@@ -526,7 +697,11 @@ def yolos(tmp_path_factory):
 def test_a_detector_names_what_it_finds(yolos):
     namer = detector.load_namer(str(yolos), 0.0)
     names = namer([Image.new("RGB", (40, 30), "red"), Image.new("RGB", (30, 40), "blue")])
-    assert len(names) == 2 and all(set(n) <= {"dog", "vase", "bird"} and len(set(n)) == len(n) for n in names) and any(names)
+    assert (
+        len(names) == 2
+        and all(set(n) <= {"dog", "vase", "bird"} and len(set(n)) == len(n) for n in names)
+        and any(names)
+    )
     assert detector.load_namer(str(yolos), 1.0)([Image.new("RGB", (40, 30))]) == [[]]
 
 
@@ -546,7 +721,14 @@ def test_names_are_found_once_and_go_by_the_picture(tmp_path):
 
 
 def test_the_detector_system_trains_evaluates_and_predicts(yolos, pairs, folder, tmp_path):
-    changes = [f"model.detector={yolos}", "model.confidence=0.0", *SMALL[1:3], "batch=8", "train.epochs=1", "train.lr=0.002"]
+    changes = [
+        f"model.detector={yolos}",
+        "model.confidence=0.0",
+        *SMALL[1:3],
+        "batch=8",
+        "train.epochs=1",
+        "train.lr=0.002",
+    ]
     assert train.main(arguments("detector-bert", pairs, tmp_path / "run", folder, changes=changes)) == 0
     assert evaluate.main([str(tmp_path / "run")]) == 0
     names = json.loads((tmp_path / "run" / "weights" / "names.json").read_text())
@@ -587,14 +769,18 @@ def test_pretrained_parts_of_another_kind_of_text_tower_are_taken(monkeypatch, t
     asked = []
     monkeypatch.setattr(XLMRobertaModel, "from_pretrained", lambda name: asked.append(name) or made)
     model = tiny_model(text=text)
-    monkeypatch.setattr(learners.timm, "create_model", lambda name, **_: model.branches["vit" if name.startswith("vit") else "resnet"].backbone)
+    monkeypatch.setattr(
+        learners.timm,
+        "create_model",
+        lambda name, **_: model.branches["vit" if name.startswith("vit") else "resnet"].backbone,
+    )
     monkeypatch.setattr(learners.AutoTokenizer, "from_pretrained", lambda name, **_: asked.append(name) or tokenizer)
     learners._pretrained(model)
     assert torch.equal(model.text.encoder.layer[1].output.dense.weight, made.encoder.layer[1].output.dense.weight)
     assert asked == ["xlm-roberta-base"] * 2 and model.text.pad_id == 1
 
 
-# The gate's own loss ----------------------------------------------------------------------------------------------------------------
+# The gate's own loss --------------------------------------------------------------------------------------------------
 
 
 def labelled(tokenizer, text: str, **pair) -> dict[str, set[int]]:
@@ -609,9 +795,30 @@ def labelled(tokenizer, text: str, **pair) -> dict[str, set[int]]:
 
 def test_the_gates_labels_by_hand(tokenizer):
     text = "The roses and a dog smelled."
-    assert labelled(tokenizer, text, label=1, objects=("rose",)) == {"The": {2}, "roses": {1}, "and": {2}, "a": {2}, "dog": {0}, "smelled": {2}, ".": {2}}
-    assert labelled(tokenizer, text, label=0) == {"The": {2}, "roses": {0}, "and": {2}, "a": {2}, "dog": {0}, "smelled": {2}, ".": {2}}
-    for unknown in ({"label": 1, "objects": ("fish",)}, {"label": 1}, {"label": None, "objects": ("rose",)}, {"label": 1, "objects": ("philosophy",)}):
+    assert labelled(tokenizer, text, label=1, objects=("rose",)) == {
+        "The": {2},
+        "roses": {1},
+        "and": {2},
+        "a": {2},
+        "dog": {0},
+        "smelled": {2},
+        ".": {2},
+    }
+    assert labelled(tokenizer, text, label=0) == {
+        "The": {2},
+        "roses": {0},
+        "and": {2},
+        "a": {2},
+        "dog": {0},
+        "smelled": {2},
+        ".": {2},
+    }
+    for unknown in (
+        {"label": 1, "objects": ("fish",)},
+        {"label": 1},
+        {"label": None, "objects": ("rose",)},
+        {"label": 1, "objects": ("philosophy",)},
+    ):
         assert set().union(*labelled(tokenizer, text, **unknown).values()) == {-100}
 
 
@@ -632,7 +839,14 @@ def test_a_system_with_a_gate_of_words_learns_it_on_musti_pairs(pairs, folder):
     assert learner.model.fusion.alpha.grad.abs() > 0
     without = load_system("musti-word", changes=changes | {"loss.gate": 0})
     plain, _ = learners.build(without, pairs.parent, str(folder))
-    assert "gate" not in plain.batch(rows) and "gate" not in learners.loss_step(plain, without.loss)(plain.model, plain.batch(rows))[1]
-    assert np.allclose(learners.pair_logits(learner, rows, quiet=True), learner.logits(learner.model.eval(), batch)[0].detach().numpy(), atol=1e-4)
+    assert (
+        "gate" not in plain.batch(rows)
+        and "gate" not in learners.loss_step(plain, without.loss)(plain.model, plain.batch(rows))[1]
+    )
+    assert np.allclose(
+        learners.pair_logits(learner, rows, quiet=True),
+        learner.logits(learner.model.eval(), batch)[0].detach().numpy(),
+        atol=1e-4,
+    )
     with pytest.raises(ValueError, match="word by word"):
         load_system("musti-base", changes={"loss.gate": 1.0})

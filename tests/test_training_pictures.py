@@ -21,11 +21,22 @@ from training.train import divide, usable
 
 def scene(seed: int, size=(300, 200)) -> Image.Image:
     """Patches of colour that run into each other."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (7, 9, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (7, 9, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
 
 
 def musti(folder: Path, images: list[str], **more) -> Path:
-    rows = [{"id": i, "image": image, "language": "en", "text": f"Text {i} of a rose.", "subtask1_label": "YES" if i % 3 else "NO"} for i, image in enumerate(images)]
+    rows = [
+        {
+            "id": i,
+            "image": image,
+            "language": "en",
+            "text": f"Text {i} of a rose.",
+            "subtask1_label": "YES" if i % 3 else "NO",
+        }
+        for i, image in enumerate(images)
+    ]
     for key, values in more.items():
         for row, value in zip(rows, values, strict=True):
             row[key] = value
@@ -49,7 +60,11 @@ def test_colours_by_hand(tmp_path):
     pixels[:, 3, 0] = 30  # whole in the third
     Image.fromarray(pixels).save(tmp_path / "a.png")
     found = colours(tmp_path / "a.png")
-    assert found.shape == (SIDE, SIDE, 3) and np.allclose(found[:, :4, 0], [30, 30, 20, 0], atol=1e-4) and np.allclose(found[:, :4, 1], [30, 30, 0, 0], atol=1e-4)
+    assert (
+        found.shape == (SIDE, SIDE, 3)
+        and np.allclose(found[:, :4, 0], [30, 30, 20, 0], atol=1e-4)
+        and np.allclose(found[:, :4, 1], [30, 30, 0, 0], atol=1e-4)
+    )
 
 
 def test_alike_by_hand():
@@ -60,7 +75,8 @@ def test_alike_by_hand():
     assert alike(np.array([np.full_like(stair, 7), stair, red, stair[:, ::-1], noisy])) == [(1, 4)]
     assert alike(np.array([np.full_like(stair, 7), np.full_like(stair, 7), np.full_like(stair, 8)])) == [(0, 1)]
     halves = np.repeat(np.where(np.arange(SIDE) < SIDE // 2, 50.0, 180.0)[None, :, None], SIDE, 0).repeat(3, 2)
-    board = (np.indices((SIDE, SIDE)).sum(0) % 2 * 2 - 1)[:, :, None] * 8  # gone in the mean of four places: as on pages of like layout
+    # gone in the mean of four places: as on pages of like layout
+    board = (np.indices((SIDE, SIDE)).sum(0) % 2 * 2 - 1)[:, :, None] * 8
     assert alike(np.array([halves, halves + board, halves - board])) == []
     assert alike(np.zeros((0, SIDE, SIDE, 3))) == []
 
@@ -95,7 +111,10 @@ def test_pictures_of_little_contrast_are_not_all_one(tmp_path, size):
         ("http://museum.example/a.jpg", "https://www.museum.example:443/a.jpg#top"),
         ("https://a.org/%C3%BC%20b.jpg", "https://A.org/ü b.jpg"),
         ("https://a.org/iiif/8/full/!588,600/0/default.jpg", "https://a.org/iiif/8/full/max/0/native.png"),
-        ("https://upload.example/commons/thumb/a/ab/Rose.jpg/400px-Rose.jpg", "https://upload.example/commons/a/ab/Rose.jpg"),
+        (
+            "https://upload.example/commons/thumb/a/ab/Rose.jpg/400px-Rose.jpg",
+            "https://upload.example/commons/a/ab/Rose.jpg",
+        ),
         ("https://images.example/rkd/thumb/650x650/ca9b.jpg", "https://images.example/rkd/thumb/300x300/ca9b.jpg"),
         ("https://a.org/1/still-life-2503--thumb-xl.jpg", "https://a.org/1/still-life-2503--thumb-lg.jpg"),
         ("https://a.org/p?id=7&width=300", "https://a.org/p?width=900&id=7"),
@@ -107,10 +126,18 @@ def test_addresses_of_one_picture(address, other):
 
 def test_addresses_of_two_pictures():
     different = [
-        "http://a.org/1.jpg", "http://a.org/2.jpg", "http://b.org/1.jpg", "http://a.org/1.jpg?id=1", "http://a.org/1.jpg?id=2", "http://a.org:8080/1.jpg",
-        "http://a.org/iiif/8/full/200,/0/default.jpg", "http://a.org/iiif/9/full/200,/0/default.jpg", "http://a.org/iiif/8/0,0,9,9/200,/0/default.jpg",
-        "images/a.png", "images/b.png",
-    ]  # fmt: skip
+        "http://a.org/1.jpg",
+        "http://a.org/2.jpg",
+        "http://b.org/1.jpg",
+        "http://a.org/1.jpg?id=1",
+        "http://a.org/1.jpg?id=2",
+        "http://a.org:8080/1.jpg",
+        "http://a.org/iiif/8/full/200,/0/default.jpg",
+        "http://a.org/iiif/9/full/200,/0/default.jpg",
+        "http://a.org/iiif/8/0,0,9,9/200,/0/default.jpg",
+        "images/a.png",
+        "images/b.png",
+    ]
     assert len({address_key(a) for a in different}) == len(different)
 
 
@@ -134,8 +161,16 @@ def test_the_command_for_splits_tells_of_copies_and_of_what_cannot_be_used(tmp_p
     file = musti(tmp_path, [*(f"{n}.png" for n in range(9)), "http://a.org/1.jpg", "https://a.org/1.jpg"])
     assert main([str(file), str(tmp_path / "split.json"), "--folds", "3"]) == 0
     said, folds = capsys.readouterr().out, json.loads((tmp_path / "split.json").read_text())["folds"]
-    assert "4 files or addresses show only 2 different pictures (0.png = 8.png, http://a.org/1.jpg = https://a.org/1.jpg)" in said
-    assert folds["0"] == folds["8"] and folds["9"] == folds["10"] and "1 pictures, of 1 pairs, cannot be used" in said and "5.png (The picture file is empty)" in said
+    assert (
+        "4 files or addresses show only 2 different pictures (0.png = 8.png, http://a.org/1.jpg = https://a.org/1.jpg)"
+        in said
+    )
+    assert (
+        folds["0"] == folds["8"]
+        and folds["9"] == folds["10"]
+        and "1 pictures, of 1 pairs, cannot be used" in said
+        and "5.png (The picture file is empty)" in said
+    )
 
 
 def test_a_pair_knows_its_folder(tmp_path):
@@ -164,7 +199,13 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path, capsys):
     kept = usable(*read_pairs(musti(folder, images)))
     assert [p.image for p in kept] == ["0.png", "1.png", "2.png", "9.png", "10.png", "11.png", "0.png"]
     said = capsys.readouterr().out
-    assert "9 pictures, of 9 pairs, cannot be used" in said and "3.png (The picture is damaged or cut off), 4.png (" in said and "and 4 more" in said
+    assert (
+        "9 pictures, of 9 pairs, cannot be used" in said
+        and "3.png (The picture is damaged or cut off), 4.png (" in said
+        and "and 4 more" in said
+    )
     assert len(said.strip().splitlines()) == 1
-    with pytest.raises(InputError, match=r"such as 7.png \(There is no picture file '7.png'\) and 1 more; run training.prepare first"):
+    with pytest.raises(
+        InputError, match=r"such as 7.png \(There is no picture file '7.png'\) and 1 more; run training.prepare first"
+    ):
         usable(*read_pairs(musti(folder, ["7.png", "8.png"])), loud=False)

@@ -19,7 +19,8 @@ from page.take_away import zipped
 from tests.conftest import PASSAGE
 
 OBJECTS = ("flower", "dog", "fish")  # of the tiny weights
-SURE, GUESSED, EMPTY = (0.8, 0.1, 0.05, 0.05), (0.35, 0.3, 0.2, 0.15), (0.3, 0.1, 0.1, 0.5)  # of each object, and of nothing known
+# of each object, and of nothing known
+SURE, GUESSED, EMPTY = (0.8, 0.1, 0.05, 0.05), (0.35, 0.3, 0.2, 0.15), (0.3, 0.1, 0.1, 0.5)
 DOUBT = "The model is not sure what the picture shows: its best guess, flower, has 35%."
 HEADLINE = "Cannot tell: I am not sure what the picture shows."
 
@@ -31,7 +32,9 @@ def told(monkeypatch):
     def tell(seen: tuple[float, ...], read: str | None, probability: float = 0.9) -> None:
         logits = torch.full((4,), -50.0)
         logits[OBJECTS.index(read) if read else 3] = 50.0
-        monkeypatch.setattr(MustiModel, "name_picture", lambda self, image: torch.tensor(seen).log().expand(len(image.tokens), -1))
+        monkeypatch.setattr(
+            MustiModel, "name_picture", lambda self, image: torch.tensor(seen).log().expand(len(image.tokens), -1)
+        )
         monkeypatch.setattr(MustiModel, "name_words", lambda self, words: logits.expand(*words.mask.shape, -1))
         monkeypatch.setattr(MustiPipeline, "_probability", lambda self, logit: probability)
 
@@ -41,13 +44,19 @@ def told(monkeypatch):
 @pytest.mark.parametrize(
     ("seen", "read", "probability", "unsure"),
     [
-        (SURE, "flower", 0.9, False), (SURE, "fish", 0.1, False),  # a thing is seen, a thing is read
-        (SURE, None, 0.9, True), (GUESSED, None, 0.1, True),  # nothing is read
-        (EMPTY, "flower", 0.99, True), (EMPTY, "flower", 0.1, True),  # nothing known is seen: an empty picture can pass for any thing
-        (GUESSED, "flower", 0.1, True), (GUESSED, "flower", 0.7, True),  # a guess, and no clear YES
-        (GUESSED, "flower", 0.9, False), (GUESSED, "fish", 0.75, False),  # the passage settles what the picture shows
+        (SURE, "flower", 0.9, False),
+        (SURE, "fish", 0.1, False),  # a thing is seen, a thing is read
+        (SURE, None, 0.9, True),
+        (GUESSED, None, 0.1, True),  # nothing is read
+        # nothing known is seen: an empty picture can pass for any thing
+        (EMPTY, "flower", 0.99, True),
+        (EMPTY, "flower", 0.1, True),
+        (GUESSED, "flower", 0.1, True),
+        (GUESSED, "flower", 0.7, True),  # a guess, and no clear YES
+        (GUESSED, "flower", 0.9, False),
+        (GUESSED, "fish", 0.75, False),  # the passage settles what the picture shows
     ],
-)  # fmt: skip
+)
 def test_when_an_answer_says_little(pipe, picture, told, monkeypatch, seen, read, probability, unsure):
     monkeypatch.setattr(pipe, "config", replace(pipe.config, threshold=0.5))
     told(seen, read, probability)
@@ -67,7 +76,10 @@ def test_page_interface_batch_zip_and_command_line_say_the_same(pipe, folder, pi
     picture.save(tmp_path / "p.png")
     answer = pipe(tmp_path / "p.png", PASSAGE)
     seen, read = [["flower", 0.35], ["dog", 0.3], ["fish", 0.2]], answer.to_json()["objects_in_passage"]
-    assert answer.to_json() | {"unsure": True, "objects_in_picture": seen} == answer.to_json() and read[0] == ["flower", "The"]
+    assert answer.to_json() | {"unsure": True, "objects_in_picture": seen} == answer.to_json() and read[0] == [
+        "flower",
+        "The",
+    ]
     assert HEADLINE in verdict_html(answer) and DOUBT in verdict_html(answer)
 
     assert main([str(tmp_path / "p.png"), PASSAGE, "--weights", str(folder), "--json"]) == 0
@@ -76,16 +88,26 @@ def test_page_interface_batch_zip_and_command_line_say_the_same(pipe, folder, pi
 
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.write(tmp_path / "p.png", "p.png")
-    records = [{"id": 1, "image": "p.png", "text": PASSAGE, "language": "en"}, {"id": 2, "image": "gone.png", "text": PASSAGE, "language": "en"}]
+    records = [
+        {"id": 1, "image": "p.png", "text": PASSAGE, "language": "en"},
+        {"id": 2, "image": "gone.png", "text": PASSAGE, "language": "en"},
+    ]
     rows = answered(pipe, list(parse_records(records)), PictureZip(tmp_path / "p.zip"))
     assert "<td>en</td><td>0</td><td>0</td><td>1</td>" in summary_html(rows, finished=True)
     (tmp_path / "out").mkdir()
     table, whole = write_results(rows, records, lambda path: str(Path(path).rename(tmp_path / "out" / Path(path).name)))
     filled = json.loads(Path(whole).read_text())["pairs"]
-    assert filled[0]["unsure"] and filled[0]["objects_in_picture"] == seen and filled[0]["objects_in_passage"] == read and "unsure" not in filled[1]
+    assert (
+        filled[0]["unsure"]
+        and filled[0]["objects_in_picture"] == seen
+        and filled[0]["objects_in_passage"] == read
+        and "unsure" not in filled[1]
+    )
     assert "flower: 0.35; dog: 0.3; fish: 0.2" in Path(table).read_text(encoding="utf-8-sig")
 
-    path = zipped(pipe.explain(tmp_path / "p.png", PASSAGE), None, lambda path: str(Path(path).rename(tmp_path / "explained.zip")))
+    path = zipped(
+        pipe.explain(tmp_path / "p.png", PASSAGE), None, lambda path: str(Path(path).rename(tmp_path / "explained.zip"))
+    )
     with zipfile.ZipFile(path) as archive:
         kept = json.loads(archive.read("explanation/manifest.json"))["prediction"]
     assert kept["unsure"] and kept["objects_in_picture"] == seen and kept["objects_in_passage"] == read

@@ -1,4 +1,5 @@
-"""Weights that a stranger wrote: each folder loads and answers, or is refused in one sentence; nothing of it runs, nothing outside of it is read."""
+"""Weights that a stranger wrote: each folder loads and answers, or is refused in one sentence; nothing of it runs,
+nothing outside of it is read."""
 
 import contextlib
 import json
@@ -33,7 +34,14 @@ WATCHED: list[tuple[int, list[str]]] = []  # (thread, what it did): who watches 
 
 def _watch(event: str, arguments: tuple) -> None:
     for thread, seen in WATCHED:
-        if thread == threading.get_ident() and event in ("open", "socket.connect", "socket.getaddrinfo", "os.system", "subprocess.Popen", "builtins.input"):
+        if thread == threading.get_ident() and event in (
+            "open",
+            "socket.connect",
+            "socket.getaddrinfo",
+            "os.system",
+            "subprocess.Popen",
+            "builtins.input",
+        ):
             seen.append(f"{event} {arguments[0] if event == 'open' else arguments}")
 
 
@@ -42,15 +50,27 @@ sys.addaudithook(_watch)
 
 @contextlib.contextmanager
 def watched(folder):
-    """Nothing but files of the folder, and of Python itself, is opened meanwhile; no network, no programs, no questions."""
+    """Nothing but files of the folder, and of Python itself, is opened meanwhile; no network, no programs, no
+    questions."""
     seen: list[str] = []
     WATCHED.append((threading.get_ident(), seen))
     try:
         yield
     finally:
         WATCHED.clear()
-    allowed = (str(folder), str(folder.resolve()), sys.prefix, sys.base_prefix, str(Path(os.__file__).parent), os.path.realpath(sys.prefix))
-    strange = [s for s in seen if not (s.startswith("open ") and (s[5:].startswith(allowed) or "site-packages" in s or s[5:].isdigit()))]
+    allowed = (
+        str(folder),
+        str(folder.resolve()),
+        sys.prefix,
+        sys.base_prefix,
+        str(Path(os.__file__).parent),
+        os.path.realpath(sys.prefix),
+    )
+    strange = [
+        s
+        for s in seen
+        if not (s.startswith("open ") and (s[5:].startswith(allowed) or "site-packages" in s or s[5:].isdigit()))
+    ]
     assert not strange
 
 
@@ -113,7 +133,9 @@ def linked(file, target):
 
 
 def claiming(shape, dtype="F32"):
-    header = json.dumps({"fusion.scalars.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, 4 * shape[0]]}}).encode()
+    header = json.dumps(
+        {"fusion.scalars.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, 4 * shape[0]]}}
+    ).encode()
     return struct.pack("<Q", len(header)) + header + b"\0" * 100
 
 
@@ -129,7 +151,12 @@ class Evil:
 
 
 def replaced(content, pattern):
-    return words(normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": pattern, "content": content}] * 8})
+    return words(
+        normalizer={
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": pattern, "content": content}] * 8,
+        }
+    )
 
 
 def spaces_joined(folder):
@@ -139,7 +166,9 @@ def spaces_joined(folder):
 
 
 def split_by(pattern):
-    return words(pre_tokenizer={"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False})
+    return words(
+        pre_tokenizer={"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    )
 
 
 def bytepairs(**values):
@@ -152,8 +181,14 @@ def bytepairs(**values):
 
 
 REFUSED = {  # what is wrong: the change, and words of the sentence
-    "code by auto_map": (settings(auto_map={"AutoTokenizer": ["evil.Tok", None]}, tokenizer_class="Tok"), "asks to run code"),
-    "a kernel of the Hub": (text(_attn_implementation="kernels-community/flash-attn"), "does not know _attn_implementation"),
+    "code by auto_map": (
+        settings(auto_map={"AutoTokenizer": ["evil.Tok", None]}, tokenizer_class="Tok"),
+        "asks to run code",
+    ),
+    "a kernel of the Hub": (
+        text(_attn_implementation="kernels-community/flash-attn"),
+        "does not know _attn_implementation",
+    ),
     "the same as an argument": (text(attn_implementation="a/b"), "does not know attn_implementation"),
     "a quantizer": (text(quantization_config={"quant_method": "x"}), "does not know quantization_config"),
     "a decoder": (text(is_decoder=True), "does not know is_decoder"),
@@ -178,7 +213,10 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "a passage that grows everywhere": (replaced("x", {"Regex": "|"}), "over 64 characters"),
     "a pattern without an end": (split_by("(x+x+)+y"), "pattern that repeats"),
     "another, behind a plain one": (split_by(" {2,}|(x|xx)+y"), "pattern that repeats"),
-    "a tokenizer nested deeply": (written("tokenizer.json", '{"model":' + "[" * 5000 + "]" * 5000 + "}"), "tokenizer.json cannot be read"),
+    "a tokenizer nested deeply": (
+        written("tokenizer.json", '{"model":' + "[" * 5000 + "]" * 5000 + "}"),
+        "tokenizer.json cannot be read",
+    ),
     "a tokenizer of nothing": (written("tokenizer.json", "{}"), "tokenizer.json"),
     "a huge tokenizer": (written("tokenizer.json", b" " * 64_000_001), "larger than 64 MB"),
     "no settings": (lambda folder: (folder / "tokenizer_config.json").unlink(), "tokenizer_config.json is missing"),
@@ -214,35 +252,78 @@ REFUSED = {  # what is wrong: the change, and words of the sentence
     "a header of 10 GB": (written(TENSORS, struct.pack("<Q", 10 * 2**30) + b"{}"), "header too large"),
     "a claim of 40 GB": (written(TENSORS, claiming([10**10])), "no safetensors file, or it is cut off"),
     "a pickle": (written(TENSORS, pickle.dumps(Evil())), "no safetensors file"),
-    "a folder for a file": (lambda folder: ((folder / TENSORS).unlink(), (folder / TENSORS).mkdir()), "no model.safetensors"),
-    "a pickle alone": (lambda folder: ((folder / TENSORS).unlink(), written("pytorch_model.bin", pickle.dumps(Evil()))(folder)), "no model.safetensors"),
+    "a folder for a file": (
+        lambda folder: ((folder / TENSORS).unlink(), (folder / TENSORS).mkdir()),
+        "no model.safetensors",
+    ),
+    "a pickle alone": (
+        lambda folder: ((folder / TENSORS).unlink(), written("pytorch_model.bin", pickle.dumps(Evil()))(folder)),
+        "no model.safetensors",
+    ),
     "an endless file": (linked(TENSORS, "/dev/zero"), "no model.safetensors"),
     "tensors from elsewhere": (linked(TENSORS, __file__), "leads out of the folder"),
     "a config from elsewhere": (linked("config.json", __file__), "leads out of the folder"),
     "a tokenizer from elsewhere": (linked("tokenizer.json", __file__), "leads out of the folder"),
-    "a tensor too few": (tensors(lambda v: {k: x for k, x in v.items() if k != "fusion.scalars.weight"}), "1 missing: fusion.scalars.weight"),
+    "a tensor too few": (
+        tensors(lambda v: {k: x for k, x in v.items() if k != "fusion.scalars.weight"}),
+        "1 missing: fusion.scalars.weight",
+    ),
     "a tensor too many": (tensors(lambda v: v.update({"evil\x1b[2J": torch.zeros(1)})), "1 unexpected: evil [2J"),
-    "a tensor of another shape": (tensors(lambda v: v.update(scale=torch.zeros(1))), "1 of another shape: scale [1] for []"),
-    "whole numbers": (tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].int()})), "of another kind: fusion.scalars.weight I32"),
-    "a quarter of a number": (tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].to(torch.float8_e4m3fn)})), "of another kind: fusion.scalars.weight F8"),
-    "a weight that is no number": (tensors(lambda v: v.update(none_logit=torch.tensor(float("inf")))), "not finite: none_logit"),
-    "statistics that cannot be": (tensors(lambda v: v.update({k: -x for k, x in v.items() if "running_var" in k})), "no number for a first pair"),
-}  # fmt: skip
+    "a tensor of another shape": (
+        tensors(lambda v: v.update(scale=torch.zeros(1))),
+        "1 of another shape: scale [1] for []",
+    ),
+    "whole numbers": (
+        tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].int()})),
+        "of another kind: fusion.scalars.weight I32",
+    ),
+    "a quarter of a number": (
+        tensors(lambda v: v.update({"fusion.scalars.weight": v["fusion.scalars.weight"].to(torch.float8_e4m3fn)})),
+        "of another kind: fusion.scalars.weight F8",
+    ),
+    "a weight that is no number": (
+        tensors(lambda v: v.update(none_logit=torch.tensor(float("inf")))),
+        "not finite: none_logit",
+    ),
+    "statistics that cannot be": (
+        tensors(lambda v: v.update({k: -x for k, x in v.items() if "running_var" in k})),
+        "no number for a first pair",
+    ),
+}
 LOADED = {  # what is unusual and harmless
     "spaces that become one": spaces_joined,
     "code that nobody asked for": written("tokenization_evil.py", "raise SystemExit"),
     "a pickle beside": written("pytorch_model.bin", pickle.dumps(Evil())),
     "files that transformers would read": lambda folder: [
-        written(name, "{broken")(folder) for name in ("generation_config.json", "adapter_config.json", "added_tokens.json", "chat_template.jinja", "vocab.txt")
+        written(name, "{broken")(folder)
+        for name in (
+            "generation_config.json",
+            "adapter_config.json",
+            "added_tokens.json",
+            "chat_template.jinja",
+            "vocab.txt",
+        )
     ],
-    "names of other files": settings(vocab_file="/etc/passwd", tokenizer_file="/etc/passwd", name_or_path="a/b", fast_tokenizer_files=["../x"]),
+    "names of other files": settings(
+        vocab_file="/etc/passwd", tokenizer_file="/etc/passwd", name_or_path="a/b", fast_tokenizer_files=["../x"]
+    ),
     "an absurd length": settings(model_max_length=-5),
     "special tokens written out": settings(unk_token={"content": "[UNK]", "special": True}),
     "padding of its own": words(
-        padding={"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": 10**6, "pad_id": 5000, "pad_type_id": 0, "pad_token": "q"},
+        padding={
+            "strategy": {"Fixed": 10**9},
+            "direction": "Left",
+            "pad_to_multiple_of": 10**6,
+            "pad_id": 5000,
+            "pad_type_id": 0,
+            "pad_token": "q",
+        },
         truncation={"direction": "Left", "max_length": 3, "strategy": "LongestFirst", "stride": 500},
     ),
-    "a link within": lambda folder: ((folder / TENSORS).rename(folder / "w.bin"), (folder / TENSORS).symlink_to("w.bin")),
+    "a link within": lambda folder: (
+        (folder / TENSORS).rename(folder / "w.bin"),
+        (folder / TENSORS).symlink_to("w.bin"),
+    ),
     "half precision": tensors(lambda v: {k: x.half() if x.is_floating_point() else x for k, x in v.items()}),
     "a card from elsewhere": linked("README.md", "/etc/passwd"),
     "scores from elsewhere": linked("metrics.json", __file__),
@@ -287,7 +368,9 @@ def test_what_is_unusual_and_harmless_loads_and_answers(unusual, folder, tmp_pat
     banner, card = weights_banner(pipe, None), card_markdown(pipe)
     expected = MustiPipeline.from_pretrained(folder, device="cpu", precision="float32")
     picture = Image.effect_noise((40, 30), 80).convert("RGB")
-    assert pipe(picture, TEXT).logit == pytest.approx(expected(picture, TEXT).logit, abs=0.05 if "half prec" in unusual else 1e-5)
+    assert pipe(picture, TEXT).logit == pytest.approx(
+        expected(picture, TEXT).logit, abs=0.05 if "half prec" in unusual else 1e-5
+    )
     (banner + card).encode()
     assert "<script" not in banner + card and "root:" not in card and len(card) < 1_100_000
 
@@ -321,11 +404,21 @@ def test_the_hub_s_cache_keeps_its_files_beside_its_folders(folder, tmp_path):
 @pytest.mark.parametrize(
     "card",
     [
-        "![a](http://127.0.0.1:9/x.png)", "![a][b]\n\n[b]: http://127.0.0.1:9/x.png", "!!![![a](b)[c](http://127.0.0.1:9/x)", "<img src=//x>", "<im<b>g src=//x>",
-        "<script>alert(1)</script>", "<!-- <img src=//x> -->", "!<b>[a](//x)", "<" * 900_000, "![" * 400_000, "![](" * 200_000, "<a" * 400_000,
+        "![a](http://127.0.0.1:9/x.png)",
+        "![a][b]\n\n[b]: http://127.0.0.1:9/x.png",
+        "!!![![a](b)[c](http://127.0.0.1:9/x)",
+        "<img src=//x>",
+        "<im<b>g src=//x>",
+        "<script>alert(1)</script>",
+        "<!-- <img src=//x> -->",
+        "!<b>[a](//x)",
+        "<" * 900_000,
+        "![" * 400_000,
+        "![](" * 200_000,
+        "<a" * 400_000,
     ],
     ids=lambda card: card[:20],
-)  # fmt: skip
+)
 def test_a_card_shows_no_picture_and_no_tag_of_a_stranger(card, folder, tmp_path):
     copy = copy_of(folder, tmp_path, written("README.md", f"---\nlicense: mit\n---\n# Card\n{card}"))
     started = time.process_time()
@@ -335,14 +428,30 @@ def test_a_card_shows_no_picture_and_no_tag_of_a_stranger(card, folder, tmp_path
 
 
 def test_a_tokenizer_is_all_in_its_file(tmp_path, tokenizer):
-    """What is loaded cuts passages as what was saved, for the class of transformers that the published weights use too."""
-    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rose", "##s", "Ro", "##se", "é", "e", "##l", "##t", ","])}
-    for number, saved in enumerate((tokenizer, BertTokenizer(vocab=vocabulary, do_lower_case=False), BertTokenizer(vocab=vocabulary, do_lower_case=True))):
+    """What is loaded cuts passages as what was saved, for the class of transformers that the published weights use
+    too."""
+    vocabulary = {
+        w: i
+        for i, w in enumerate(
+            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rose", "##s", "Ro", "##se", "é", "e", "##l", "##t", ","]
+        )
+    }
+    for number, saved in enumerate(
+        (
+            tokenizer,
+            BertTokenizer(vocab=vocabulary, do_lower_case=False),
+            BertTokenizer(vocab=vocabulary, do_lower_case=True),
+        )
+    ):
         saved.save_pretrained(tmp_path / str(number))
         loaded = load_tokenizer(tmp_path / str(number))
         for passage in ("Roses, roses; rose élt 漢.", "Été, l'été"):
             assert loaded(passage)["input_ids"] == saved(passage)["input_ids"]
-        assert [loaded.pad_token_id, loaded.cls_token_id, loaded.sep_token_id] == [saved.pad_token_id, saved.cls_token_id, saved.sep_token_id]
+        assert [loaded.pad_token_id, loaded.cls_token_id, loaded.sep_token_id] == [
+            saved.pad_token_id,
+            saved.cls_token_id,
+            saved.sep_token_id,
+        ]
         loaded.save_pretrained(tmp_path / "again")
         assert load_tokenizer(tmp_path / "again")(passage)["input_ids"] == saved(passage)["input_ids"]
 
@@ -356,7 +465,19 @@ def test_values_of_numpy_are_numbers(kind):
 
 
 def test_every_size_a_config_can_say_is_bounded():
-    for changes in ({"branches": (ImageBranchConfig("a", "resnet18", {"layers": [128] * 5}),)}, {"text": tiny_config().text | {"num_hidden_layers": 128, "num_attention_heads": 256, "hidden_size": 256, "max_position_embeddings": 1024}, "text_length": 1024}):  # fmt: skip
+    for changes in (
+        {"branches": (ImageBranchConfig("a", "resnet18", {"layers": [128] * 5}),)},
+        {
+            "text": tiny_config().text
+            | {
+                "num_hidden_layers": 128,
+                "num_attention_heads": 256,
+                "hidden_size": 256,
+                "max_position_embeddings": 1024,
+            },
+            "text_length": 1024,
+        },
+    ):
         with pytest.raises(ValueError, match="layers"):
             tiny_config(**changes)
     for value in ({"a": 1}, [[1]], "x" * 41, "os.system", float("inf"), 10**9):

@@ -35,17 +35,23 @@ def test_nothing_altered(pipe, picture, plain):
 
 
 def test_a_struck_word_is_a_passage_without_it(pipe, picture):
-    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(pipe(picture, "The smelled in the garden.").logit, abs=1e-4)
+    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(
+        pipe(picture, "The smelled in the garden.").logit, abs=1e-4
+    )
 
 
 def test_a_struck_word_where_padding_takes_part(tokenizer, picture):
     model = tiny_model(padding="carry")
     pipe = MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu", precision="float32")
-    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(pipe(picture, "The smelled in the garden.").logit, abs=1e-4)
+    assert altered(pipe, picture, struck=[1, 3]) == pytest.approx(
+        pipe(picture, "The smelled in the garden.").logit, abs=1e-4
+    )
     assert altered(pipe, picture) == pytest.approx(pipe(picture, PASSAGE).logit, abs=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{"struck": [99]}, {"struck": [-1]}, {"blanked": [(0, 8)]}, {"without": ["swin"]}, {"gate": "ajar"}])
+@pytest.mark.parametrize(
+    "changes", [{"struck": [99]}, {"struck": [-1]}, {"blanked": [(0, 8)]}, {"without": ["swin"]}, {"gate": "ajar"}]
+)
 def test_what_is_not_there_cannot_be_altered(pipe, picture, changes):
     with pytest.raises(InputError):
         altered(pipe, picture, **changes)
@@ -77,7 +83,9 @@ def test_a_gate_of_words_shut_and_open(tokenizer, picture, gate):
     meet = pipe.model.fusion.meet
     for state, opening in (("shut", 0.0), ("open", 1.0)):
         got = altered_logit(question, Alteration(gate=state))
-        pipe.model.fusion.meet = lambda *given, opening=opening: replace(meet(*given), opening=torch.full_like(meet(*given).opening, opening))
+        pipe.model.fusion.meet = lambda *given, opening=opening: replace(
+            meet(*given), opening=torch.full_like(meet(*given).opening, opening)
+        )
         expected = altered_logit(question, Alteration())
         pipe.model.fusion.meet = meet
         assert got == pytest.approx(expected, abs=1e-5) and got != pytest.approx(learned, abs=1e-4)
@@ -87,7 +95,10 @@ def test_one_question_serves_all(word_pipe, picture):
     """Nothing is encoded anew but what changes."""
     question = word_pipe.ask(picture, PASSAGE)
     seen = []
-    hooks = [m.register_forward_hook(lambda *_, n=n: seen.append(n)) for n, m in (("picture", word_pipe.model.branches["vit"]), ("text", word_pipe.model.text.embeddings))]
+    hooks = [
+        m.register_forward_hook(lambda *_, n=n: seen.append(n))
+        for n, m in (("picture", word_pipe.model.branches["vit"]), ("text", word_pipe.model.text.embeddings))
+    ]
     try:
         answer = word_pipe(question)
         assert word_pipe.what_if(question) == pytest.approx(answer.probability, abs=1e-5) and seen == []
@@ -121,7 +132,9 @@ def test_the_board_and_what_it_asks_for(pipe, picture):
     assert not alteration_of(board, "learned", ["vit", "resnet"], ["vit", "resnet"]).changes
     board["words"][1]["off"] = board["cells"][9]["off"] = True
     assert alteration_of(board, "shut", ["vit"], ["vit", "resnet"]) == Alteration([1], [(1, 1)], "shut", ["resnet"])
-    assert alteration_of({"cells": [{"off": True}] * 99, "words": ["?"]}, "learned", [], []) == Alteration([], [divmod(i, 8) for i in range(64)], "learned", [])
+    assert alteration_of({"cells": [{"off": True}] * 99, "words": ["?"]}, "learned", [], []) == Alteration(
+        [], [divmod(i, 8) for i in range(64)], "learned", []
+    )
 
 
 def test_the_old_answer_stands_beside_the_new(plain):

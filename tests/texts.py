@@ -23,7 +23,11 @@ def _constants(node: ast.AST) -> list[str]:
 def texts_in_code() -> set[str]:
     """Templates given to whatever says them."""
     found = set()
-    for file in [ROOT / "app.py", *(ROOT / "page").rglob("*.py"), *(f for f in (ROOT / "musti_model").glob("*.py") if f.name != "published.py")]:
+    for file in [
+        ROOT / "app.py",
+        *(ROOT / "page").rglob("*.py"),
+        *(f for f in (ROOT / "musti_model").glob("*.py") if f.name != "published.py"),
+    ]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
             if name in SPOKEN and node.args:
@@ -33,15 +37,28 @@ def texts_in_code() -> set[str]:
 
 def texts_in_templates() -> set[str]:
     """The same in the page's templates."""
-    calls = [c for name in TEMPLATES.list_templates(["html"]) for c in TEMPLATES.parse(TEMPLATES.loader.get_source(TEMPLATES, name)[0]).find_all(nodes.Call)]
-    return {c.args[0].value for c in calls if getattr(c.node, "name", "") in ("say", "tagged") and c.args and isinstance(c.args[0], nodes.Const)}
+    calls = [
+        c
+        for name in TEMPLATES.list_templates(["html"])
+        for c in TEMPLATES.parse(TEMPLATES.loader.get_source(TEMPLATES, name)[0]).find_all(nodes.Call)
+    ]
+    return {
+        c.args[0].value
+        for c in calls
+        if getattr(c.node, "name", "") in ("say", "tagged") and c.args and isinstance(c.args[0], nodes.Const)
+    }
 
 
 def texts_of_page(pipe: MustiPipeline) -> set[str]:
     """Of components, of the code, and the names of the objects that the weights know."""
     import app
 
-    found = texts_in_code() | texts_in_templates() | {name.replace("_", " ") for name in pipe.objects} | {str(pipe.card.get("caveat", ""))}
+    found = (
+        texts_in_code()
+        | texts_in_templates()
+        | {name.replace("_", " ") for name in pipe.objects}
+        | {str(pipe.card.get("caveat", ""))}
+    )
     demo = app.build(pipe)
     for component in demo.blocks.values():
         if component.elem_id is None and not getattr(component, "visible", True):

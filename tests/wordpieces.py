@@ -6,16 +6,21 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")  # padding is not 0, so that a 0 that was meant for nothing is found out
+# padding is not 0, so that a 0 that was meant for nothing is found out
+SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train_tokenizer(texts: Iterable[str], forms: Iterable[str], vocabulary: int, length: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], forms: Iterable[str], vocabulary: int, length: int
+) -> PreTrainedTokenizerFast:
     """Trains WordPiece on passages, with the objects' names counted in, so that they are not split more than need be.
 
-    Lower-cased, accents kept (German "für" is not "fur"), long s read as s; the normaliser is part of the saved tokenizer.
+    Lower-cased, accents kept (German "für" is not "fur"), long s read as s; the normaliser is part of the saved
+    tokenizer.
 
     Args:
-        texts: passages. forms: names of objects in all their inflections. vocabulary: entries. length: longest sequence.
+        texts: passages. forms: names of objects in all their inflections. vocabulary: entries. length: longest
+            sequence.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=60))
     tokenizer.normalizer = normalizers.Sequence(

@@ -1,6 +1,6 @@
 """Makes the example pictures: two photographs that scikit-learn ships (CC BY), made smaller, and two drawings.
 
-    python -m tools.make_examples
+python -m tools.make_examples
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Takes the README's screenshots from the real page (needs Chromium and playwright).
 
-    python -m tools.make_screenshots [FOLDER]
+python -m tools.make_screenshots [FOLDER]
 """
 
 import shutil
@@ -18,7 +18,9 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
     """One visit at one width: every section of one answer."""
     example = app.EXAMPLES[0]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(f"{url}?__theme={scheme}")
         page.locator("#picture input[type=file]").set_input_files(str(example.path))
@@ -28,7 +30,13 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
         page.locator("#verdict h2").wait_for(timeout=120_000)
         page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=120_000)
         page.screenshot(path=folder / f"page-board-{width}-{scheme}.png")
-        marks = {"why": "#evidence-map img", "what-if": "#board .strike", "gate": "#gate-map img", "attention": "#attention-map img", "vote": "#votes table"}
+        marks = {
+            "why": "#evidence-map img",
+            "what-if": "#board .strike",
+            "gate": "#gate-map img",
+            "attention": "#attention-map img",
+            "vote": "#votes table",
+        }
         for name, mark in marks.items():
             page.locator(f"#section-{name} > button").click()
             page.locator(mark).first.wait_for()

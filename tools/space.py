@@ -1,9 +1,11 @@
 """Whether this repository runs as a Hugging Face Space, as far as that can be told offline, and putting it there.
 
     python -m tools.space                       # checks; exit status 1 where something is wrong
-    python -m tools.space --push USER/NAME      # checks, then uploads what git tracks (a token from ``hf auth login`` or $HF_TOKEN)
+    python -m tools.space --push USER/NAME      # checks, then uploads what git tracks (a token from ``hf auth login``
+    or $HF_TOKEN)
 
-A plain ``git push`` to the Hub is refused, since it takes pictures and weights by its own storage only; an upload stores them there.
+A plain ``git push`` to the Hub is refused, since it takes pictures and weights by its own storage only; an upload
+stores them there.
 """
 
 import argparse
@@ -32,7 +34,18 @@ from training.hub.push import PublishError, push
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
-NEEDED = ("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "license", "short_description")
+NEEDED = (
+    "title",
+    "emoji",
+    "colorFrom",
+    "colorTo",
+    "sdk",
+    "sdk_version",
+    "python_version",
+    "app_file",
+    "license",
+    "short_description",
+)
 LONGEST = 60  # characters of short_description that the Hub takes
 PATIENCE = 180  # seconds in which the page has to answer
 
@@ -63,7 +76,9 @@ def card_problems(root: Path) -> Iterator[str]:
         yield f"README.md: short_description is longer than {LONGEST} characters."
     if not (root / card.get("app_file", "")).is_file():
         yield f"README.md: there is no app_file {card.get('app_file')!r}."
-    asked = SpecifierSet(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"])
+    asked = SpecifierSet(
+        tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    )
     if str(card.get("python_version", "0")) not in asked:
         yield f"README.md: python_version {card.get('python_version')} is not {asked}, as pyproject.toml asks."
 
@@ -94,7 +109,8 @@ def variable_problems(root: Path) -> Iterator[str]:
 
 
 def run_problems(root: Path) -> Iterator[str]:
-    """Starts the page from a copy of the tracked files alone, with the variables of a Space and the Hub out of reach, and asks it an example."""
+    """Starts the page from a copy of the tracked files alone, with the variables of a Space and the Hub out of reach,
+    and asks it an example."""
     from gradio_client import Client, handle_file
 
     with socket.socket() as free:
@@ -105,7 +121,13 @@ def run_problems(root: Path) -> Iterator[str]:
             (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, Path(folder) / file)
         env = {k: v for k, v in os.environ.items() if k not in ("MUSTI_MODEL", "MUSTI_MODELS", "PYTHONPATH")}
-        env |= {"SPACE_ID": "user/space", "SYSTEM": "spaces", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(Path(folder) / "tmp")}
+        env |= {
+            "SPACE_ID": "user/space",
+            "SYSTEM": "spaces",
+            "GRADIO_SERVER_PORT": str(port),
+            "HF_HUB_OFFLINE": "1",
+            "GRADIO_TEMP_DIR": str(Path(folder) / "tmp"),
+        }
         log = Path(folder) / "log.txt"
         with log.open("w") as out:
             page = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=env, stdout=out, stderr=out)
@@ -113,7 +135,9 @@ def run_problems(root: Path) -> Iterator[str]:
             if not _served(page, f"http://127.0.0.1:{port}/config"):
                 yield "The page did not start from the tracked files alone:\n" + log.read_text()[-2000:]
                 return
-            client = Client(f"http://127.0.0.1:{port}", verbose=False, analytics_enabled=False, download_files=f"{folder}/got")
+            client = Client(
+                f"http://127.0.0.1:{port}", verbose=False, analytics_enabled=False, download_files=f"{folder}/got"
+            )
             candle = handle_file(str(root / "assets" / "examples" / "candle.jpg"))
             answer = client.predict(image=candle, passage="She blew out the candle.", api_name="/predict")
             if answer["label"] != "YES":
@@ -146,12 +170,24 @@ def main() -> None:
     parser.add_argument("--push", metavar="USER/NAME", help="upload to this Space after the checks")
     options = parser.parse_args()
     found = problems(ROOT)
-    print("\n".join(found) or "All that can be checked offline is right: configuration, packages, variables, and the page runs.")
+    print(
+        "\n".join(found)
+        or "All that can be checked offline is right: configuration, packages, variables, and the page runs."
+    )
     if found:
         raise SystemExit(1)
     if options.push:
         try:
-            print(push({file: ROOT / file for file in tracked(ROOT)}, options.push, None, False, "The page", repo_type="space"))
+            print(
+                push(
+                    {file: ROOT / file for file in tracked(ROOT)},
+                    options.push,
+                    None,
+                    False,
+                    "The page",
+                    repo_type="space",
+                )
+            )
         except PublishError as error:
             raise SystemExit(str(error)) from error
 

@@ -1,7 +1,7 @@
 """``python -m training.compare RUN... [--against SYSTEM] [--out FILE.md]``: any number of evaluated runs in one table.
 
-Runs that differ by seed and fold alone make a row: mean and spread. Differences are paired: only runs with the same split and seed are held
-against each other, on the same test pairs and the same bootstrap samples.
+Runs that differ by seed and fold alone make a row: mean and spread. Differences are paired: only runs with the same
+split and seed are held against each other, on the same test pairs and the same bootstrap samples.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from .report.metrics import resampled_f1, sigmoid
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluated run. system: name, with the size; kind: all that makes it more than a seed's difference from another run, flat; ids, labels, guesses, groups: of its test pairs, [N]."""
+    """An evaluated run. system: name, with the size; kind: all that makes it more than a seed's difference from another
+    run, flat; ids, labels, guesses, groups: of its test pairs, [N]."""
 
     folder: Path
     system: str
@@ -43,14 +44,30 @@ def load_run(folder: Path) -> Run:
     size = report.get("options", {}).get("size", "base")
     logits = np.array([r["logit"] for r in rows])
     guesses = np.nan_to_num(sigmoid(logits / report["temperature"])) >= report["threshold"]
-    settings = {k: v for k, v in report.get("settings", {}).items() if k not in ("seed", "steps_per_epoch", "checkpoint_steps")}
+    settings = {
+        k: v for k, v in report.get("settings", {}).items() if k not in ("seed", "steps_per_epoch", "checkpoint_steps")
+    }
     options = {k: v for k, v in report.get("options", {}).items() if k in ("init", "leave_out", "whole", "folds")}
-    kind = _flat({"model": report.get("model"), "loss": report.get("loss"), "train": settings, "batch": report.get("batch"), **options})
+    kind = _flat(
+        {
+            "model": report.get("model"),
+            "loss": report.get("loss"),
+            "train": settings,
+            "batch": report.get("batch"),
+            **options,
+        }
+    )
     kind = {k: v for k, v in kind.items() if k not in ("model.threshold", "model.temperature")}
     return Run(
-        folder, report["system"] + ("" if size == "base" else f" ({size} size)"), kind, report, tuple(r["id"] for r in rows),
-        np.array([r["label"] for r in rows]), guesses, np.array([r["group"] for r in rows]),
-    )  # fmt: skip
+        folder,
+        report["system"] + ("" if size == "base" else f" ({size} size)"),
+        kind,
+        report,
+        tuple(r["id"] for r in rows),
+        np.array([r["label"] for r in rows]),
+        guesses,
+        np.array([r["group"] for r in rows]),
+    )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -62,7 +79,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def rows_of(runs: list[Run]) -> dict[str, list[Run]]:
-    """Runs that differ by seed and fold alone, under one name; where others bear the same name, what differs is added to it."""
+    """Runs that differ by seed and fold alone, under one name; where others bear the same name, what differs is added
+    to it."""
     kinds: dict[str, list[list[Run]]] = {}
     for run in runs:
         alike = kinds.setdefault(run.system, [])
@@ -91,7 +109,10 @@ def differences(this: list[Run], other: list[Run], draws: int = 2000) -> tuple[f
             if [a.report.get(k) for k in ("split", "seed")] != [b.report.get(k) for k in ("split", "seed")]:
                 continue
             if a.ids != b.ids:
-                raise InputError(f"{a.folder} and {b.folder} were evaluated on different pairs of the same split; evaluate them again.")
+                raise InputError(
+                    f"{a.folder} and {b.folder} were evaluated on different pairs of the same split; evaluate them "
+                    "again."
+                )
             values = resampled_f1(a.labels, [a.guesses, b.guesses], a.groups, draws)
             gaps.append(values[0] - values[1])
     if not gaps:
@@ -110,7 +131,9 @@ def table(runs: list[Run], against: str | None = None) -> str:
         f"| system | runs | test F1-macro | spread (sd) | F1 NO | F1 YES | AUC | ECE | minus {against}, 95 % |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, rows in sorted(systems.items(), key=lambda item: -np.mean([r.report["test"]["f1_macro"] for r in item[1]])):
+    for name, rows in sorted(
+        systems.items(), key=lambda item: -np.mean([r.report["test"]["f1_macro"] for r in item[1]])
+    ):
         tests = [r.report["test"] for r in rows]
         mean = {k: np.mean([t[k] for t in tests]) for k in ("f1_macro", "f1_no", "f1_yes", "auc", "ece")}
         spread = f"{np.std([t['f1_macro'] for t in tests], ddof=1):.4f}" if len(tests) > 1 else "one run"
@@ -118,8 +141,8 @@ def table(runs: list[Run], against: str | None = None) -> str:
         shown = "" if gap is None else f"{gap[0]:+.4f} ({gap[1][0]:+.3f} to {gap[1][1]:+.3f}, {gap[2]} paired)"
         mark = " (collapsed)" if any(r.report["collapsed"] for r in rows) else ""
         lines.append(
-            f"| {name}{mark} | {len(rows)} | {mean['f1_macro']:.4f} | {spread} | {mean['f1_no']:.4f} | {mean['f1_yes']:.4f} | {mean['auc']:.3f} "
-            f"| {mean['ece']:.3f} | {shown} |"
+            f"| {name}{mark} | {len(rows)} | {mean['f1_macro']:.4f} | {spread} | {mean['f1_no']:.4f} | "
+            f"{mean['f1_yes']:.4f} | {mean['auc']:.3f} | {mean['ece']:.3f} | {shown} |"
         )
     return "\n".join(lines) + "\n"
 

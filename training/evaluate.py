@@ -1,7 +1,8 @@
 """``python -m training.evaluate RUN``: how good a run's weights are, and how far to trust the numbers.
 
-Temperature and threshold come from the development pairs and are saved with the weights; the test pairs are only scored. Also
-``python -m training.evaluate --weights FOLDER --pairs FILE --out DIR`` for any weights on any labelled file, as they are.
+Temperature and threshold come from the development pairs and are saved with the weights; the test pairs are only
+scored. Also ``python -m training.evaluate --weights FOLDER --pairs FILE --out DIR`` for any weights on any labelled
+file, as they are.
 """
 
 import argparse
@@ -36,7 +37,8 @@ DRAWS = 2000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes evaluation/{report.json, report.md, logits.json, *.png}; returns the exit status (2: one sentence on standard error)."""
+    """Writes evaluation/{report.json, report.md, logits.json, *.png}; returns the exit status (2: one sentence on
+    standard error)."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path, nargs="?", help="folder of a finished run")
     parser.add_argument("--pairs", type=Path, help="MUSTI file with local pictures (of a run: if it has moved)")
@@ -83,8 +85,31 @@ def evaluate_run(run: Path, pairs_file: Path | None = None) -> Path:
     if temperature >= FLATTEST:
         print(FLAT, file=sys.stderr)
     learner.save(run / "weights", threshold, temperature)
-    report = {k: about[k] for k in ("system", "about", "seed", "data", "split", "pairs_file", "options", "settings", "loss", "model", "batch", "start", "versions", "command")}
-    report |= {"fold": about["options"]["fold"], "threshold": threshold, "temperature": temperature, "weights": fingerprint_of(run / "weights")}
+    report = {
+        k: about[k]
+        for k in (
+            "system",
+            "about",
+            "seed",
+            "data",
+            "split",
+            "pairs_file",
+            "options",
+            "settings",
+            "loss",
+            "model",
+            "batch",
+            "start",
+            "versions",
+            "command",
+        )
+    }
+    report |= {
+        "fold": about["options"]["fold"],
+        "threshold": threshold,
+        "temperature": temperature,
+        "weights": fingerprint_of(run / "weights"),
+    }
     for part in logits:
         report[part] = measure(parts[part], logits[part], threshold, temperature)
     report["collapsed"] = collapsed(sigmoid(logits["test"]))
@@ -93,24 +118,31 @@ def evaluate_run(run: Path, pairs_file: Path | None = None) -> Path:
 
 
 def evaluate_weights(weights: Path, file: Path, out: Path) -> Path:
-    """Scores weights on every labelled pair of a file, at the threshold and temperature they were saved with. Raises as ``evaluate_run``."""
+    """Scores weights on every labelled pair of a file, at the threshold and temperature they were saved with. Raises as
+    ``evaluate_run``."""
     pairs = usable(*read_pairs(file))
     learner = load_learner(weights, file.parent)
     logits = pair_logits(learner, pairs)
     config = learner.model.config
     report = {
-        "system": config.name, "about": f"{weights} on {file.name}, at their own threshold.", "data": fingerprint(pairs), "pairs_file": str(file),
-        "threshold": config.threshold, "temperature": config.temperature, "weights": fingerprint_of(weights),
-        "test": measure(pairs, logits, config.threshold, config.temperature), "collapsed": collapsed(sigmoid(logits)),
-    }  # fmt: skip
+        "system": config.name,
+        "about": f"{weights} on {file.name}, at their own threshold.",
+        "data": fingerprint(pairs),
+        "pairs_file": str(file),
+        "threshold": config.threshold,
+        "temperature": config.temperature,
+        "weights": fingerprint_of(weights),
+        "test": measure(pairs, logits, config.threshold, config.temperature),
+        "collapsed": collapsed(sigmoid(logits)),
+    }
     return write(out, report, {"test": (pairs, logits)})
 
 
 def measure(pairs: list[MustiPair], logits: np.ndarray, threshold: float, temperature: float) -> dict[str, Any]:
     """Scores of all pairs and of each language.
 
-    Intervals are 95 % bootstrap intervals of F1-macro; pairs that share a picture or a passage are drawn together. ECE before and after
-    the temperature. logits: [N], before it.
+    Intervals are 95 % bootstrap intervals of F1-macro; pairs that share a picture or a passage are drawn together. ECE
+    before and after the temperature. logits: [N], before it.
     """
     labels, groups = labels_of(pairs).numpy().astype(int), np.array(components(pairs))
     probabilities = np.nan_to_num(sigmoid(logits / temperature), nan=0.0)
@@ -135,7 +167,8 @@ def fingerprint_of(weights: Path) -> str:
 
 
 def write(out: Path, report: dict[str, Any], sets: dict[str, tuple[list[MustiPair], np.ndarray]]) -> Path:
-    """report.json, report.md, logits.json (what ``training.compare`` reads) and the figures of the test pairs. -> ``out``."""
+    """report.json, report.md, logits.json (what ``training.compare`` reads) and the figures of the test pairs. ->
+    ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     rows = {
@@ -158,8 +191,8 @@ def write(out: Path, report: dict[str, Any], sets: dict[str, tuple[list[MustiPai
 
 
 FLAT = (
-    "The temperature ran to its bound: on the development pairs the logits tell nothing about the labels, so every probability lies near .5. "
-    "Train longer, or on more pairs."
+    "The temperature ran to its bound: on the development pairs the logits tell nothing about the labels, so every "
+    "probability lies near .5. Train longer, or on more pairs."
 )
 
 
@@ -169,8 +202,10 @@ def markdown(report: dict[str, Any]) -> str:
     if report["collapsed"]:
         lines += ["**Collapsed: every pair gets practically the same probability. These weights answer nothing.**", ""]
     lines += [
-        f"Threshold {report['threshold']:.3f}, temperature {report['temperature']:.3f}. Intervals: 95 %, bootstrap over groups of pairs that share a "
-        "picture or a passage.",
+        (
+            f"Threshold {report['threshold']:.3f}, temperature {report['temperature']:.3f}. Intervals: 95 %, bootstrap "
+            "over groups of pairs that share a picture or a passage."
+        ),
         "",
         "| pairs | F1-macro | 95 % | F1 NO | F1 YES | AUC | ECE before, after | number | groups |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -179,33 +214,48 @@ def markdown(report: dict[str, Any]) -> str:
         if part in report:
             lines.append(_line(f"**{part}**", report[part]))
             lines += [_line(f"{part}, {tag}", s) for tag, s in report[part]["languages"].items()]
-    figures = {"pr.png": "Precision and recall", "roc.png": "ROC", "confusion.png": "Confusion", "reliability.png": "Reliability"}
+    figures = {
+        "pr.png": "Precision and recall",
+        "roc.png": "ROC",
+        "confusion.png": "Confusion",
+        "reliability.png": "Reliability",
+    }
     lines += ["", "Figures are of the test pairs.", "", *(f"![{title}]({file})" for file, title in figures.items())]
     if report["temperature"] >= FLATTEST:
         lines += ["", f"**{FLAT}**"]
     if "tensors start from" in report.get("start", ""):
         lines += [
             "",
-            f"{report['start']} Pairs held out here may have been read by those weights (the embedded starter read the passages of MUSTI's training "
-            "file, not its pictures or labels).",
+            (
+                f"{report['start']} Pairs held out here may have been read by those weights (the embedded starter read "
+                "the passages of MUSTI's training file, not its pictures or labels)."
+            ),
         ]
     if "command" in report:
-        lines += ["", f"Made with `{report['command']}`, seed {report['seed']}, data {report['data']}, split {report['split']}."]
+        lines += [
+            "",
+            f"Made with `{report['command']}`, seed {report['seed']}, data {report['data']}, split {report['split']}.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _line(name: str, s: dict[str, Any]) -> str:
     low, high = s["interval"]["f1_macro"]
     return (
-        f"| {name} | {s['f1_macro']:.4f} | {low:.3f} to {high:.3f} | {s['f1_no']:.4f} | {s['f1_yes']:.4f} | {s['auc']:.3f} "
-        f"| {s['ece_before']:.3f}, {s['ece']:.3f} | {s['pairs']} | {s['groups']} |"
+        f"| {name} | {s['f1_macro']:.4f} | {low:.3f} to {high:.3f} | {s['f1_no']:.4f} | {s['f1_yes']:.4f} | "
+        f"{s['auc']:.3f} | {s['ece_before']:.3f}, {s['ece']:.3f} | {s['pairs']} | {s['groups']} |"
     )
 
 
 def _write_card(weights: Path, report: dict[str, Any]) -> None:
     """metrics.json beside the weights: what the page shows."""
-    caveat = f"{report['about']} Trained on MUSTI pairs; scores are of this project's own split, not of the official test set."
-    card = {k: report[k] for k in ("dev", "test", "threshold", "temperature", "collapsed", "split", "data")} | {"caveat": caveat}
+    caveat = (
+        f"{report['about']} Trained on MUSTI pairs; scores are of this project's own split, not of the official "
+        "test set."
+    )
+    card = {k: report[k] for k in ("dev", "test", "threshold", "temperature", "collapsed", "split", "data")} | {
+        "caveat": caveat
+    }
     (weights / "metrics.json").write_text(json.dumps(card, indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """``python -m training.predict IN.json OUT.json``: a MUSTI file in, the same file with its labels filled in out.
 
-A pair that cannot be answered is reported by its id and stays as it was. A stopped run goes on when the same command is given again.
+A pair that cannot be answered is reported by its id and stays as it was. A stopped run goes on when the same command is
+given again.
 """
 
 import argparse
@@ -34,7 +35,8 @@ Job = tuple[int, MustiPair | BadRecord]
 
 
 class Predictor:
-    """Answers pairs with any system's weights. root: folder that local pictures are relative to; vocabulary: for subtask 2, or None."""
+    """Answers pairs with any system's weights. root: folder that local pictures are relative to; vocabulary: for
+    subtask 2, or None."""
 
     def __init__(self, weights: str | None, root: Path, vocabulary: Vocabulary | None = None) -> None:
         found = find_weights(weights)
@@ -43,9 +45,13 @@ class Predictor:
         self.pipe: MustiPipeline | None = None
         if vocabulary:
             if not isinstance(self.learner, MustiLearner):
-                raise InputError(f"{found.name} is a detector with BERT; subtask 2 needs a model of pictures and words.")
+                raise InputError(
+                    f"{found.name} is a detector with BERT; subtask 2 needs a model of pictures and words."
+                )
             device = str(next(self.learner.model.parameters()).device)
-            self.pipe = MustiPipeline(self.learner.model, self.learner.processor, found, device=device, precision="float32")
+            self.pipe = MustiPipeline(
+                self.learner.model, self.learner.processor, found, device=device, precision="float32"
+            )
 
     def __call__(self, pairs: list[MustiPair]) -> list[dict[str, Any] | str]:
         """For each pair {"subtask1_label", "probability", "subtask2_labels"?}, or what is wrong with it."""
@@ -62,13 +68,19 @@ class Predictor:
                 raise InputError("Its picture is not on this machine; run training.prepare first.")
         config = self.learner.model.config
         answers: list[dict[str, Any] | str] = []
-        for pair, p in zip(pairs, sigmoid(pair_logits(self.learner, pairs, quiet=True) / config.temperature), strict=True):
+        for pair, p in zip(
+            pairs, sigmoid(pair_logits(self.learner, pairs, quiet=True) / config.temperature), strict=True
+        ):
             if not np.isfinite(p):
                 raise InputError("The weights give no number for this pair.")
             yes = bool(p >= config.threshold)
             answer: dict[str, Any] = {"subtask1_label": "YES" if yes else "NO", "probability": round(float(p), 6)}
             if self.vocabulary and self.pipe:
-                shared = shared_objects(self.pipe, self.root / pair.image, pair.text, pair.language, self.vocabulary) if yes else []
+                shared = (
+                    shared_objects(self.pipe, self.root / pair.image, pair.text, pair.language, self.vocabulary)
+                    if yes
+                    else []
+                )
                 answer["subtask2_labels"] = shared
             answers.append(answer)
         return answers
@@ -97,29 +109,47 @@ def _work(jobs: list[Job]) -> list[dict[str, Any]]:
             continue
         labels = {k: answer[k] for k in ("subtask1_label", "subtask2_labels") if k in answer}
         known = {"label": item.label, "objects": item.objects, "language": item.language}
-        lines.append({"position": position, "id": item.id, "record": item.record | labels, "probability": answer["probability"], "known": known})
+        lines.append(
+            {
+                "position": position,
+                "id": item.id,
+                "record": item.record | labels,
+                "probability": answer["probability"],
+                "known": known,
+            }
+        )
     return lines
 
 
-def predict(source: Path, out: Path, weights: str | None, subtask2: bool, vocabulary: Path | None, processes: int, batch: int) -> dict[str, Any]:
+def predict(
+    source: Path, out: Path, weights: str | None, subtask2: bool, vocabulary: Path | None, processes: int, batch: int
+) -> dict[str, Any]:
     """Fills in a file; only a chunk of it is in memory. -> counts, the bad records, scores where labels were known.
 
     Raises: InputError, WeightsError, OSError.
     """
     part = out.with_name(out.name + ".part")
-    found, known = find_weights(weights), Vocabulary(vocabulary) if subtask2 else None  # what is wrong with them is said before any work
+    # what is wrong with them is said before any work
+    found, known = find_weights(weights), Vocabulary(vocabulary) if subtask2 else None
     for sentence in known.notices if known else []:
         print(sentence, file=sys.stderr)
     job = {
-        "weights": found.revision, "settings": hashlib.sha256((found.own_folder / "config.json").read_bytes()).hexdigest()[:12],
-        "subtask2": subtask2, "vocabulary": str(vocabulary), "input": [source.name, source.stat().st_size if source.exists() else 0],
-    }  # fmt: skip
+        "weights": found.revision,
+        "settings": hashlib.sha256((found.own_folder / "config.json").read_bytes()).hexdigest()[:12],
+        "subtask2": subtask2,
+        "vocabulary": str(vocabulary),
+        "input": [source.name, source.stat().st_size if source.exists() else 0],
+    }
     done = _resume(part, job)
     jobs = islice(enumerate(parse_records(iter_records(source)), start=1), done, None)
     arguments = (weights, source.parent, vocabulary, subtask2, max(1, (os.cpu_count() or 1) // processes))
-    with open(part, "a", encoding="utf-8") as file, tqdm(desc="pairs", unit=" pairs", initial=done, mininterval=1) as bar:
+    with (
+        open(part, "a", encoding="utf-8") as file,
+        tqdm(desc="pairs", unit=" pairs", initial=done, mininterval=1) as bar,
+    ):
         for lines in _spread(_chunks(jobs, batch), processes, arguments):
-            file.write("".join(json.dumps(line) + "\n" for line in lines))  # ASCII: half a surrogate pair cannot be written otherwise
+            # ASCII: half a surrogate pair cannot be written otherwise
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
             file.flush()
             bar.update(len(lines))
     report = _assemble(part, out, known)
@@ -146,18 +176,24 @@ def _spread(chunks: Iterator[list[Job]], processes: int, arguments: tuple[Any, .
                 for result in ahead:
                     yield result.result()
     except BrokenProcessPool as error:
-        raise InputError("A process could not start or was killed (no memory left?); the same command goes on, --processes 1 tells more.") from error
+        raise InputError(
+            "A process could not start or was killed (no memory left?); the same command goes on, --processes 1 "
+            "tells more."
+        ) from error
 
 
 def _resume(part: Path, job: dict[str, Any]) -> int:
-    """Number of records done. Starts the part file, or cuts off its torn last line. Raises InputError for another job's file."""
+    """Number of records done. Starts the part file, or cuts off its torn last line. Raises InputError for another job's
+    file."""
     if not part.exists():
         part.write_text(json.dumps(job) + "\n")
         return 0
     whole = part.read_bytes().rpartition(b"\n")[0] + b"\n"
     first, *lines = whole.splitlines()
     if not first or json.loads(first) != job:
-        raise InputError(f"{part} belongs to other weights, another file or other options; remove it, or choose another output.")
+        raise InputError(
+            f"{part} belongs to other weights, another file or other options; remove it, or choose another output."
+        )
     os.truncate(part, len(whole))
     return len(lines)
 
@@ -203,13 +239,18 @@ def _as_given(record: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 when records were bad (all others are answered), 2 for one sentence on standard error."""
+    """Returns the exit status: 0, 1 when records were bad (all others are answered), 2 for one sentence on standard
+    error."""
     parser = argparse.ArgumentParser(prog="python -m training.predict", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", type=Path, help="MUSTI file with local pictures, as training.prepare writes it")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", help="folder (also RUN/weights) or Hub id; default $MUSTI_MODEL or the embedded starter")
+    parser.add_argument(
+        "--weights", help="folder (also RUN/weights) or Hub id; default $MUSTI_MODEL or the embedded starter"
+    )
     parser.add_argument("--subtask2", action="store_true", help="also name the shared objects")
-    parser.add_argument("--vocabulary", type=Path, help="folder of olfactory-objects-<language>.csv; default: this project's lexicon")
+    parser.add_argument(
+        "--vocabulary", type=Path, help="folder of olfactory-objects-<language>.csv; default: this project's lexicon"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     o = parser.parse_args(arguments)
@@ -218,7 +259,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, WeightsError, OSError) as error:
         print(str(error).strip().splitlines()[0], file=sys.stderr)
         return 2
-    print(f"{report['counts']['YES']} YES, {report['counts']['NO']} NO, {len(report['bad'])} not answered; written to {o.out}.")
+    print(
+        f"{report['counts']['YES']} YES, {report['counts']['NO']} NO, {len(report['bad'])} not answered; written to "
+        f"{o.out}."
+    )
     for sentence in report["bad"]:
         print(f"  {sentence}")
     if "f1_macro" in report:

@@ -2,8 +2,9 @@
 
     python -m training.prepare musti-train.json OUT --contact you@example.org
 
-OUT/images holds the pictures, OUT/pairs.json every record of the file in its order, OUT/report.json what is missing and why, and which pictures
-are copies of each other. Started again, it fetches only what is not there. Exit code: 0 all there, 1 some missing, 2 bad input, 130 interrupted.
+OUT/images holds the pictures, OUT/pairs.json every record of the file in its order, OUT/report.json what is missing and
+why, and which pictures are copies of each other. Started again, it fetches only what is not there. Exit code: 0 all
+there, 1 some missing, 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -37,7 +38,17 @@ from .data.fetch import (
     retry_after,
 )
 
-__all__ = ["FetchError", "FetchSettings", "clean_url", "fetch", "local_stem", "main", "picture_extension", "prepare", "retry_after"]
+__all__ = [
+    "FetchError",
+    "FetchSettings",
+    "clean_url",
+    "fetch",
+    "local_stem",
+    "main",
+    "picture_extension",
+    "prepare",
+    "retry_after",
+]
 
 
 def pictures_there(urls: Iterable[str], folder: Path, workers: int = 4) -> dict[str, str]:
@@ -53,7 +64,9 @@ def pictures_there(urls: Iterable[str], folder: Path, workers: int = 4) -> dict[
 
     there = {}
     with ThreadPoolExecutor(workers) as pool:
-        for path, fine in zip(files, tqdm(pool.map(good, files), total=len(files), desc="checking", unit="picture", disable=not files)):
+        for path, fine in zip(
+            files, tqdm(pool.map(good, files), total=len(files), desc="checking", unit="picture", disable=not files)
+        ):
             if fine:
                 there[stems[path.stem]] = path.name
             else:
@@ -90,11 +103,12 @@ def _write_json(path: Path, content: Any) -> None:
 def prepare(file: Path, out: Path, settings: FetchSettings) -> dict[str, Any]:
     """Fetches the pictures of a MUSTI file into ``out``/images and writes ``out``/pairs.json and ``out``/report.json.
 
-    pairs.json has every record of the file in its order: ``image`` is a path relative to ``out`` and ``image_url`` the address; where the picture
-    is missing, ``image`` stays the address and ``missing`` says why; records that are no pairs are as they were.
+    pairs.json has every record of the file in its order: ``image`` is a path relative to ``out`` and ``image_url`` the
+    address; where the picture is missing, ``image`` stays the address and ``missing`` says why; records that are no
+    pairs are as they were.
 
-    Returns: the report: pairs, bad (sentences), pictures, fetched, there (from before), missing ([{url, ids, reason, detail}]), by_reason
-    ({reason: {pictures, pairs}}), copies (lists of addresses whose pictures show the same).
+    Returns: the report: pairs, bad (sentences), pictures, fetched, there (from before), missing ([{url, ids, reason,
+    detail}]), by_reason ({reason: {pictures, pairs}}), copies (lists of addresses whose pictures show the same).
 
     Raises: InputError for a file that is no MUSTI file or a folder that cannot be written.
     """
@@ -113,12 +127,15 @@ def prepare(file: Path, out: Path, settings: FetchSettings) -> dict[str, Any]:
         _write_json(out / "pairs.json", {"pairs": records})
         _write_json(out / "report.json", report)
     except OSError as error:
-        raise InputError(f"The folder {out} cannot be written ({error.strerror or error}); choose another one or make room.") from error
+        raise InputError(
+            f"The folder {out} cannot be written ({error.strerror or error}); choose another one or make room."
+        ) from error
     return report
 
 
 def _outcomes(pairs: list[MustiPair], folder: Path, settings: FetchSettings) -> tuple[dict[str, str | Missing], int]:
-    """{address as in the file: file name or what was wrong}, and how many pictures were there before. Each clean URL is fetched once."""
+    """{address as in the file: file name or what was wrong}, and how many pictures were there before. Each clean URL is
+    fetched once."""
     clean: dict[str, str | Missing] = {}
     for address in dict.fromkeys(_address(p) for p in pairs):
         try:
@@ -132,12 +149,18 @@ def _outcomes(pairs: list[MustiPair], folder: Path, settings: FetchSettings) -> 
 
 
 def _copies(items: list[MustiPair | BadRecord], records: list[Any], out: Path) -> list[list[str]]:
-    prepared = [replace(i, image=r["image"], record=r, folder=out) for i, r in zip(items, records) if isinstance(i, MustiPair) and "missing" not in r]
+    prepared = [
+        replace(i, image=r["image"], record=r, folder=out)
+        for i, r in zip(items, records)
+        if isinstance(i, MustiPair) and "missing" not in r
+    ]
     address = {p.image: p.record["image_url"] for p in reversed(prepared)}
     return [[address[image] for image in same] for same in recognise(prepared).copies]
 
 
-def _report(file: Path, items: list[MustiPair | BadRecord], outcomes: dict[str, str | Missing], there: int) -> dict[str, Any]:
+def _report(
+    file: Path, items: list[MustiPair | BadRecord], outcomes: dict[str, str | Missing], there: int
+) -> dict[str, Any]:
     ids: dict[str, list[str]] = defaultdict(list)
     for item in items:
         if isinstance(item, MustiPair):
@@ -153,21 +176,26 @@ def _report(file: Path, items: list[MustiPair | BadRecord], outcomes: dict[str, 
         "pictures": len(names) + len(lost),
         "fetched": len(names) - there,
         "there": there,
-        "missing": [{"url": address, "ids": ids[address], "reason": m.reason, "detail": m.detail} for address, m in lost.items()],
+        "missing": [
+            {"url": address, "ids": ids[address], "reason": m.reason, "detail": m.detail} for address, m in lost.items()
+        ],
         "by_reason": {reason: {"pictures": n, "pairs": hit[reason]} for reason, n in pictures.most_common()},
     }
 
 
 def _print_report(report: dict[str, Any], out: Path) -> None:
     print(
-        f"{report['pairs']} pairs with {report['pictures']} pictures: {report['fetched']} fetched, {report['there']} there before, "
-        f"{len(report['missing'])} missing."
+        f"{report['pairs']} pairs with {report['pictures']} pictures: {report['fetched']} fetched, "
+        f"{report['there']} there before, {len(report['missing'])} missing."
     )
     for reason, n in report["by_reason"].items():
         print(f"  {reason}: {n['pictures']} pictures, {n['pairs']} pairs")
     if report["copies"]:
         many = sum(map(len, report["copies"]))
-        print(f"{many} of the pictures show only {len(report['copies'])} different ones (report.json lists them); a split takes copies for one picture.")
+        print(
+            f"{many} of the pictures show only {len(report['copies'])} different ones (report.json lists them); a "
+            "split takes copies for one picture."
+        )
     for words in report["bad"]:
         print(f"  kept as it was, {words}")
     print(f"Pairs: {out / 'pairs.json'}; report: {out / 'report.json'}")
@@ -189,7 +217,9 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[Path, Path, FetchSettin
         ("max_wait", 0, "seconds to wait at most, whatever a host asks"),
     ):
         usual = getattr(base, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_number(type(usual), least), default=usual, help=f"{words}, {usual:g}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=_number(type(usual), least), default=usual, help=f"{words}, {usual:g}"
+        )
     parser.add_argument("--contact", type=_header, default="", help="an e-mail or web address for the hosts' keepers")
     values = vars(parser.parse_args(arguments))
     return values.pop("file"), values.pop("out"), FetchSettings(**values)

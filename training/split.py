@@ -1,4 +1,5 @@
-"""``python -m training.split FILE OUT.json --folds 5 --seed 0 [--cut]``: folds of a MUSTI file without leaks, see ``data/folds.py``."""
+"""``python -m training.split FILE OUT.json --folds 5 --seed 0 [--cut]``: folds of a MUSTI file without leaks, see
+``data/folds.py``."""
 
 import argparse
 import json
@@ -15,12 +16,16 @@ from .data.folds import counts, cut_folds, draw_table, folds, notices, split_fin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m training.split", description="Folds of a MUSTI file without leaks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.split", description="Folds of a MUSTI file without leaks."
+    )
     parser.add_argument("file", type=Path, help="a MUSTI file")
     parser.add_argument("out", type=Path, help="JSON file for the folds")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cut", action="store_true", help="divide components and leave out the pairs that would tie two folds")
+    parser.add_argument(
+        "--cut", action="store_true", help="divide components and leave out the pairs that would tie two folds"
+    )
     options = parser.parse_args(arguments)
     try:
         pairs, bad = read_pairs(options.file)

@@ -1,4 +1,5 @@
-"""``python -m training.train SYSTEM --pairs OUT/pairs.json --out runs/NAME``: trains any system of ``training/systems`` on MUSTI pairs.
+"""``python -m training.train SYSTEM --pairs OUT/pairs.json --out runs/NAME``: trains any system of ``training/systems``
+on MUSTI pairs.
 
 Several processes: ``torchrun --nproc-per-node N -m training.train ...`` or ``accelerate launch -m training.train ...``.
 """
@@ -31,7 +32,8 @@ DEFAULT_FOLDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains one run; returns the exit status (2: bad input or settings, one sentence on standard error; 3: collapsed)."""
+    """Trains one run; returns the exit status (2: bad input or settings, one sentence on standard error; 3:
+    collapsed)."""
     options = parser().parse_args(arguments)
     options.command = "python -m training.train " + shlex.join(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -49,17 +51,35 @@ def parser() -> argparse.ArgumentParser:
     """The options; ``training.evaluate`` reads those of the split from the run."""
     result = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n\n")[0])
     result.add_argument("system", help=", ".join(system_names()))
-    result.add_argument("--pairs", type=Path, required=True, help="MUSTI file with local pictures, as training.prepare writes it")
+    result.add_argument(
+        "--pairs", type=Path, required=True, help="MUSTI file with local pictures, as training.prepare writes it"
+    )
     result.add_argument("--out", type=Path, required=True, help="folder of the run; the same command goes on with it")
-    result.add_argument("--size", choices=("base", "starter"), default="base", help="starter: the same system small enough for a CPU")
-    result.add_argument("--init", help='"pretrained", "random", or weights (folder, Hub id, "starter"); default: as the system says')
+    result.add_argument(
+        "--size", choices=("base", "starter"), default="base", help="starter: the same system small enough for a CPU"
+    )
+    result.add_argument(
+        "--init", help='"pretrained", "random", or weights (folder, Hub id, "starter"); default: as the system says'
+    )
     result.add_argument("--folds", type=int, default=DEFAULT_FOLDS)
     result.add_argument("--fold", type=int, default=0, help="the fold to test on; the next one is for development")
-    result.add_argument("--whole", action="store_true", help="leave out no pair that ties two folds together (folds are less even)")
-    result.add_argument("--leave-out", metavar="LANGUAGE", help="train without a language and test on it, instead of folds")
+    result.add_argument(
+        "--whole", action="store_true", help="leave out no pair that ties two folds together (folds are less even)"
+    )
+    result.add_argument(
+        "--leave-out", metavar="LANGUAGE", help="train without a language and test on it, instead of folds"
+    )
     result.add_argument("--seed", type=int, default=0)
-    result.add_argument("--split-seed", type=int, default=0, help="apart from --seed, so that runs over seeds share their test pairs")
-    result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the system; may be given again: --set loss.alpha=0.3 --set train.epochs=5")
+    result.add_argument(
+        "--split-seed", type=int, default=0, help="apart from --seed, so that runs over seeds share their test pairs"
+    )
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the system; may be given again: --set loss.alpha=0.3 --set train.epochs=5",
+    )
     return result
 
 
@@ -75,30 +95,50 @@ def run(options: argparse.Namespace) -> None:
     settings = system.settings(len(parts["train"]), options.seed)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    learner, said = build(system, options.pairs.parent, options.init, options.out / "names.json", accelerator.device, lead)
+    learner, said = build(
+        system, options.pairs.parent, options.init, options.out / "names.json", accelerator.device, lead
+    )
     learner.model.to(accelerator.device)
     if lead:
-        print(f"{system.about} {said}\n" + ", ".join(f"{len(rows)} {part} pairs" for part, rows in parts.items()), flush=True)
-    batches = PairBatches(learner, parts["train"], system.batch, options.seed, accelerator.process_index, accelerator.num_processes)
+        print(
+            f"{system.about} {said}\n" + ", ".join(f"{len(rows)} {part} pairs" for part, rows in parts.items()),
+            flush=True,
+        )
+    batches = PairBatches(
+        learner, parts["train"], system.batch, options.seed, accelerator.process_index, accelerator.num_processes
+    )
     record = record_of(options, system, pairs, split_print) | {"start": said}
     evaluate = lambda _model: dev_row(learner, parts["dev"], system, settings.precision)  # noqa: E731
     try:
-        best = train(learner.model, batches, loss_step(learner, system.loss), evaluate, settings, options.out, record, accelerator)
+        best = train(
+            learner.model,
+            batches,
+            loss_step(learner, system.loss),
+            evaluate,
+            settings,
+            options.out,
+            record,
+            accelerator,
+        )
     except CollapseError:
         if lead:  # so that the collapse can be measured and compared
             patiently(lambda: learner.save(options.out / "weights", 0.5, 1.0))
         raise
     if lead:
         threshold = best["threshold"] if system.threshold == "dev" else float(system.threshold)
-        if not saved_since(options.out / "weights", options.out / "best.pt"):  # else evaluate has set temperature and threshold since
+        # else evaluate has set temperature and threshold since
+        if not saved_since(options.out / "weights", options.out / "best.pt"):
             patiently(lambda: learner.save(options.out / "weights", threshold, 1.0))
-        print(f"Best epoch {best['epoch']}, development F1-macro {best['score']:.4f}. Next: python -m training.evaluate {options.out}")
+        print(
+            f"Best epoch {best['epoch']}, development F1-macro {best['score']:.4f}. Next: python -m "
+            f"training.evaluate {options.out}"
+        )
     accelerator.end_training()
 
 
 def from_lead(make: Callable[[], Any], accelerator: Accelerator) -> Any:
-    """What the leading process makes, for all processes: two that look at the same files may not find the same. Raises what ``make`` raises; the
-    other processes then end without a word."""
+    """What the leading process makes, for all processes: two that look at the same files may not find the same. Raises
+    what ``make`` raises; the other processes then end without a word."""
     box: list[Any] = [None]
     if accelerator.is_main_process:
         try:
@@ -119,13 +159,18 @@ def saved_since(weights: Path, best: Path) -> bool:
 
 
 def usable(pairs: list[MustiPair], bad: list[BadRecord], loud: bool = True) -> list[MustiPair]:
-    """Pairs that have a label and a picture on this machine that opens, each with ``picture`` set; says what was left out, and which pictures are
-    copies. Raises InputError when no pair is left."""
-    found = recognise([p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record], quiet=not loud)
+    """Pairs that have a label and a picture on this machine that opens, each with ``picture`` set; says what was left
+    out, and which pictures are copies. Raises InputError when no pair is left."""
+    found = recognise(
+        [p for p in pairs if p.label is not None and "://" not in p.image and "missing" not in p.record], quiet=not loud
+    )
     kept = [p for p in found.pairs if p.image not in found.unusable]
     if loud:
         if bad or len(found.pairs) < len(pairs):
-            print(f"{len(bad)} records are damaged and {len(pairs) - len(found.pairs)} pairs have no label or no picture; they are left out.")
+            print(
+                f"{len(bad)} records are damaged and {len(pairs) - len(found.pairs)} pairs have no label or no "
+                "picture; they are left out."
+            )
         for sentence in found.notices:
             print(sentence, flush=True)
     if not kept:
@@ -143,7 +188,9 @@ def divide(pairs: list[MustiPair], options: dict[str, Any]) -> tuple[dict[str, l
     parts = {part: [pairs[i] for i in rows[part]] for part in ("train", "dev", "test")}
     empty = [part for part, chosen in parts.items() if not chosen]
     if empty:
-        raise ValueError(f"The split leaves no pairs for {' and '.join(empty)}; choose fewer folds or another language.")
+        raise ValueError(
+            f"The split leaves no pairs for {' and '.join(empty)}; choose fewer folds or another language."
+        )
     place = {i: number for number, part in enumerate(("train", "dev", "test")) for i in rows[part]}
     return parts, split_fingerprint(pairs, [place.get(i, -1) for i in range(len(pairs))])
 
@@ -151,13 +198,24 @@ def divide(pairs: list[MustiPair], options: dict[str, Any]) -> tuple[dict[str, l
 def record_of(options: argparse.Namespace, system: System, pairs: list[MustiPair], split_print: str) -> dict[str, Any]:
     """What it takes to repeat the run, for run.json."""
     chosen = ("folds", "fold", "whole", "leave_out", "split_seed", "size", "init")
-    loss = {f: getattr(system.loss, f) for f in ("kind", "gamma", "alpha", "normalization", "branches", "gate", "gate_other", "gate_none")}
+    loss = {
+        f: getattr(system.loss, f)
+        for f in ("kind", "gamma", "alpha", "normalization", "branches", "gate", "gate_other", "gate_none")
+    }
     return {
-        "system": system.name, "about": system.about, "seed": options.seed, "model": system.model.to_dict(), "loss": loss,
-        "batch": system.batch, "threshold": system.threshold, "data": fingerprint(pairs), "split": split_print,
-        "pairs_file": str(options.pairs), "options": {k: getattr(options, k) for k in chosen},
+        "system": system.name,
+        "about": system.about,
+        "seed": options.seed,
+        "model": system.model.to_dict(),
+        "loss": loss,
+        "batch": system.batch,
+        "threshold": system.threshold,
+        "data": fingerprint(pairs),
+        "split": split_print,
+        "pairs_file": str(options.pairs),
+        "options": {k: getattr(options, k) for k in chosen},
         "command": options.command,
-    }  # fmt: skip
+    }
 
 
 def changes_of(pairs: list[str]) -> dict[str, Any]:
@@ -182,7 +240,12 @@ def dev_row(learner: Learner, pairs: list[MustiPair], system: System, precision:
         return {"score": 0.0, "auc": 0.5, "threshold": 0.5, "collapsed": True}
     threshold = best_threshold(labels, probabilities) if system.threshold == "dev" else float(system.threshold)
     result = scores(labels, probabilities, threshold)
-    return {"score": result["f1_macro"], "auc": result["auc"], "threshold": threshold, "collapsed": collapsed(probabilities)}
+    return {
+        "score": result["f1_macro"],
+        "auc": result["auc"],
+        "threshold": threshold,
+        "collapsed": collapsed(probabilities),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The methods of explanation, all of one contract (``contract.Method``). Pipeline, page, benchmark and docs read what there is from here."""
+"""The methods of explanation, all of one contract (``contract.Method``). Pipeline, page, benchmark and docs read what
+there is from here."""
 
 from .close_up import BOTH, CLOSE_UP
 from .contract import Kind, Method, combined, total
@@ -10,7 +11,8 @@ from .occlusion import OCCLUSION
 from .relevance import OF_REGIONS, OF_WORDS
 
 EVIDENCE = (OCCLUSION, OF_WORDS, BOTH, IN_PLACE, CLOSE_UP, CONTRIBUTION, OF_REGIONS)  # what the answer hangs on
-LOOKS = (ATTENTION, GATE_WORDS, GATE_REGIONS, EFFECT_WORDS, EFFECT_REGIONS, ROLLOUT, GRADCAM)  # where the model looked, what its gate did
+# where the model looked, what its gate did
+LOOKS = (ATTENTION, GATE_WORDS, GATE_REGIONS, EFFECT_WORDS, EFFECT_REGIONS, ROLLOUT, GRADCAM)
 METHODS = EVIDENCE + LOOKS
 BEST: dict[Kind, Method] = {"words": OCCLUSION, "regions": BOTH}  # measured best, see benchmarks/faithfulness.py
 QUICK: dict[Kind, Method] = {"words": OF_WORDS, "regions": OF_REGIONS}  # where many passes take too long

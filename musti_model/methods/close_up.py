@@ -11,9 +11,10 @@ from .perturb import CELLS, votes_of_images
 
 
 def run(question: Question) -> dict[str, Tensor]:
-    """Windows of half the picture's side looked at alone and enlarged: the vote for each, less the mean of all windows, averaged over the windows
-    that a cell lies in. A window that holds what the passage names stands out also where the thing is too small to be seen in the whole
-    picture. -> {branch: [CELLS, CELLS]}, logit units of a whole picture, spread over the cells."""
+    """Windows of half the picture's side looked at alone and enlarged: the vote for each, less the mean of all windows,
+    averaged over the windows that a cell lies in. A window that holds what the passage names stands out also where the
+    thing is too small to be seen in the whole picture. -> {branch: [CELLS, CELLS]}, logit units of a whole picture,
+    spread over the cells."""
     side, step = CELLS // 2, CELLS // 4
     corners = [(r, c) for r in range(0, CELLS - side + 1, step) for c in range(0, CELLS - side + 1, step)]
     images = {name: torch.cat([enlarged(x, r, c, side) for r, c in corners]) for name, x in question.images.items()}
@@ -33,7 +34,8 @@ def enlarged(image: Tensor, row: int, column: int, side: int) -> Tensor:
 
 
 def both(question: Question) -> dict[str, Tensor]:
-    """Half of the regions in place and the whole of the close ups: what the answer to this picture hangs on, and what each part would answer."""
+    """Half of the regions in place and the whole of the close ups: what the answer to this picture hangs on, and what
+    each part would answer."""
     near = run(question)
     return {name: values / 2 + near[name] for name, values in hiding.run(question).items()}
 

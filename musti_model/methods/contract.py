@@ -19,11 +19,13 @@ Unit = Literal["logit", "share of the vote", "attention", "activation", "gate"]
 class Method:
     """A method of explanation.
 
-    name: how tables and results call it; kind: whether it values words or regions of the picture; needs: "one pass" (the one that answers), "gradients"
-    (a backward pass or two) or "many passes" (of altered inputs); unit: what its numbers are; signed: whether they speak for (above 0) and against
-    (below 0) YES; then the whole model's are the sum of its branches', as its logit is that of their votes.
+    name: how tables and results call it; kind: whether it values words or regions of the picture; needs: "one pass"
+    (the one that answers), "gradients" (a backward pass or two) or "many passes" (of altered inputs); unit: what its
+    numbers are; signed: whether they speak for (above 0) and against (below 0) YES; then the whole model's are the sum
+    of its branches', as its logit is that of their votes.
 
-    run: question -> {branch: [words]} or {branch: [rows, columns]}, float32 on the CPU; a branch that the method cannot value is left out.
+    run: question -> {branch: [words]} or {branch: [rows, columns]}, float32 on the CPU; a branch that the method cannot
+    value is left out.
     """
 
     name: str
@@ -44,7 +46,8 @@ def total(values: dict[str, Tensor]) -> Tensor:
 
 
 def combined(maps: dict[str, Tensor]) -> Tensor:
-    """The same of regions: the branches' maps on the finest of their grids, added; each keeps its sum. -> [rows, columns]."""
+    """The same of regions: the branches' maps on the finest of their grids, added; each keeps its sum. -> [rows,
+    columns]."""
     rows, columns = (max(m.shape[i] for m in maps.values()) for i in (0, 1))
     whole = torch.zeros(rows, columns)
     for values in maps.values():

@@ -11,10 +11,12 @@ from .contract import Method
 
 @torch.no_grad()
 def run(question: Question) -> dict[str, Tensor]:
-    """What each place of a branch would vote if the whole picture were like it, less what it takes to say YES: above 0 speaks for, below 0
-    against. -> {branch: [rows, columns]}, logit units, weighted so that the branch's places share its part of the logit.
+    """What each place of a branch would vote if the whole picture were like it, less what it takes to say YES: above 0
+    speaks for, below 0 against. -> {branch: [rows, columns]}, logit units, weighted so that the branch's places share
+    its part of the logit.
 
-    The image vector is a weighted sum of the tokens (``MustiModel.image_vector``), so its dot product with the text is one too.
+    The image vector is a weighted sum of the tokens (``MustiModel.image_vector``), so its dot product with the text is
+    one too.
     """
     model, result = question.model, {}
     slopes, count = model.vote_slopes(), len(question.encoded)

@@ -22,10 +22,12 @@ CHUNK = 8  # points run at once
 def gate_effect(question: Question, branch: str) -> GateEffect:
     """The effect of one branch's gate on one pair.
 
-    The path lets in what the gate lets in by a factor a from 0 (shut) to 1, ``norm(base(T) + a * g * through(m))`` (``Fusion``); what each word met and
-    how far its gate opens stay as they are. Along it the change at text position t is the gradient there times ``g_t * through(m_t)``. ``m_t`` is a
-    weighted sum of the picture's tokens and ``through`` is linear, so each position's change falls apart into the patches' shares without a
-    further assumption. The ends are float32, and so is what lies between them, unless few points in the caller's precision add up well enough.
+    The path lets in what the gate lets in by a factor a from 0 (shut) to 1, ``norm(base(T) + a * g * through(m))``
+    (``Fusion``); what each word met and how far its gate opens stay as they are. Along it the change at text position t
+    is the gradient there times ``g_t * through(m_t)``. ``m_t`` is a weighted sum of the picture's tokens and
+    ``through`` is linear, so each position's change falls apart into the patches' shares without a further assumption.
+    The ends are float32, and so is what lies between them, unless few points in the caller's precision add up well
+    enough.
 
     Raises: ValueError for a model without a gate.
     """
@@ -40,8 +42,8 @@ def gate_effects(question: Question) -> dict[str, GateEffect]:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """A branch's gate followed from shut to learned. path; gradient: [T, H], mean of the vote's gradient along it, by what is let in; total: what opening
-    the gate changed in the vote; error: see ``GateEffect``."""
+    """A branch's gate followed from shut to learned. path; gradient: [T, H], mean of the vote's gradient along it, by
+    what is let in; total: what opening the gate changed in the vote; error: see ``GateEffect``."""
 
     path: "_Path"
     gradient: Tensor
@@ -99,7 +101,8 @@ class _Path:
         return self.added[0]
 
     def votes(self, opened: Tensor, at: list[Tensor] | None = None) -> Tensor:
-        """The branch's vote with the gate opened by each factor [K] -> [K]; ``at`` receives what the gate lets in, [K, T, H]."""
+        """The branch's vote with the gate opened by each factor [K] -> [K]; ``at`` receives what the gate lets in, [K,
+        T, H]."""
         added = opened.to(self.added.device).view(-1, 1, 1) * self.added
         if at is not None:
             at.append(added.requires_grad_())

@@ -15,7 +15,8 @@ from .contract import Method
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """The pass that answers, watched. output: with internals; cams: {CNN branch: [rows, columns]}, Grad-CAM. Out of the graph, but for the output."""
+    """The pass that answers, watched. output: with internals; cams: {CNN branch: [rows, columns]}, Grad-CAM. Out of the
+    graph, but for the output."""
 
     question: Question
     output: MustiOutput
@@ -23,12 +24,16 @@ class Look:
 
 
 def look(question: Question) -> Look:
-    """Answers the question with all internals. Gradients are on, also inside a caller's no_grad: without them Grad-CAM would silently be nothing."""
+    """Answers the question with all internals. Gradients are on, also inside a caller's no_grad: without them Grad-CAM
+    would silently be nothing."""
     model = question.model
     attention = {n: weights() for n, weights in question.attention.items()}
     with torch.inference_mode(False), torch.enable_grad():
         # From the feature maps on: the backbones have done their part already, and take none in the gradient.
-        encoded = {n: t if t.feature_map is None else _from_features(question, n, t.feature_map) for n, t in question.encoded.items()}
+        encoded = {
+            n: t if t.feature_map is None else _from_features(question, n, t.feature_map)
+            for n, t in question.encoded.items()
+        }
         output = model.match_words(encoded, question.read, attention)
         maps = output.inside.feature_maps
         gradients = torch.autograd.grad(output.logits.sum(), list(maps.values())) if maps else ()
@@ -60,8 +65,8 @@ def gates(looked: Look) -> dict[str, Gate]:
 
 
 def gate_maps(looked: Look) -> dict[str, Tensor]:
-    """{branch: [rows, columns]}: of a gate that opens word by word, the sum over the words of opening times meeting; of the scalar gate, the share of each
-    position laid on the places that it met."""
+    """{branch: [rows, columns]}: of a gate that opens word by word, the sum over the words of opening times meeting; of
+    the scalar gate, the share of each position laid on the places that it met."""
     inside, by_word, result = looked.output.inside, looked.question.model.fusion.by_word, {}
     for name, gate in gates(looked).items():
         weights, grid = inside.met[name].weights, inside.grid[name]
@@ -92,14 +97,15 @@ def _image_attention(looked: Look) -> Iterator[tuple[str, Tensor, tuple[int, int
             yield name, _first(attention), grid
 
 
-# Pure functions on tensors; one example, no batch axis ------------------------------------------------------------------------------
+# Pure functions on tensors; one example, no batch axis ----------------------------------------------------------------
 
 
 def rollout(attention: Tensor) -> Tensor:
-    """Attention rollout (Abnar & Zuidema 2020): how far the class token's attention reaches each place through all layers.
+    """Attention rollout (Abnar & Zuidema 2020): how far the class token's attention reaches each place through all
+    layers.
 
-    Per layer the mean over the heads, half of it replaced by the identity for the residual connection, rows renormalised; later layers
-    multiply from the left.
+    Per layer the mean over the heads, half of it replaced by the identity for the residual connection, rows
+    renormalised; later layers multiply from the left.
 
     Args:
         attention: [layers, heads, N, N], rows sum to 1, token 0 is the class token.
@@ -121,23 +127,27 @@ def class_attention(attention: Tensor) -> Tensor:
 
 
 def class_word_attention(attention: Tensor) -> Tensor:
-    """[CLS]'s attention to each position in the text encoder's last layer, mean of the heads: [layers, heads, T, T] -> [T]."""
+    """[CLS]'s attention to each position in the text encoder's last layer, mean of the heads: [layers, heads, T, T] ->
+    [T]."""
     return attention[-1].mean(0)[0]
 
 
 def grad_cam(feature_map: Tensor, gradient: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): ReLU of the maps weighted by their mean gradient. [C, h, w] twice -> [h, w], >= 0."""
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): ReLU of the maps weighted by their mean gradient. [C, h, w] twice ->
+    [h, w], >= 0."""
     weights = gradient.mean((1, 2), keepdim=True)
     return (weights * feature_map).sum(0).clamp(min=0)
 
 
 def to_words(values: Tensor, words: list[tuple[int, ...]]) -> list[float]:
-    """Mean over the pieces of each word. values: [T]; words: positions of their pieces. Special tokens and padding carry no score."""
+    """Mean over the pieces of each word. values: [T]; words: positions of their pieces. Special tokens and padding
+    carry no score."""
     return [float(values[list(pieces)].mean()) for pieces in words]
 
 
 def places_met(weights: Tensor, words: list[tuple[int, ...]]) -> Tensor:
-    """How much of each place a word met: mean over its pieces, over the places alone. weights: [T, 1 + places] -> [words, places], rows sum to 1."""
+    """How much of each place a word met: mean over its pieces, over the places alone. weights: [T, 1 + places] ->
+    [words, places], rows sum to 1."""
     if not words:
         return weights[:0, 1:]
     met = torch.stack([weights[list(pieces), 1:].mean(0) for pieces in words])
@@ -168,5 +178,7 @@ def _tensors(words: dict[str, list[float]]) -> dict[str, Tensor]:
 ATTENTION = Method("attention", "words", "one pass", "attention", False, lambda q: _tensors(words_attended(look(q))))
 ROLLOUT = Method("rollout", "regions", "one pass", "attention", False, lambda q: rollouts(look(q)))
 GRADCAM = Method("gradcam", "regions", "gradients", "activation", False, lambda q: look(q).cams)
-GATE_WORDS = Method("gate", "words", "one pass", "gate", False, lambda q: _tensors({n: g.words for n, g in gates(look(q)).items()}))
+GATE_WORDS = Method(
+    "gate", "words", "one pass", "gate", False, lambda q: _tensors({n: g.words for n, g in gates(look(q)).items()})
+)
 GATE_REGIONS = Method("gate", "regions", "one pass", "gate", False, lambda q: gate_maps(look(q)))

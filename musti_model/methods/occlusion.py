@@ -13,16 +13,21 @@ TOGETHER = 16  # the others so many at a time
 
 
 def run(question: Question) -> dict[str, Tensor]:
-    """The mean of what a word's absence takes from the vote and what its presence adds to a passage without words. The second half keeps a name that
-    stands twice from hiding itself. -> {branch: [words]}, logit units.
+    """The mean of what a word's absence takes from the vote and what its presence adds to a passage without words. The
+    second half keeps a name that stands twice from hiding itself. -> {branch: [words]}, logit units.
 
-    Where alterations are to be ``sparing``, of a passage with more than SINGLY words the CHOSEN that count most (``by_weight``) are struck out one by one, the others TOGETHER, those of like weight;
-    what their absence takes is measured, but not whose it is, and shared out evenly among them. What each adds alone is always measured.
+    Where alterations are to be ``sparing``, of a passage with more than SINGLY words the CHOSEN that count most
+    (``by_weight``) are struck out one by one, the others TOGETHER, those of like weight; what their absence takes is
+    measured, but not whose it is, and shared out evenly among them. What each adds alone is always measured.
     """
     everything, rest, count = list(range(question.length)), question.rest, len(question.pieces)
     alone = votes_of_texts(question, [rest, *(sorted({*rest, *pieces}) for pieces in question.pieces)])
     present = alone[1:] - alone[:1]
-    groups = groups_of(by_weight(question, present)) if count > SINGLY and sparing(question.model) else [[w] for w in range(count)]
+    groups = (
+        groups_of(by_weight(question, present))
+        if count > SINGLY and sparing(question.model)
+        else [[w] for w in range(count)]
+    )
     struck = [{p for w in group for p in question.pieces[w]} for group in groups]
     votes = votes_of_texts(question, [everything, *([p for p in everything if p not in gone] for gone in struck)])
     absent = torch.zeros_like(present)
@@ -32,13 +37,15 @@ def run(question: Question) -> dict[str, Tensor]:
 
 
 def by_weight(question: Question, present: Tensor) -> list[int]:
-    """Words by how much they may count: first, half of the CHOSEN, those at which the gate opens most (where it opens word by word), then those that add
-    most to any branch's vote alone. present: [words, branches]."""
+    """Words by how much they may count: first, half of the CHOSEN, those at which the gate opens most (where it opens
+    word by word), then those that add most to any branch's vote alone. present: [words, branches]."""
     widest: list[int] = []
     fusion = question.model.fusion
     if fusion.by_word:
         with torch.no_grad():
-            opening = torch.stack([fusion.meet(image, question.read).opening[0] for image in question.encoded.values()]).amax(0)
+            opening = torch.stack(
+                [fusion.meet(image, question.read).opening[0] for image in question.encoded.values()]
+            ).amax(0)
         opened = torch.stack([opening[list(pieces)].max() for pieces in question.pieces])
         widest = opened.argsort(descending=True)[: CHOSEN // 2].tolist()
     strongest = present.abs().amax(1).argsort(descending=True).tolist()

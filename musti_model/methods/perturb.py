@@ -1,5 +1,5 @@
-"""Altered questions: words cut out of the passage, regions hidden in the picture. Only what changes is encoded anew: a cut passage needs no image
-encoder, a picture with hidden regions no second reading of the passage."""
+"""Altered questions: words cut out of the passage, regions hidden in the picture. Only what changes is encoded anew: a
+cut passage needs no image encoder, a picture with hidden regions no second reading of the passage."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,8 @@ from ..model import MustiModel
 from ..question import Question
 
 CHUNK = 32  # altered inputs run at once
-SPARING = 15_000_000  # parameters from which a CPU has no time for every alteration: fewer are made, and some answers estimated
+# parameters from which a CPU has no time for every alteration: fewer are made, and some answers estimated
+SPARING = 15_000_000
 CELLS = 8  # rows and columns of the picture that are blanked out
 
 
@@ -20,7 +21,8 @@ def sparing(model: MustiModel) -> bool:
 
 
 def cut(question: Question, kept: list[list[int]]) -> Words:
-    """The passage cut down to the wordpieces at the given positions, padded as the model wants it and read. -> len(kept) rows."""
+    """The passage cut down to the wordpieces at the given positions, padded as the model wants it and read. ->
+    len(kept) rows."""
     model = question.model
     carry = model.config.padding == "carry"
     width = question.mask.shape[1] if carry else max(len(row) for row in kept)
@@ -34,7 +36,8 @@ def cut(question: Question, kept: list[list[int]]) -> Words:
 
 @torch.no_grad()
 def votes_of_texts(question: Question, kept: list[list[int]]) -> Tensor:
-    """Votes of the picture with the passage cut down to the wordpieces at the given positions. -> [len(kept), branches]."""
+    """Votes of the picture with the passage cut down to the wordpieces at the given positions. -> [len(kept),
+    branches]."""
     order = sorted(range(len(kept)), key=lambda i: len(kept[i]))  # like lengths together: little padding
     parts = [[kept[i] for i in order[start : start + CHUNK]] for start in range(0, len(order), CHUNK)]
     votes = torch.cat([question.model.match_words(question.encoded, cut(question, part)).votes for part in parts])
@@ -52,12 +55,19 @@ def votes_of_images(question: Question, images: dict[str, Tensor]) -> Tensor:
 
 
 def votes_of_pictures(question: Question, kept: Tensor) -> Tensor:
-    """Votes of the passage with all but some cells of the picture blanked out to its mean colour. kept: bool [M, rows, columns] -> [M, branches]."""
-    return torch.cat([votes_of_images(question, {n: blanked(x, part) for n, x in question.images.items()}) for part in kept.split(CHUNK)])
+    """Votes of the passage with all but some cells of the picture blanked out to its mean colour. kept: bool [M, rows,
+    columns] -> [M, branches]."""
+    return torch.cat(
+        [
+            votes_of_images(question, {n: blanked(x, part) for n, x in question.images.items()})
+            for part in kept.split(CHUNK)
+        ]
+    )
 
 
 def blanked(image: Tensor, kept: Tensor) -> Tensor:
-    """A picture [1, 3, S, S] with the cells that are not kept (bool [M, rows, columns]) in its mean colour. -> [M, 3, S, S]."""
+    """A picture [1, 3, S, S] with the cells that are not kept (bool [M, rows, columns]) in its mean colour. -> [M, 3,
+    S, S]."""
     side = image.shape[-2:]
     masks = F.interpolate(kept[:, None].float(), size=side, mode="nearest").to(image.device)
     return image * masks + image.mean((2, 3), keepdim=True) * (1 - masks)

@@ -1,4 +1,5 @@
-"""Gradient-weighted attention of words and of ViT places, gradient times activation of CNN places: two passes there and back."""
+"""Gradient-weighted attention of words and of ViT places, gradient times activation of CNN places: two passes there and
+back."""
 
 from contextlib import ExitStack
 
@@ -12,8 +13,9 @@ from .contract import Method, by_branch
 
 @torch.enable_grad()
 def of_words(question: Question) -> dict[str, Tensor]:
-    """Gradient-weighted attention of the text encoder as it reads with the picture (Chefer et al. 2021, eq. 5-6), for the vote minus against it. What the
-    passage was read as without the picture stays as it is. -> {branch: [words]}, shares of the branch's vote (``shares_of_vote``)."""
+    """Gradient-weighted attention of the text encoder as it reads with the picture (Chefer et al. 2021, eq. 5-6), for
+    the vote minus against it. What the passage was read as without the picture stays as it is. -> {branch: [words]},
+    shares of the branch's vote (``shares_of_vote``)."""
     model = question.model
     with attention_gradients(model.text.encoder.layer) as layers:
         votes = model.match_words(question.encoded, question.read).votes[0]
@@ -31,8 +33,9 @@ def of_words(question: Question) -> dict[str, Tensor]:
 
 @torch.enable_grad()
 def of_regions(question: Question) -> dict[str, Tensor]:
-    """ViT: gradient-weighted attention (Chefer et al. 2021), for the vote minus against it. CNN: gradient times activation at each place
-    (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, shares of the branch's vote (``shares_of_vote``)."""
+    """ViT: gradient-weighted attention (Chefer et al. 2021), for the vote minus against it. CNN: gradient times
+    activation at each place (HiResCAM, Draelos & Carin 2020, eq. 3), signed. -> {branch: [rows, columns]}, shares of
+    the branch's vote (``shares_of_vote``)."""
     model, result = question.model, {}
     with ExitStack() as stack:
         vits = {n: stack.enter_context(attention_gradients(vit.blocks)) for n, vit in model.vits.items()}
@@ -69,15 +72,18 @@ def _row(layers: list[tuple[Tensor, Tensor]], row: int) -> list[tuple[Tensor, Te
 
 
 def shares_of_vote(values: Tensor, vote: Tensor) -> Tensor:
-    """Values without a unit, scaled until their absolute values add up to that of the vote: one scale for branches of different kinds."""
+    """Values without a unit, scaled until their absolute values add up to that of the vote: one scale for branches of
+    different kinds."""
     return values.detach() * (vote.detach().abs() / values.detach().abs().sum().clamp(min=1e-12))
 
 
 def relevance(layers: list[tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
-    """Relevance of the input tokens to an output, signed: the rule with the output's gradient minus the rule with its negative.
+    """Relevance of the input tokens to an output, signed: the rule with the output's gradient minus the rule with its
+    negative.
 
     Args:
-        layers: (attention, its gradient) [heads, N, N] each, first layer first. start: [N], weights of the last layer's tokens in the output.
+        layers: (attention, its gradient) [heads, N, N] each, first layer first. start: [N], weights of the last layer's
+            tokens in the output.
 
     Returns: [N].
     """

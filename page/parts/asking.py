@@ -22,19 +22,36 @@ class Asking:
         self.examples = examples
         with gr.Column(scale=2, min_width=300, elem_id="asking"):
             with gr.Column(elem_id="question"):
-                self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")  # in the page, or its change would tell nobody
-                self.image = SafeImage(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=300, elem_id="picture")
+                # in the page, or its change would tell nobody
+                self.mark = gr.Textbox(visible="hidden", elem_id="mark", label="")
+                self.image = SafeImage(
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    label="Picture",
+                    height=300,
+                    elem_id="picture",
+                )
                 self.passage = gr.Textbox(
-                    label="Passage", lines=5, max_lines=14, elem_id="passage", info="Ctrl+Enter compares.", placeholder="Paste a passage that speaks of a smell …"
+                    label="Passage",
+                    lines=5,
+                    max_lines=14,
+                    elem_id="passage",
+                    info="Ctrl+Enter compares.",
+                    placeholder="Paste a passage that speaks of a smell …",
                 )
                 self.button = gr.Button("Compare", variant="primary", elem_id="run")
             with gr.Column(elem_id="below-question"):
                 rows = [[str(path), text] for path, text in examples]
-                gallery = gr.Examples(rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, **PRIVATE)
+                gallery = gr.Examples(
+                    rows, [self.image, self.passage], label="Examples (answer at once)", cache_examples=False, **PRIVATE
+                )
                 with gr.Accordion("Where the examples are from", open=False):
                     Told(sources_html)
                 if pipe.objects:
-                    with gr.Accordion(Sentence("The {count} objects these weights know", count=len(pipe.objects)), open=False):
+                    with gr.Accordion(
+                        Sentence("The {count} objects these weights know", count=len(pipe.objects)), open=False
+                    ):
                         Told(lambda: escape(", ".join(map(object_name, pipe.objects))))
         self.chosen = gallery.load_input_event  # an example was clicked
         # Gradio's examples bring the components back as they were built, in English.

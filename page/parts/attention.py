@@ -23,8 +23,8 @@ class Attention(Section):
     name = "attention"
     title = "Attention: where the model looked, which is not why it answered"
     about = (
-        "Attention in the picture is of the picture alone, whatever the passage; Grad-CAM, and attention in the passage, are of picture and passage. None proves why the "
-        "model answered as it did."
+        "Attention in the picture is of the picture alone, whatever the passage; Grad-CAM, and attention in the "
+        "passage, are of picture and passage. None proves why the model answered as it did."
     )
 
     def build(self) -> None:
@@ -40,7 +40,9 @@ class Attention(Section):
             self.opacity = opacity(self.name)
             note = "From the smallest to the largest value: small differences look large."
             self.stretch = gr.Checkbox(False, label="Stretch colours", elem_id="stretch", info=note)
-        self.word_branch = gr.Radio(branches, value=branches[0][1], label="Text read with the picture of branch", elem_id="word-branch")
+        self.word_branch = gr.Radio(
+            branches, value=branches[0][1], label="Text read with the picture of branch", elem_id="word-branch"
+        )
         self.words = gr.HTML(elem_id="words")
         self.faithful_words = gr.HTML(elem_id="faithful-words", elem_classes="faithful")
         self.controls = [self.view, self.head, self.opacity, self.stretch, self.word_branch]
@@ -56,7 +58,11 @@ class Attention(Section):
 
     def blank(self) -> Values:
         """Nothing."""
-        return self.map.values(None, "") | dict.fromkeys([self.faithful_map, self.words, self.faithful_words], "") | {self.head: gr.update(visible=False)}
+        return (
+            self.map.values(None, "")
+            | dict.fromkeys([self.faithful_map, self.words, self.faithful_words], "")
+            | {self.head: gr.update(visible=False)}
+        )
 
     def judge(self, explanation: Explanation, measured: dict[str, Faithfulness], given: Values) -> Values:
         """Of the map and of the words that are seen; single heads are not measured."""
@@ -86,18 +92,23 @@ def attention_html(explanation: Explanation, branch: str, stretch: bool) -> str:
 
 
 def map_figure(explanation: Explanation, view: str | None, head: int, opacity: float, stretch: bool) -> tuple[Any, str]:
-    """The overlay of one view, and its legend; all heads of a branch are drawn on one scale, unless it is stretched. ``head`` counts from 1 and matters to
-    the view of one head only."""
+    """The overlay of one view, and its legend; all heads of a branch are drawn on one scale, unless it is stretched.
+    ``head`` counts from 1 and matters to the view of one head only."""
     kind, _, branch = (view or "").partition(":")
     if kind == "heads":
         head = min(max(int(head), 1), len(explanation.heads[branch]))
-        values, label = explanation.head_map(branch, head - 1), say("class-token attention of head {head}, last layer", head=head)
+        values, label = (
+            explanation.head_map(branch, head - 1),
+            say("class-token attention of head {head}, last layer", head=head),
+        )
         alike = explanation.heads[branch]
     elif view is not None and view in explanation.maps:
         values, label = explanation.maps[view], say(VIEW_NAMES[kind])
         alike = values
     else:
-        told = say("There is no such map: these weights have no gate, or their image tokens have no place in the picture.")
+        told = say(
+            "There is no such map: these weights have no gate, or their image tokens have no place in the picture."
+        )
         return None, f"<p>{told}</p>"
     scale = scale_of(values, True) if stretch else scale_of(alike)
     return overlay(explanation.image, values, opacity, scale), legend_html(*scale, label)

@@ -9,12 +9,14 @@ from ..language import later, say
 STAYS = 0.93  # mean probability of the answer while parts are taken away at random, from which no order could do much
 NUMBERS = {
     "words": later(
-        "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
-        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}."
+        "With the strongest words struck out first, the mean probability of {answer} on the way is {deletion:.2f}; "
+        "in random order it is {random_deletion:.2f}. Put back first, {insertion:.2f} against "
+        "{random_insertion:.2f}."
     ),
     "regions": later(
-        "With the strongest regions blanked out first, the mean probability of {answer} on the way is {deletion:.2f}; in random order it is "
-        "{random_deletion:.2f}. Put back first, {insertion:.2f} against {random_insertion:.2f}."
+        "With the strongest regions blanked out first, the mean probability of {answer} on the way is "
+        "{deletion:.2f}; in random order it is {random_deletion:.2f}. Put back first, {insertion:.2f} against "
+        "{random_insertion:.2f}."
     ),
 }
 CANNOT = later("The answer hardly changes in whatever order they are taken away.")
@@ -29,10 +31,13 @@ def judgement(f: Faithfulness) -> str:
 
 
 def faithful_html(answer: str, kind: str, f: Faithfulness | None) -> str:
-    """What stands below an explanation. answer: "YES" or "NO"; kind: "words" or "regions"; "" where it was not measured."""
+    """What stands below an explanation. answer: "YES" or "NO"; kind: "words" or "regions"; "" where it was not
+    measured."""
     if f is None:
         return ""
     word = judgement(f)
-    numbers = say(NUMBERS[kind], answer=say(answer), **asdict(f)) + (f" {say(CANNOT)}" if word == "cannot be told" else "")
+    numbers = say(NUMBERS[kind], answer=say(answer), **asdict(f)) + (
+        f" {say(CANNOT)}" if word == "cannot be told" else ""
+    )
     told = say("How faithful this is, tried on this pair: <strong>{word}</strong>", word=say(word))
-    return f'<details><summary>{told}</summary><p>{numbers}</p></details>'
+    return f"<details><summary>{told}</summary><p>{numbers}</p></details>"

@@ -1,5 +1,5 @@
-"""The gate board: which words the picture opened the gate for, and where in the picture each of them looked. What it shows comes in one answer; looking around
-happens in the browser (``static/gate_board.js``)."""
+"""The gate board: which words the picture opened the gate for, and where in the picture each of them looked. What it
+shows comes in one answer; looking around happens in the browser (``static/gate_board.js``)."""
 
 import base64
 import json
@@ -21,12 +21,14 @@ EMPTY = {"told": "", "board": ""}
 CLOSED = 0.1  # widest opening under which the gate is said to have stayed shut
 
 BY_WORD = later(
-    "The fuller a word's colour, the further the gate opened there, and the more of what the word met in the picture is read with it. It shows what was let in, not that "
-    "this decided the answer; that is what the gate's switch tells."
+    "The fuller a word's colour, the further the gate opened there, and the more of what the word met in the "
+    "picture is read with it. It shows what was let in, not that this decided the answer; that is what the gate's "
+    "switch tells."
 )
 BY_ORDER = later(
-    "These weights have the published gate, with the same three numbers for every word: a word's colour is the picture's share in what is read there. Here words meet places "
-    "by reading order, so a coloured place is no finding of a thing."
+    "These weights have the published gate, with the same three numbers for every word: a word's colour is the "
+    "picture's share in what is read there. Here words meet places by reading order, so a coloured place is no "
+    "finding of a thing."
 )
 
 
@@ -35,7 +37,11 @@ class GateBoard(Part):
 
     def __init__(self, held: Held) -> None:
         super().__init__(held)
-        Told(lambda: f"<h3>{say('The gate (text selection feature, TSF): what the picture added to each word')}</h3>", elem_id="gate-title", elem_classes="prose")
+        Told(
+            lambda: f"<h3>{say('The gate (text selection feature, TSF): what the picture added to each word')}</h3>",
+            elem_id="gate-title",
+            elem_classes="prose",
+        )
         self.board = gr.HTML(EMPTY, html_template=TEMPLATE, js_on_load=script("gate_board.js"), elem_id="gate-board")
         self.shown = [self.board]
 
@@ -53,8 +59,15 @@ def gate_board_value(explanation: Explanation | None) -> dict[str, str]:
     if explanation is None:
         return EMPTY
     if not explanation.gates:
-        return {"told": literal(say("These weights have no gate: the picture does not touch the text before the cosine.")), "board": ""}
-    told = say("The gate stayed nearly shut at every word: the picture shows nothing that this passage names.") if _closed(explanation) else ""
+        return {
+            "told": literal(say("These weights have no gate: the picture does not touch the text before the cosine.")),
+            "board": "",
+        }
+    told = (
+        say("The gate stayed nearly shut at every word: the picture shows nothing that this passage names.")
+        if _closed(explanation)
+        else ""
+    )
     return {"told": literal(told), "board": literal(json.dumps(_board(explanation), ensure_ascii=False))}
 
 
@@ -65,12 +78,20 @@ def _closed(explanation: Explanation) -> bool:
 
 def _board(explanation: Explanation) -> dict[str, Any]:
     image, shut, prediction = explanation.image, explanation.shut, explanation.prediction
-    answers = {"learned": _answer(prediction, prediction.threshold)} | ({"shut": _answer(shut, prediction.threshold)} if shut else {})
+    answers = {"learned": _answer(prediction, prediction.threshold)} | (
+        {"shut": _answer(shut, prediction.threshold)} if shut else {}
+    )
     return {
-        "language": language(), "picture": data_url(image), "ratio": image.width / image.height, "segments": segments(explanation), "words": explanation.words,
-        "branches": [_branch(name, gate) for name, gate in explanation.gates.items()], "answers": answers, "texts": _texts(explanation),
+        "language": language(),
+        "picture": data_url(image),
+        "ratio": image.width / image.height,
+        "segments": segments(explanation),
+        "words": explanation.words,
+        "branches": [_branch(name, gate) for name, gate in explanation.gates.items()],
+        "answers": answers,
+        "texts": _texts(explanation),
         "places": any(g.meeting is not None for g in explanation.gates.values()),
-    }  # fmt: skip
+    }
 
 
 def _answer(given: Prediction | Shut, threshold: float) -> dict[str, Any]:
@@ -97,7 +118,12 @@ def _branch(name: str, gate: Gate) -> dict[str, Any]:
     largest = max(float(gate.meeting.max(initial=0.0)), 1e-9)
     steps = np.round(gate.meeting / largest * 255).astype(np.uint8)
     rows, columns = gate.meeting.shape[1:]
-    return result | {"rows": rows, "columns": columns, "meeting": base64.b64encode(steps.tobytes()).decode(), "largest": largest}
+    return result | {
+        "rows": rows,
+        "columns": columns,
+        "meeting": base64.b64encode(steps.tobytes()).decode(),
+        "largest": largest,
+    }
 
 
 def _texts(explanation: Explanation) -> dict[str, str]:
@@ -105,15 +131,24 @@ def _texts(explanation: Explanation) -> dict[str, str]:
     return {
         "whole": say("Point at a word or at a place in the picture; a click keeps it."),
         "shut": say("With the gate shut the passage is read without the picture."),
-        "word": say("“{word}”: the gate opens by {opening} ({branches}).") if by_word else say("“{word}”: the picture's share is {opening} ({branches})."),
+        "word": say("“{word}”: the gate opens by {opening} ({branches}).")
+        if by_word
+        else say("“{word}”: the picture's share is {opening} ({branches})."),
         "looked": say("It looked most at row {row}, column {column}."),
         "closed": say("That is nearly shut, so where the word looked hardly counts.") if by_word else "",
         "place": say("Row {row}, column {column}: what was let in of it went to {words}."),
         "nobody": say("Row {row}, column {column}: hardly anything of it was let in."),
-        "learned": say("as learned"), "off": say("shut"), "gate": say("Gate"), "branch": say("Branch"), "both": say("all"),
-        "answer": say("answer"), "probability": say("probability of YES"), "vote": say("vote of {branch}"),
-        "picture": say("The picture; the arrow keys move over its places"), "passage": say("The words that were read; the arrow keys move among them"),
+        "learned": say("as learned"),
+        "off": say("shut"),
+        "gate": say("Gate"),
+        "branch": say("Branch"),
+        "both": say("all"),
+        "answer": say("answer"),
+        "probability": say("probability of YES"),
+        "vote": say("vote of {branch}"),
+        "picture": say("The picture; the arrow keys move over its places"),
+        "passage": say("The words that were read; the arrow keys move among them"),
         "scale": say("how far the gate opened:") if by_word else say("the picture's share:"),
         "placeScale": say("what was let in of a place (1: eight times an even look of a wide open word):"),
         "note": say(BY_WORD if by_word else BY_ORDER),
-    }  # fmt: skip
+    }

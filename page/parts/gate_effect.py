@@ -23,14 +23,22 @@ class GateEffect(Section):
 
     name = "gate"
     title = "Gate effect: what the picture changed in the answer by way of the passage"
-    about = "Of picture and passage together: the vote of a branch with the gate as learned, against its vote with the gate shut, word by word and patch by patch."
+    about = (
+        "Of picture and passage together: the vote of a branch with the gate as learned, against its vote with "
+        "the gate shut, word by word and patch by patch."
+    )
 
     def build(self) -> None:
         """Makes its components."""
-        branches, gated = [(branch_name(b.name), b.name) for b in self.pipe.config.branches], self.pipe.model.fusion.gated
+        branches, gated = (
+            [(branch_name(b.name), b.name) for b in self.pipe.config.branches],
+            self.pipe.model.fusion.gated,
+        )
         self.branch = gr.Radio(branches, value=branches[0][1], label="Image branch", elem_id="branch", visible=gated)
         self.effect = gr.HTML(elem_id="gate")
-        alt = "The picture with what each patch changed in the answer through the gate; the legend below gives the values"
+        alt = (
+            "The picture with what each patch changed in the answer through the gate; the legend below gives the values"
+        )
         self.map = Map("Patches through the gate", "gate-map", alt)
         self.faithful = gr.HTML(elem_id="faithful-gate", elem_classes="faithful")
         self.opacity = opacity(self.name, gated)
@@ -41,7 +49,9 @@ class GateEffect(Section):
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """The coloured passage, the map, its legend."""
         branch = given[self.branch]
-        return {self.effect: effect_html(explanation, branch)} | self.map.values(*effect_figure(explanation, branch, given[self.opacity]))
+        return {self.effect: effect_html(explanation, branch)} | self.map.values(
+            *effect_figure(explanation, branch, given[self.opacity])
+        )
 
     def blank(self) -> Values:
         """Nothing."""
@@ -49,7 +59,11 @@ class GateEffect(Section):
 
     def judge(self, explanation: Explanation, measured: dict[str, Faithfulness], given: Values) -> Values:
         """Of the map that is seen."""
-        return {self.faithful: faithful_html(explanation.prediction.label, "regions", measured.get(f"effect:{given[self.branch]}"))}
+        return {
+            self.faithful: faithful_html(
+                explanation.prediction.label, "regions", measured.get(f"effect:{given[self.branch]}")
+            )
+        }
 
 
 def effect_html(explanation: Explanation, branch: str) -> str:
@@ -58,12 +72,20 @@ def effect_html(explanation: Explanation, branch: str) -> str:
     if effect is None:
         return f"<p>{say('These weights have no gate: the picture does not touch the text before the cosine.')}</p>"
     told = say(
-        "With the gate as learned, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is with the gate shut. Word by word (and "
-        "{rest:+.3f} at places that are no words); the parts miss the whole by {error:.2%}:",
-        branch=escape(branch_name(branch)), total=effect.total, rest=effect.rest, error=effect.error,
-    )  # fmt: skip
+        (
+            "With the gate as learned, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is "
+            "with the gate shut. Word by word (and {rest:+.3f} at places that are no words); the parts miss the whole "
+            "by {error:.2%}:"
+        ),
+        branch=escape(branch_name(branch)),
+        total=effect.total,
+        rest=effect.rest,
+        error=effect.error,
+    )
     label, scale = say("change of the logit by the gate"), scale_for("words", "logit", explanation)
-    return f"<p>{told}</p>" + words_html(explanation.passage, explanation.word_spans, effect.words, label, scale, signed=True)
+    return f"<p>{told}</p>" + words_html(
+        explanation.passage, explanation.word_spans, effect.words, label, scale, signed=True
+    )
 
 
 def effect_figure(explanation: Explanation, branch: str, opacity: float) -> tuple[Any, str]:
@@ -73,4 +95,6 @@ def effect_figure(explanation: Explanation, branch: str, opacity: float) -> tupl
         return None, ""
     values = to_frame(torch.from_numpy(effect.patches), *explanation.image.size)
     scale = scale_for("regions", "logit", explanation)
-    return overlay(explanation.image, values, opacity, scale, signed=True), legend_html(*scale, say("change of the logit by each patch through the gate"), signed=True)
+    return overlay(explanation.image, values, opacity, scale, signed=True), legend_html(
+        *scale, say("change of the logit by each patch through the gate"), signed=True
+    )

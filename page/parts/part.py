@@ -1,4 +1,5 @@
-"""What the parts have in common: where a visit keeps its last question, and how a view of an explanation is drawn, emptied and judged.
+"""What the parts have in common: where a visit keeps its last question, and how a view of an explanation is drawn,
+emptied and judged.
 
 Handlers take and give {component: value}, so that nobody counts places.
 """
@@ -19,12 +20,13 @@ from ..visit import SILENT
 Values = dict[Any, Any]  # {component: value}
 Control = gr.Radio | gr.Dropdown | gr.Slider | gr.Checkbox
 DRAWING = SILENT | {"trigger_mode": "always_last"}
-NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")  # also after an answer has expired
+# also after an answer has expired
+NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")
 
 
 class Question(NamedTuple):
-    """What was asked last, and what it got. image: a picture's file; asked: when, in ms by the visitor's own clock; failed: it got a sentence instead
-    of an answer; verdict, votes: HTML."""
+    """What was asked last, and what it got. image: a picture's file; asked: when, in ms by the visitor's own clock;
+    failed: it got a sentence instead of an answer; verdict, votes: HTML."""
 
     image: str
     passage: str
@@ -35,7 +37,8 @@ class Question(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """How faithful an explanation is, by name. asked: whose (``Explanation.asked``): a measurement that took long may arrive beside the next explanation."""
+    """How faithful an explanation is, by name. asked: whose (``Explanation.asked``): a measurement that took long may
+    arrive beside the next explanation."""
 
     asked: str
     by_name: dict[str, Faithfulness]
@@ -43,11 +46,16 @@ class Measured(NamedTuple):
 
 def measured_of(explanation: Explanation | None, measured: Measured | None) -> dict[str, Faithfulness] | None:
     """What was measured of this very explanation; None where nothing was."""
-    return measured.by_name if explanation is not None and measured is not None and measured.asked == explanation.asked else None
+    return (
+        measured.by_name
+        if explanation is not None and measured is not None and measured.asked == explanation.asked
+        else None
+    )
 
 
 class Held(NamedTuple):
-    """Components that keep the last question (``Question``), its explanation, and how faithful that is (``Measured``); and the line that says what is going on."""
+    """Components that keep the last question (``Question``), its explanation, and how faithful that is (``Measured``);
+    and the line that says what is going on."""
 
     question: gr.State
     explanation: gr.State
@@ -58,7 +66,8 @@ class Held(NamedTuple):
 class Part(ABC):
     """A view of an explanation.
 
-    controls: what a visitor chooses in it, and a link keeps; shown: what it fills; judged: those of it that say how faithful that is; given: {component: value} of the controls and of ``Held``.
+    controls: what a visitor chooses in it, and a link keeps; shown: what it fills; judged: those of it that say how
+    faithful that is; given: {component: value} of the controls and of ``Held``.
     """
 
     def __init__(self, held: Held) -> None:
@@ -94,7 +103,8 @@ class Part(ABC):
 
 
 class Section(Part):
-    """A part that is closed until it is opened. name: in the page's addresses; title: what it is; about: what it depends on. Texts in English."""
+    """A part that is closed until it is opened. name: in the page's addresses; title: what it is; about: what it
+    depends on. Texts in English."""
 
     name: str
     title: str
@@ -103,7 +113,9 @@ class Section(Part):
     def __init__(self, held: Held, calls: Calls) -> None:
         super().__init__(held)
         self.calls, self.pipe = calls, calls.pipe
-        with gr.Accordion(self.title, open=False, elem_id=f"section-{self.name}", elem_classes="section") as self.accordion:
+        with gr.Accordion(
+            self.title, open=False, elem_id=f"section-{self.name}", elem_classes="section"
+        ) as self.accordion:
             gr.Markdown(self.about)
             self.build()
         if self.controls:
@@ -115,10 +127,19 @@ class Section(Part):
 
 
 class Map:
-    """A picture with a map laid over it, which can be enlarged and downloaded, and its legend; no empty frame where there is no map."""
+    """A picture with a map laid over it, which can be enlarged and downloaded, and its legend; no empty frame where
+    there is no map."""
 
     def __init__(self, label: str, elem_id: str, alt_text: str) -> None:
-        self.image = gr.Image(label=label, interactive=False, buttons=["download", "fullscreen"], elem_id=elem_id, format="png", alt_text=alt_text, visible=False)
+        self.image = gr.Image(
+            label=label,
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            elem_id=elem_id,
+            format="png",
+            alt_text=alt_text,
+            visible=False,
+        )
         self.legend = gr.HTML()
         self.shown = [self.image, self.legend]
 
@@ -129,4 +150,6 @@ class Map:
 
 def opacity(name: str, visible: bool = True) -> gr.Slider:
     """How far a section's map covers the picture. name: the section's."""
-    return gr.Slider(0, 1, value=0.55, step=0.05, label="Opacity of the map", elem_id=f"opacity-{name}", visible=visible)
+    return gr.Slider(
+        0, 1, value=0.55, step=0.05, label="Opacity of the map", elem_id=f"opacity-{name}", visible=visible
+    )

@@ -1,4 +1,5 @@
-"""The guided tour: its text stays in sight, above the lower edge of the window, while it leads from example to example and from section to section."""
+"""The guided tour: its text stays in sight, above the lower edge of the window, while it leads from example to example
+and from section to section."""
 
 import time
 from collections.abc import Sequence
@@ -26,11 +27,23 @@ class Tour:
                 self.back = gr.Button("Back", size="sm", min_width=80, elem_id="tour-back")
                 self.next = gr.Button("Next", size="sm", min_width=80, variant="primary", elem_id="tour-next")
                 self.end = gr.Button("End the tour", size="sm", min_width=80, elem_id="tour-end")
-        self.steered = [self.number, self.section, self.panel, self.text, self.back, self.next, asking.image, asking.passage, asking.mark]
+        self.steered = [
+            self.number,
+            self.section,
+            self.panel,
+            self.text,
+            self.back,
+            self.next,
+            asking.image,
+            asking.passage,
+            asking.mark,
+        ]
         self.steered += [s.accordion for s in sections]
         self.back.click(lambda number: self.show((number or 0) - 1), self.number, self.steered, **SILENT)
         self.next.click(lambda number: self.show((number or 0) + 1), self.number, self.steered, **SILENT)
-        self.end.click(lambda: {self.section: "", self.panel: gr.update(visible=False)}, None, [self.section, self.panel], **SILENT)
+        self.end.click(
+            lambda: {self.section: "", self.panel: gr.update(visible=False)}, None, [self.section, self.panel], **SILENT
+        )
 
     def starts(self, button: gr.Button, pages: gr.Tabs | None = None) -> None:
         """Has a button begin the tour; pages: also go to the tab "One pair"."""
@@ -48,8 +61,12 @@ class Tour:
         step = self.steps[number]
         told = f"**{say('Step {number} of {count}', number=number + 1, count=last + 1)}** {say(step.text)}"
         return {
-            self.number: number, self.section: step.section, self.panel: gr.update(visible=True), self.text: told,
-            self.back: gr.update(interactive=number > 0), self.next: gr.update(interactive=number < last),
+            self.number: number,
+            self.section: step.section,
+            self.panel: gr.update(visible=True),
+            self.text: told,
+            self.back: gr.update(interactive=number > 0),
+            self.next: gr.update(interactive=number < last),
             **self.asking.filled(step.example, f"{number} {time.time()}"),
             **{s.accordion: gr.update(open=s.name == step.section) for s in self.sections},
-        }  # fmt: skip
+        }

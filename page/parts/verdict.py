@@ -30,35 +30,63 @@ class Verdict:
 
 
 def verdict_html(prediction: Prediction) -> str:
-    """The answer in a person's words; under it the probability against the threshold, what was seen and read, the notices."""
+    """The answer in a person's words; under it the probability against the threshold, what was seen and read, the
+    notices."""
     return render(
-        "verdict.html", yes=prediction.label == "YES", p=prediction.probability, t=prediction.threshold, headline=headline(prediction),
-        seen=seen_in(prediction), read=read_in(prediction) or say("none of its objects"), notices=prediction.notices,
-    )  # fmt: skip
+        "verdict.html",
+        yes=prediction.label == "YES",
+        p=prediction.probability,
+        t=prediction.threshold,
+        headline=headline(prediction),
+        seen=seen_in(prediction),
+        read=read_in(prediction) or say("none of its objects"),
+        notices=prediction.notices,
+    )
 
 
 def headline(prediction: Prediction) -> str:
     """The answer in one line, with its reason where the weights can name things; plain text."""
-    yes, seen, read = prediction.label == "YES", [n for n, _ in prediction.objects_in_picture], {n for n, _ in prediction.objects_in_passage}
+    yes, seen, read = (
+        prediction.label == "YES",
+        [n for n, _ in prediction.objects_in_picture],
+        {n for n, _ in prediction.objects_in_passage},
+    )
     shared = [n for n in seen if n in read]
     if prediction.unsure:
-        told = say("Cannot tell: I read none of the things I know in the passage.") if not read else say("Cannot tell: I am not sure what the picture shows.")
+        told = (
+            say("Cannot tell: I read none of the things I know in the passage.")
+            if not read
+            else say("Cannot tell: I am not sure what the picture shows.")
+        )
     elif yes and shared:
         told = _shared(prediction, seen[: seen.index(shared[0]) + 1])
     elif not yes and seen and read and seen[0] not in read:
-        told = say("NO: the picture shows {seen}; the passage speaks of {read}.", seen=_things(seen[:1]), read=_things(sorted(read)))
+        told = say(
+            "NO: the picture shows {seen}; the passage speaks of {read}.",
+            seen=_things(seen[:1]),
+            read=_things(sorted(read)),
+        )
     else:
         told = say("YES: the same smell") if yes else say("NO: not the same smell")
-    return say("Only just: {answer}", answer=told) if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure else told
+    return (
+        say("Only just: {answer}", answer=told)
+        if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure
+        else told
+    )
 
 
 def _shared(prediction: Prediction, guesses: list[str]) -> str:
-    """A YES for the thing that the passage names, the last of the guesses at the picture; what is no more than a guess is told as one."""
+    """A YES for the thing that the passage names, the last of the guesses at the picture; what is no more than a guess
+    is told as one."""
     first, thing = _things(guesses[:1]), _things(guesses[-1:])
     if prediction.doubtful:
-        return say("YES: the picture perhaps shows {seen}; the passage speaks of {read}.", seen=_things(guesses), read=thing)
+        return say(
+            "YES: the picture perhaps shows {seen}; the passage speaks of {read}.", seen=_things(guesses), read=thing
+        )
     if len(guesses) > 1:
-        return say("YES: the picture shows {seen}, perhaps also {thing}, of which the passage speaks.", seen=first, thing=thing)
+        return say(
+            "YES: the picture shows {seen}, perhaps also {thing}, of which the passage speaks.", seen=first, thing=thing
+        )
     return say("YES: both point to {thing}.", thing=thing)
 
 
@@ -76,4 +104,6 @@ def read_in(prediction: Prediction) -> str:
     """What the model reads in the passage."""
     counts = Counter((n, w.lower()) for n, w in prediction.objects_in_passage)
     written = {w.lower(): w for _, w in reversed(prediction.objects_in_passage)}  # as it stands first
-    return ", ".join(f"{written[w]} → {object_name(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common())
+    return ", ".join(
+        f"{written[w]} → {object_name(n)}" + (f" (×{k})" if k > 1 else "") for (n, w), k in counts.most_common()
+    )

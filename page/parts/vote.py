@@ -14,7 +14,10 @@ class Vote(Section):
 
     name = "vote"
     title = "Vote: how the image branches add up"
-    about = "Of the picture and this passage: each branch compares what it sees with the whole passage, and its vote is a term of the sum that decides."
+    about = (
+        "Of the picture and this passage: each branch compares what it sees with the whole passage, and its "
+        "vote is a term of the sum that decides."
+    )
 
     def build(self) -> None:
         """Makes its components."""
@@ -33,4 +36,6 @@ class Vote(Section):
 def votes_html(prediction: Prediction, temperature: float) -> str:
     """How the cosines became the logit."""
     rows = [(branch_name(name), cosine, prediction.votes[name]) for name, cosine in prediction.similarities.items()]
-    return render("votes.html", rows=rows, constant=prediction.vote_bias, logit=prediction.logit, temperature=temperature)
+    return render(
+        "votes.html", rows=rows, constant=prediction.vote_bias, logit=prediction.logit, temperature=temperature
+    )

@@ -1,4 +1,5 @@
-"""The section "What if": words that can be struck out and a picture whose cells can be blanked out, by mouse, touch or keyboard; and the new answer."""
+"""The section "What if": words that can be struck out and a picture whose cells can be blanked out, by mouse, touch or
+keyboard; and the new answer."""
 
 from typing import Any
 
@@ -14,17 +15,22 @@ from ..names import branch_name
 from ..visit import FAST, SILENT
 from .part import NOTHING, Question, Section, Values
 
-HOW = later("Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here.")
+HOW = later(
+    "Click words to strike them out; click or draw over the picture to blank it out. The new answer appears here."
+)
 EMPTY: dict[str, Any] = {"words": [], "cells": [], "picture": "", "shape": "1 / 1", "columns": CELLS, "told": {}}
 
 
 class WhatIf(Section):
-    """The board, the switches beside it, and the altered answer. tried: the event of an alteration, after which somebody has to see to it that it still
-    belongs to what is asked."""
+    """The board, the switches beside it, and the altered answer. tried: the event of an alteration, after which
+    somebody has to see to it that it still belongs to what is asked."""
 
     name = "what-if"
     title = "What if: strike words, blank out regions, shut the gate"
-    about = "Of picture and passage together: what the model answers when something is taken away. Try whether the answer hangs on what is said to matter."
+    about = (
+        "Of picture and passage together: what the model answers when something is taken away. Try whether the "
+        "answer hangs on what is said to matter."
+    )
 
     def build(self) -> None:
         """Makes its components."""
@@ -32,20 +38,31 @@ class WhatIf(Section):
         self.names, fusion = [name for _, name in branches], self.pipe.model.fusion
         self.altered = gr.HTML(elem_id="altered")
         with gr.Row():
-            self.gate_state = gr.Radio(gate_states(fusion.by_word), value="learned", label="Gate", elem_id="gate-state", visible=fusion.gated)
+            self.gate_state = gr.Radio(
+                gate_states(fusion.by_word), value="learned", label="Gate", elem_id="gate-state", visible=fusion.gated
+            )
             self.voting = gr.CheckboxGroup(branches, value=self.names, label="Branches that vote", elem_id="voting")
         self.board = gr.HTML(EMPTY, html_template=template("board.hbs"), js_on_load=script("board.js"), elem_id="board")
         self.undo = gr.Button("Put everything back", size="sm", elem_id="undo")
         gr.Markdown(
-            "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote gives its weight to "
-            "those that do. With the gate shut the passage is read without the picture."
+            "Words are taken out of the passage, cells get the picture's mean colour. A branch that does not vote "
+            "gives its weight to those that do. With the gate shut the passage is read without the picture."
         )
         switches: list[gr.HTML | gr.Radio | gr.CheckboxGroup] = [self.board, self.gate_state, self.voting]
         self.shown = [*switches, self.altered]
         given = {self.held.question, self.held.explanation, *switches}
-        self.tried = gr.on([s.input for s in switches], self.alter, given, self.altered, trigger_mode="always_last", show_progress="minimal", **FAST)
+        self.tried = gr.on(
+            [s.input for s in switches],
+            self.alter,
+            given,
+            self.altered,
+            trigger_mode="always_last",
+            show_progress="minimal",
+            **FAST,
+        )
         self.tried.failure(lambda: "", None, self.altered, **SILENT)
-        self.undo.click(self.put_back, self.held.explanation, self.shown, **FAST)  # queued after an alteration still at work
+        # queued after an alteration still at work
+        self.undo.click(self.put_back, self.held.explanation, self.shown, **FAST)
 
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """Everything in its place."""
@@ -57,8 +74,17 @@ class WhatIf(Section):
 
     def put_back(self, explanation: Explanation | None) -> Values:
         """The board, the gate's switch, the voting branches and the altered answer, as if nothing had been altered."""
-        told = "" if explanation is None else what_if_html(explanation.prediction, explanation.prediction.probability, Alteration())
-        return {self.board: board_value(explanation), self.gate_state: "learned", self.voting: self.names, self.altered: told}
+        told = (
+            ""
+            if explanation is None
+            else what_if_html(explanation.prediction, explanation.prediction.probability, Alteration())
+        )
+        return {
+            self.board: board_value(explanation),
+            self.gate_state: "learned",
+            self.voting: self.names,
+            self.altered: told,
+        }
 
     def alter(self, given: Values) -> str:
         """The altered answer beside the old one."""
@@ -70,7 +96,11 @@ class WhatIf(Section):
         alteration = alteration_of(given[self.board], gate, given[self.voting], self.names)
         old = explanation.prediction
         try:
-            new = self.calls.alter(question.image, question.passage, alteration) if alteration.changes else old.probability
+            new = (
+                self.calls.alter(question.image, question.passage, alteration)
+                if alteration.changes
+                else old.probability
+            )
         except gr.Error as error:
             return alert(error)
         return what_if_html(old, new, alteration)
@@ -88,9 +118,19 @@ def board_value(explanation: Explanation | None) -> dict[str, Any]:
         return EMPTY
     words = [{"text": literal(w), "off": False} for w in explanation.words]
     cells = [{"text": place_name(r, c), "off": False, "here": r == c == 0} for r in range(CELLS) for c in range(CELLS)]
-    told = {"words": literal(say("Words to strike out")), "cells": literal(say("Regions to blank out; the arrow keys move"))}
+    told = {
+        "words": literal(say("Words to strike out")),
+        "cells": literal(say("Regions to blank out; the arrow keys move")),
+    }
     image = explanation.image
-    return {"words": words, "cells": cells, "picture": data_url(image), "shape": f"{image.width} / {image.height}", "columns": CELLS, "told": told}
+    return {
+        "words": words,
+        "cells": cells,
+        "picture": data_url(image),
+        "shape": f"{image.width} / {image.height}",
+        "columns": CELLS,
+        "told": told,
+    }
 
 
 def place_name(row: int, column: int) -> str:
@@ -99,8 +139,12 @@ def place_name(row: int, column: int) -> str:
 
 
 def alteration_of(value: dict[str, Any], gate: Opened, voting: list[str], branches: list[str]) -> Alteration:
-    """What the board and the switches beside it ask for. The board comes from a browser: what is not on it is left out."""
-    off = {name: [i for i, item in enumerate(value.get(name, [])) if isinstance(item, dict) and item.get("off")] for name in ("words", "cells")}
+    """What the board and the switches beside it ask for. The board comes from a browser: what is not on it is left
+    out."""
+    off = {
+        name: [i for i, item in enumerate(value.get(name, [])) if isinstance(item, dict) and item.get("off")]
+        for name in ("words", "cells")
+    }
     cells = [divmod(i, CELLS) for i in off["cells"] if i < CELLS * CELLS]
     return Alteration(off["words"], cells, gate, [b for b in branches if b not in voting])
 

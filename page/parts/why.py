@@ -20,16 +20,18 @@ from .part import Held, Map, Section, Values, opacity
 
 WHOLE = "whole model"
 THOROUGH = later(
-    "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at alone and enlarged. The numbers are what that does "
-    "to the logit. They tell what this model's answer hangs on, not whether the model is right."
+    "Each word is struck out and read alone. Parts of the picture are hidden at random, and parts are looked at "
+    "alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, "
+    "not whether the model is right."
 )
 SPARED = later(
-    "Each word is struck out (in a long passage those that hardly count a few at a time) and read alone. Parts of the picture are hidden at random, and parts are looked at "
-    "alone and enlarged. The numbers are what that does to the logit. They tell what this model's answer hangs on, not whether the model is right."
+    "Each word is struck out (in a long passage those that hardly count a few at a time) and read alone. Parts of "
+    "the picture are hidden at random, and parts are looked at alone and enlarged. The numbers are what that does "
+    "to the logit. They tell what this model's answer hangs on, not whether the model is right."
 )
 QUICK = later(
-    "These weights are too large for the best methods on this machine: words and regions come from attention weighted by gradients, which is less "
-    "faithful, and their numbers are shares of the vote."
+    "These weights are too large for the best methods on this machine: words and regions come from attention "
+    "weighted by gradients, which is less faithful, and their numbers are shares of the vote."
 )
 
 
@@ -38,7 +40,10 @@ class Why(Section):
 
     name = "why"
     title = "Why: which words and regions speak for YES, and which against it"
-    about = "Of picture and passage together: what the answer changes by when a word or a region is taken away. Orange speaks for YES, purple against it."
+    about = (
+        "Of picture and passage together: what the answer changes by when a word or a region is taken away. "
+        "Orange speaks for YES, purple against it."
+    )
 
     def __init__(self, held: Held, calls: Calls, scores: dict[str, Any] | None) -> None:
         self.scores = scores
@@ -50,7 +55,10 @@ class Why(Section):
         self.part = gr.Radio([("Whole model", WHOLE), *branches], value=WHOLE, label="Evidence of", elem_id="part")
         self.evidence = gr.HTML(elem_id="evidence")
         self.faithful_words = gr.HTML(elem_id="faithful-evidence", elem_classes="faithful")
-        alt = "The picture with regions that speak for YES in orange and against it in purple; the legend below gives the values"
+        alt = (
+            "The picture with regions that speak for YES in orange and against it in purple; the legend below "
+            "gives the values"
+        )
         self.map = Map("Regions for and against", "evidence-map", alt)
         self.faithful_map = gr.HTML(elem_id="faithful-evidence-map", elem_classes="faithful")
         self.opacity = opacity(self.name)
@@ -64,7 +72,9 @@ class Why(Section):
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """The coloured passage, the map, its legend."""
         part = given[self.part]
-        return {self.evidence: evidence_html(explanation, part)} | self.map.values(*evidence_figure(explanation, part, given[self.opacity]))
+        return {self.evidence: evidence_html(explanation, part)} | self.map.values(
+            *evidence_figure(explanation, part, given[self.opacity])
+        )
 
     def blank(self) -> Values:
         """Nothing."""
@@ -93,12 +103,19 @@ def part_of(explanation: Explanation, branch: str) -> Evidence:
 
 
 def evidence_html(explanation: Explanation, branch: str, beside: Sequence[Explanation] = ()) -> str:
-    """The passage coloured by what speaks for and against YES, the words that weigh most, and what a NO lacks. beside: explanations that stand beside it, to
-    be drawn on one scale with it."""
+    """The passage coloured by what speaks for and against YES, the words that weigh most, and what a NO lacks. beside:
+    explanations that stand beside it, to be drawn on one scale with it."""
     evidence = part_of(explanation, branch)
-    label, scale = unit_of(evidence), scale_for("words", method("words", evidence.methods["words"]).unit, explanation, *beside)
+    label, scale = (
+        unit_of(evidence),
+        scale_for("words", method("words", evidence.methods["words"]).unit, explanation, *beside),
+    )
     words = words_html(explanation.passage, explanation.word_spans, evidence.words, label, scale, signed=True)
-    return strongest(explanation.words, evidence.words) + words + missing_html(explanation.prediction, asked_for(explanation))
+    return (
+        strongest(explanation.words, evidence.words)
+        + words
+        + missing_html(explanation.prediction, asked_for(explanation))
+    )
 
 
 def unit_of(evidence: Evidence) -> str:
@@ -109,7 +126,8 @@ def unit_of(evidence: Evidence) -> str:
 
 
 def strongest(words: list[str], values: list[float], many: int = 3, least: float = 0.05) -> str:
-    """The words that weigh most on either side, in a sentence; signs, and those under ``least`` (logit), are left out."""
+    """The words that weigh most on either side, in a sentence; signs, and those under ``least`` (logit), are left
+    out."""
     order = sorted((i for i, w in enumerate(words) if any(c.isalnum() for c in w)), key=lambda i: -values[i])
     sides = []
     for sign, title, rows in ((1, say("For YES:"), order), (-1, say("Against:"), order[::-1])):
@@ -126,27 +144,45 @@ def missing_html(prediction: Prediction, evidence: Evidence) -> str:
     """Why NO: what the passage would have had to name, by trying it."""
     if prediction.label == "YES" or prediction.unsure or not evidence.missing:
         return ""
-    tried = ", ".join(f"{escape(o.replace('_', ' '))} {number(p, '.3f')}" for o, p in evidence.missing)  # the very words that were put there
+    # the very words that were put there
+    tried = ", ".join(f"{escape(o.replace('_', ' '))} {number(p, '.3f')}" for o, p in evidence.missing)
     read = sorted({n for n, _ in prediction.objects_in_passage})
     seen = escape(object_name(prediction.objects_in_picture[0][0]))
     takes = say(
-        "The model takes the picture for {seen}, while the passage speaks of {read}.", seen=seen, read=escape(", ".join(map(object_name, read)))
+        "The model takes the picture for {seen}, while the passage speaks of {read}.",
+        seen=seen,
+        read=escape(", ".join(map(object_name, read))),
     )
     if prediction.objects_in_picture[0][0] in read:
-        takes = say("The model names {seen} on both sides, yet what it makes of the whole passage and the whole picture is too far apart.", seen=seen)
+        takes = say(
+            (
+                "The model names {seen} on both sides, yet what it makes of the whole passage and the whole picture is "
+                "too far apart."
+            ),
+            seen=seen,
+        )
     needed = say(
-        "Put before the passage, these English words would give the probability of YES: {tried} (threshold {threshold:.3f}).",
-        tried=tried, threshold=prediction.threshold,
-    )  # fmt: skip
+        (
+            "Put before the passage, these English words would give the probability of YES: {tried} (threshold "
+            "{threshold:.3f})."
+        ),
+        tried=tried,
+        threshold=prediction.threshold,
+    )
     return f'<p class="missing"><strong>{say("Why NO?")}</strong> {takes} {needed}</p>'
 
 
-def evidence_figure(explanation: Explanation, branch: str, opacity: float, beside: Sequence[Explanation] = ()) -> tuple[Any, str]:
+def evidence_figure(
+    explanation: Explanation, branch: str, opacity: float, beside: Sequence[Explanation] = ()
+) -> tuple[Any, str]:
     """The picture with regions for and against, and its legend; ``beside`` as for ``evidence_html``."""
     evidence = part_of(explanation, branch)
     values = evidence.map
     if values is None:
-        return None, f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>"
+        return (
+            None,
+            f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>",
+        )
     unit = method("regions", evidence.methods["regions"]).unit
     scale, label = scale_for("regions", unit, explanation, *beside), unit_of(evidence)
     if unit == "logit":
@@ -156,14 +192,21 @@ def evidence_figure(explanation: Explanation, branch: str, opacity: float, besid
 
 
 def score_html(measured: dict[str, Any] | None, weights: str) -> str:
-    """How the methods that the page shows did on other pairs; "" where these weights were not measured. measured: as ``benchmarks.faithfulness``
-    writes it."""
+    """How the methods that the page shows did on other pairs; "" where these weights were not measured. measured: as
+    ``benchmarks.faithfulness`` writes it."""
     if measured is None or measured["weights"] != weights:
         return ""
     words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]
     told = say(
-        "Measured on {pairs} other pairs: striking out the strongest words first beats random orders on {words:.0%} of them, blanking out the strongest "
-        "regions on {regions:.0%}; the top word names the shared object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the evidence.",
-        pairs=measured["pairs"], words=words["better"], regions=regions["better"], pointing=words["pointing"], grid=regions["grid"],
-    )  # fmt: skip
+        (
+            "Measured on {pairs} other pairs: striking out the strongest words first beats random orders on "
+            "{words:.0%} of them, blanking out the strongest regions on {regions:.0%}; the top word names the shared "
+            "object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the evidence."
+        ),
+        pairs=measured["pairs"],
+        words=words["better"],
+        regions=regions["better"],
+        pointing=words["pointing"],
+        grid=regions["grid"],
+    )
     return f"<p>{told}</p>"

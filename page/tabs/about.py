@@ -1,4 +1,5 @@
-"""The tab "About": how to read the page, a guided tour, how true the explanations are, the weights, the paper, how to cite."""
+"""The tab "About": how to read the page, a guided tour, how true the explanations are, the weights, the paper, how to
+cite."""
 
 import json
 import re
@@ -15,12 +16,21 @@ from ..weights import weights_html
 from .pair import PairTab
 
 GUIDE = (
-    "**The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the threshold it is called close; when the "
-    "model reads none of its objects in the passage, or is not sure what the picture shows, it says that it cannot tell.",
-    "**The board** under the answer shows the text selection feature (TSF) gate: how far the picture opened it at each word, and where in the picture each of these words "
-    "looked. Point at a word or at a place; a click keeps it. Its switch tells what the answer would be with the gate shut.",
-    "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each word is struck out and read alone, "
-    "parts of the picture are hidden at random, and parts are looked at enlarged. With each stands how faithful this very explanation is, against random ones.",
+    (
+        "**The answer** is a probability of YES against a threshold that was chosen on development pairs. Near the "
+        "threshold it is called close; when the model reads none of its objects in the passage, or is not sure what "
+        "the picture shows, it says that it cannot tell."
+    ),
+    (
+        "**The board** under the answer shows the text selection feature (TSF) gate: how far the picture opened it at "
+        "each word, and where in the picture each of these words looked. Point at a word or at a place; a click keeps "
+        "it. Its switch tells what the answer would be with the gate shut."
+    ),
+    (
+        "**Why** shows what the answer hangs on. Orange speaks for YES, purple against it, in units of the logit: each "
+        "word is struck out and read alone, parts of the picture are hidden at random, and parts are looked at "
+        "enlarged. With each stands how faithful this very explanation is, against random ones."
+    ),
     "**What if** lets you test it: strike words, blank out regions, shut the gate, leave out a branch.",
     "**Gate effect** shows what the gate changed in the answer, word by word and patch by patch.",
     "**Attention** shows attention and Grad-CAM: where the model looked. That is not why it answered.",
@@ -31,16 +41,21 @@ GUIDE = (
 KINDS = {"words": later("Words"), "regions": later("Regions")}
 COLUMNS = (later("deletion"), later("insertion"), later("better than random"), later("pointing"))
 METHODS = (
-    later("occlusion"), later("relevance"), later("in place and close up"), later("in place"), later("close up"), later("contribution"),
-)  # fmt: skip
+    later("occlusion"),
+    later("relevance"),
+    later("in place and close up"),
+    later("in place"),
+    later("close up"),
+    later("contribution"),
+)
 PAPER = (
-    "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model is that of MMM2024, *Image-guided Feature "
-    "Extractor on the MUSTI dataset* (MediaEval 2023): ViT and ResNet image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch "
-    "and a vote."
+    "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model "
+    "is that of MMM2024, *Image-guided Feature Extractor on the MUSTI dataset* (MediaEval 2023): ViT and ResNet "
+    "image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch and a vote."
 )
 CITE = (
-    "Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for the task, and this page by its address, the name and revision of the "
-    "weights above, and the day."
+    "Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for the task, and this page by its "
+    "address, the name and revision of the weights above, and the day."
 )
 
 
@@ -81,7 +96,8 @@ def card_markdown(pipe: MustiPipeline) -> str:
     text = pipe.weights.readme()
     if not text:
         return later("No card lies with these weights.")
-    # A badge would be fetched from elsewhere, and tags are not for a stranger to write: neither may come about by taking others out.
+    # A badge would be fetched from elsewhere, and tags are not for a stranger to write: neither may come about by
+    # taking others out.
     text = re.sub(r"<[^<>]*>", "", text).replace("<", "&lt;")
     text = re.sub(r"!+(?=\[)", "", re.sub(r"!\[[^\[\]]*\]\([^()]*\)", "", text))
     if text.startswith("---"):
@@ -90,15 +106,20 @@ def card_markdown(pipe: MustiPipeline) -> str:
 
 
 def faithfulness_html(measured: dict[str, Any] | None) -> str:
-    """The measured faithfulness of the embedded starter's explanations for the whole model; "" where it was not measured."""
+    """The measured faithfulness of the embedded starter's explanations for the whole model; "" where it was not
+    measured."""
     if measured is None:
         return ""
     told = say(
-        "Measured with {weights} on {pairs} pairs that were answered YES rightly. Deletion takes away first what is said to matter most: low is good. "
-        "Insertion puts it back first: high is good. Pointing: the top word names the shared object; the share of positive evidence in the quarter of "
-        "four pictures that the passage speaks of.",
-        weights=escape(measured["weights"]), pairs=measured["pairs"],
-    )  # fmt: skip
+        (
+            "Measured with {weights} on {pairs} pairs that were answered YES rightly. Deletion takes away first what "
+            "is said to matter most: low is good. Insertion puts it back first: high is good. Pointing: the top word "
+            "names the shared object; the share of positive evidence in the quarter of four pictures that the passage "
+            "speaks of."
+        ),
+        weights=escape(measured["weights"]),
+        pairs=measured["pairs"],
+    )
     return f"<p>{told}</p>" + "".join(_table(kind, measured[kind]) for kind in ("words", "regions"))
 
 
@@ -108,8 +129,18 @@ def _table(kind: str, rows: dict[str, dict[str, Any]]) -> str:
     for name, row in sorted(rows.items(), key=lambda r: r[1]["deletion"]):
         if name in METHODS:  # of the whole model
             pointing = row.get("pointing", row.get("grid"))
-            cells = (f"{row['deletion']:.3f}", f"{row['insertion']:.3f}", f"{row['better']:.0%}", "" if pointing is None else f"{pointing:.0%}")
+            cells = (
+                f"{row['deletion']:.3f}",
+                f"{row['insertion']:.3f}",
+                f"{row['better']:.0%}",
+                "" if pointing is None else f"{pointing:.0%}",
+            )
             lines.append(f"<tr><td>{say(name)}</td>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     chance = next(iter(rows.values()))
-    lines.append(f"<tr><td>{say('random')}</td><td>{chance['random_deletion']:.3f}</td><td>{chance['random_insertion']:.3f}</td><td></td><td></td></tr>")
-    return f'<div class="scroll"><table class="votes"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    lines.append(
+        f"<tr><td>{say('random')}</td><td>{chance['random_deletion']:.3f}</td><td>{chance['random_insertion']:.3f}</td><td></td><td></td></tr>"
+    )
+    return (
+        '<div class="scroll"><table '
+        f'class="votes"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    )

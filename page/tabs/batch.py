@@ -29,16 +29,38 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     languages: dict[str, Counter[str]] = {}
     for row in rows:
         if row["answer"]:
-            languages.setdefault(row["language"][:SHOWN], Counter())["cannot tell" if row["unsure"] else row["answer"]] += 1
+            languages.setdefault(row["language"][:SHOWN], Counter())[
+                "cannot tell" if row["unsure"] else row["answer"]
+            ] += 1
     problems = [(str(r["id"])[:SHOWN], r["problem"]) for r in rows if r["problem"]]
-    title = say("Not answered (the last {count} of them):", count=LATEST) if len(problems) > LATEST else say("Not answered:")
+    title = (
+        say("Not answered (the last {count} of them):", count=LATEST)
+        if len(problems) > LATEST
+        else say("Not answered:")
+    )
     latest = [
-        {"id": str(r["id"])[:SHOWN], "answer": say("cannot tell") if r["unsure"] else say(r["answer"]), "probability": r["probability"], "text": r["text"][:SHOWN]}
+        {
+            "id": str(r["id"])[:SHOWN],
+            "answer": say("cannot tell") if r["unsure"] else say(r["answer"]),
+            "probability": r["probability"],
+            "text": r["text"][:SHOWN],
+        }
         for r in [r for r in rows if r["answer"]][-LATEST:]
     ]
-    counts = say("{answered} answered, {not_answered} not, of {all} records.", answered=len(rows) - len(problems), not_answered=len(problems), all=len(rows))
+    counts = say(
+        "{answered} answered, {not_answered} not, of {all} records.",
+        answered=len(rows) - len(problems),
+        not_answered=len(problems),
+        all=len(rows),
+    )
     return render(
-        "batch.html", finished=finished, counts=counts, languages=sorted(languages.items()), problems=problems[-LATEST:], problems_title=title, latest=latest
+        "batch.html",
+        finished=finished,
+        counts=counts,
+        languages=sorted(languages.items()),
+        problems=problems[-LATEST:],
+        problems_title=title,
+        latest=latest,
     )
 
 
@@ -49,20 +71,29 @@ class BatchTab:
         self.calls = calls
         gr.HTML(
             Sentence(
-                "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, language), and a zip of its pictures, each called "
-                "as its address ends, or by its record’s id. At most {most} records of {limit:.0f} MB in all, and {megabytes} MB of pictures. Every record comes "
-                "back, answered or with the reason why not. Files are deleted within two hours.",
-                most=MOST_RECORDS, limit=MOST_BYTES / 1e6, megabytes=MOST_MEGABYTES,
+                (
+                    "A MUSTI file (<code>.json</code>) or a table (<code>.csv</code> with columns id, image, text, "
+                    "language), and a zip of its pictures, each called as its address ends, or by its record’s id. At "
+                    "most {most} records of {limit:.0f} MB in all, and {megabytes} MB of pictures. Every record comes "
+                    "back, answered or with the reason why not. Files are deleted within two hours."
+                ),
+                most=MOST_RECORDS,
+                limit=MOST_BYTES / 1e6,
+                megabytes=MOST_MEGABYTES,
             )
-        )  # fmt: skip
+        )
         with gr.Row():
-            self.source = SafeFile(label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file")
+            self.source = SafeFile(
+                label="MUSTI file or CSV", file_types=[".json", ".jsonl", *TABLES], elem_id="batch-file"
+            )
             self.pictures = SafeFile(label="Zip of pictures", file_types=[".zip"], elem_id="batch-zip")
         with gr.Row():
             self.button = gr.Button("Answer all", variant="primary", elem_id="batch-run")
             self.example = gr.Button("Try it with the examples of this page", elem_id="batch-example")
         self.told = gr.HTML(elem_id="batch-told")
-        self.results = gr.File(label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results")
+        self.results = gr.File(
+            label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results"
+        )
         self.kept = gr.State(None, time_to_live=LIFETIME)  # the files that what is shown is about
         self._wire()
 
@@ -70,7 +101,8 @@ class BatchTab:
         given, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
         # A place of its own in the queue: others are answered between the parts of a batch.
         asked = self.button.click(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
-        # Not cancelled when the files change, as they do when it fills them in: it is over in a moment, and looked at again then.
+        # Not cancelled when the files change, as they do when it fills them in: it is over in a moment, and looked at
+        # again then.
         filled = self.example.click(self.fill_in, None, given, **SILENT)
         tried = filled.success(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
         for event in (asked, tried):
@@ -89,14 +121,19 @@ class BatchTab:
         return "", gr.update(value=None, visible="hidden"), None
 
     def forget(self, kept: tuple[str, str] | None, file: str | None, archive: str | None) -> tuple[Any, ...]:
-        """Results of other files must not stand beside these; a message about the files at hand, which comes late, takes nothing away."""
+        """Results of other files must not stand beside these; a message about the files at hand, which comes late,
+        takes nothing away."""
         return (gr.skip(),) * 3 if kept == (file, archive) else self.blank()
 
-    def answer_all(self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:
+    def answer_all(
+        self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()
+    ) -> Iterator[tuple[Any, ...]]:
         """The counts so far, again and again, then the results."""
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
-        records, pictures = refusing(lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), PictureZip(archive)))
+        records, pictures = refusing(
+            lambda: (list(itertools.islice(records_of(file), MOST_RECORDS + 1)), PictureZip(archive))
+        )
         if not records:
             raise refusal("The file holds no record.")
         if len(records) > MOST_RECORDS:
@@ -111,7 +148,8 @@ class BatchTab:
         yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
 
     def _answered(self, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:
-        """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other parts go on."""
+        """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other
+        parts go on."""
         try:
             return self.calls.answer_many(items, pictures)
         except gr.Error as error:

@@ -1,4 +1,5 @@
-"""The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several languages; ranked."""
+"""The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several
+languages; ranked."""
 
 from functools import partial
 from html import escape
@@ -21,7 +22,11 @@ from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 OPACITY = 0.55  # of the maps below the table
 THUMBNAIL = 96  # px of the longest side of a ranked picture
 VERSIONS = {"en": "English", "de": "German", "fr": "French", "it": "Italian", "sl": "Slovenian"}
-MODES = [("One picture, many passages", "passages"), ("One passage, many pictures", "pictures"), ("One passage in several languages", "languages")]
+MODES = [
+    ("One picture, many passages", "passages"),
+    ("One passage, many pictures", "pictures"),
+    ("One passage in several languages", "languages"),
+]
 TRIES = {"passages": "Example: a picture with passages", "pictures": "Example: a passage with pictures"}
 HINT = Sentence("“Why?” shows the evidence of a row; that of the row before stays beside it.")
 HEADS = (later("rank"), later("probability of YES"), later("answer"), later("about"))
@@ -32,28 +37,43 @@ ALTS = (
 
 
 def split_passages(text: str) -> list[str]:
-    """Passages between empty lines; without an empty line each line is one. Raises InputError for none, or for too many."""
-    blocks = [b.strip() for b in text.replace("\r\n", "\n").split("\n\n")] if "\n\n" in text.strip() else text.split("\n")
+    """Passages between empty lines; without an empty line each line is one. Raises InputError for none, or for too
+    many."""
+    blocks = (
+        [b.strip() for b in text.replace("\r\n", "\n").split("\n\n")] if "\n\n" in text.strip() else text.split("\n")
+    )
     passages = [b.strip() for b in blocks if b.strip()]
     if not passages:
         raise InputError("There is no passage; paste some, with an empty line between them.")
     if len(passages) > MOST_PASSAGES:
-        raise InputError("There are {count} passages; {most} at a time is the limit.", count=len(passages), most=MOST_PASSAGES)
+        raise InputError(
+            "There are {count} passages; {most} at a time is the limit.", count=len(passages), most=MOST_PASSAGES
+        )
     return passages
 
 
 def table_rows(answers: list[tuple[int, Prediction]], names: list[str], pictures: list[str]) -> list[dict[str, Any]]:
-    """What ``ranking.hbs`` shows of each answer, best first. pictures: files that are ranked; one alone is not shown again in each row."""
-    shown = [data_url(open_image(path, THUMBNAIL), THUMBNAIL) for path in pictures] if len(pictures) > 1 else [""] * len(names)
+    """What ``ranking.hbs`` shows of each answer, best first. pictures: files that are ranked; one alone is not shown
+    again in each row."""
+    shown = (
+        [data_url(open_image(path, THUMBNAIL), THUMBNAIL) for path in pictures]
+        if len(pictures) > 1
+        else [""] * len(names)
+    )
     told = {"heads": [say(h) for h in HEADS], "why": say("Why?")}
     return [
         told
         | {
-            "rank": rank, "probability": number(a.probability, ".3f"), "width": f"{a.probability:.1%}", "mark": f"{a.threshold:.1%}",
-            "answer": say("cannot tell") if a.unsure else say(a.label), "about": literal(names[i]), "picture": shown[i],
+            "rank": rank,
+            "probability": number(a.probability, ".3f"),
+            "width": f"{a.probability:.1%}",
+            "mark": f"{a.threshold:.1%}",
+            "answer": say("cannot tell") if a.unsure else say(a.label),
+            "about": literal(names[i]),
+            "picture": shown[i],
         }
         for rank, (i, a) in enumerate(answers, start=1)
-    ]  # fmt: skip
+    ]
 
 
 def short(text: str, length: int = 90) -> str:
@@ -63,17 +83,22 @@ def short(text: str, length: int = 90) -> str:
 
 
 def card_html(explanation: Explanation, name: str, beside: list[Explanation]) -> str:
-    """One result: its picture small, its answer, its words for and against. beside: the explanations that are shown, for one scale."""
+    """One result: its picture small, its answer, its words for and against. beside: the explanations that are shown,
+    for one scale."""
     p = explanation.prediction
     picture = f'<img src="{data_url(explanation.image, 160)}" alt="{say("the picture of this row")}">'
-    told = say("{answer}, probability of YES <strong>{p:.3f}</strong>", answer=say("cannot tell") if p.unsure else say(p.label), p=p.probability)
+    told = say(
+        "{answer}, probability of YES <strong>{p:.3f}</strong>",
+        answer=say("cannot tell") if p.unsure else say(p.label),
+        p=p.probability,
+    )
     title = f"<h3>{escape(name)}</h3><p>{told}</p>"
     return f'<div class="card">{picture}<div>{title}{evidence_html(explanation, WHOLE, beside)}</div></div>'
 
 
 class Ranking(NamedTuple):
-    """A ranking that stands on the page. given: the inputs it is about; asked: when; questions: (picture, passage, name) by rank; shown: rows whose
-    evidence stands below, last chosen first."""
+    """A ranking that stands on the page. given: the inputs it is about; asked: when; questions: (picture, passage,
+    name) by rank; shown: rows whose evidence stands below, last chosen first."""
 
     given: list[Any]
     asked: float
@@ -96,50 +121,83 @@ class ManyTab:
             with gr.Column(min_width=300):
                 self._ask_passages()
         self.button = gr.Button("Rank", variant="primary", elem_id="rank")
-        self.table = gr.HTML([], html_template=template("ranking.hbs"), js_on_load=script("ranking.js"), elem_id="ranking")
+        self.table = gr.HTML(
+            [], html_template=template("ranking.hbs"), js_on_load=script("ranking.js"), elem_id="ranking"
+        )
         self.told = gr.Markdown(HINT, elem_id="many-told")
         with gr.Row():
             self.cards = [self._card(number, alt) for number, alt in enumerate(ALTS, start=1)]
         self._wire()
 
-    # Components -----------------------------------------------------------------------------------------------------------------
+    # Components -------------------------------------------------------------------------------------------------------
 
     def _ask_pictures(self) -> None:
         self.picture = SafeImage(
-            type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=240, elem_id="many-picture"
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            label="Picture",
+            height=240,
+            elem_id="many-picture",
         )
         label = Sentence("Pictures (at most {most})", most=MOST_PICTURES)
-        self.pictures = SafeFile(file_count="multiple", file_types=["image"], label=label, visible=False, elem_id="many-pictures")
+        self.pictures = SafeFile(
+            file_count="multiple", file_types=["image"], label=label, visible=False, elem_id="many-pictures"
+        )
 
     def _ask_passages(self) -> None:
         label = Sentence("Passages (at most {most}), an empty line between them", most=MOST_PASSAGES)
         self.passages = gr.Textbox(label=label, lines=8, max_lines=16, elem_id="many-passages")
         self.passage = gr.Textbox(label="Passage", lines=5, visible=False, elem_id="one-passage")
-        self.versions = [gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in VERSIONS.items()]
+        self.versions = [
+            gr.Textbox(label=name, lines=2, visible=False, elem_id=f"passage-{tag}") for tag, name in VERSIONS.items()
+        ]
 
     def _card(self, number: int, alt: str) -> tuple[gr.HTML, gr.Image, gr.HTML]:
         with gr.Column(min_width=320):
             card = gr.HTML(elem_id=f"card-{number}")
             figure = gr.Image(
-                label="Regions for and against", interactive=False, buttons=["download", "fullscreen"], visible=False, elem_id=f"card-map-{number}", alt_text=alt
+                label="Regions for and against",
+                interactive=False,
+                buttons=["download", "fullscreen"],
+                visible=False,
+                elem_id=f"card-map-{number}",
+                alt_text=alt,
             )
             return card, figure, gr.HTML()
 
-    # Events ---------------------------------------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
-        self.given: list[gr.Radio | SafeImage | SafeFile | gr.Textbox] = [self.mode, self.picture, self.pictures, self.passages, self.passage, *self.versions]
+        self.given: list[gr.Radio | SafeImage | SafeFile | gr.Textbox] = [
+            self.mode,
+            self.picture,
+            self.pictures,
+            self.passages,
+            self.passage,
+            *self.versions,
+        ]
         self.below = [part for card in self.cards for part in card]
         self.shown = [self.kept, self.table, self.told, *self.below]
         self.mode.change(self.switch, self.mode, self.given[1:], **SILENT)
-        # While a ranking is under way none is kept: else a message that takes the one before away might arrive after the new one, and empty its table.
+        # While a ranking is under way none is kept: else a message that takes the one before away might arrive after
+        # the new one, and empty its table.
         begun = [self.button.click(self.blank, None, self.shown, **SILENT)]
-        begun += [button.click(partial(self.example, mode), None, [*self.given, *self.shown], **SILENT) for mode, button in self.tries.items()]
+        begun += [
+            button.click(partial(self.example, mode), None, [*self.given, *self.shown], **SILENT)
+            for mode, button in self.tries.items()
+        ]
         asked = [b.success(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for b in begun]
         for event in asked:
             event.failure(self.blank, None, self.shown, **SILENT)
         chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
-        forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *self.given, self.when], "outputs": self.shown, "js": STAMP, **SILENT}
+        forgetful: dict[str, Any] = {
+            "fn": self.forget,
+            "inputs": [self.kept, *self.given, self.when],
+            "outputs": self.shown,
+            "js": STAMP,
+            **SILENT,
+        }
         gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
         for done in (*asked, chosen):  # the inputs may have changed while the model was at work
             done.then(**forgetful)
@@ -148,15 +206,26 @@ class ManyTab:
         """The mode, the page's examples in the inputs that it needs, and no ranking."""
         pictures = [str(path) for path in dict.fromkeys(e.path for e in EXAMPLES)]
         passages = list(dict.fromkeys(e.passage for e in EXAMPLES))
-        values = {self.picture: pictures[0], self.pictures: pictures, self.passages: "\n\n".join(passages), self.passage: passages[0]}
+        values = {
+            self.picture: pictures[0],
+            self.pictures: pictures,
+            self.passages: "\n\n".join(passages),
+            self.passage: passages[0],
+        }
         inputs = zip(self.given[1:], self.switch(mode), strict=True)
-        return [mode, *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs), *self.blank()]
+        return [
+            mode,
+            *(update | {"value": values[component]} if update["visible"] else update for component, update in inputs),
+            *self.blank(),
+        ]
 
     def switch(self, mode: str) -> list[dict[str, Any]]:
         """The inputs that a mode needs."""
         needed = {
-            "passages": [self.picture, self.passages], "pictures": [self.pictures, self.passage], "languages": [self.picture, *self.versions],
-        }[mode]  # fmt: skip
+            "passages": [self.picture, self.passages],
+            "pictures": [self.pictures, self.passage],
+            "languages": [self.picture, *self.versions],
+        }[mode]
         return [gr.update(visible=component in needed) for component in self.given[1:]]
 
     def rank_all(self, *given: Any) -> tuple[Any, ...]:
@@ -166,7 +235,10 @@ class ManyTab:
         answers = self.calls.rank(pictures, passages)
         questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
         probabilities = [a.probability for _, a in answers]
-        note = say("From the best to the last the probability falls by {spread:.3f}.", spread=max(probabilities) - min(probabilities))
+        note = say(
+            "From the best to the last the probability falls by {spread:.3f}.",
+            spread=max(probabilities) - min(probabilities),
+        )
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
         rows = refusing(lambda: table_rows(answers, names, pictures))
         return Ranking(inputs, when, questions, []), rows, told, *self._below([])
@@ -210,14 +282,18 @@ def _lists(
     one = [picture] if picture else []
     if mode == "pictures":
         many = list(pictures or [])
-        result = many, [passage or ""], [
-            f"{say('picture {number}', number=n)}: {short(Path(path).name)}" for n, path in enumerate(many, start=1)
-        ]
+        result = (
+            many,
+            [passage or ""],
+            [f"{say('picture {number}', number=n)}: {short(Path(path).name)}" for n, path in enumerate(many, start=1)],
+        )
     elif mode == "passages":
         texts = split_passages(passages or "")
         result = one, texts, [short(t) for t in texts]
     else:
-        filled = [(say(name), text) for name, text in zip(VERSIONS.values(), versions, strict=True) if text and text.strip()]
+        filled = [
+            (say(name), text) for name, text in zip(VERSIONS.values(), versions, strict=True) if text and text.strip()
+        ]
         if not filled:
             raise InputError("There is no passage; paste it in at least one language.")
         result = one, [text for _, text in filled], [f"{name}: {short(text)}" for name, text in filled]

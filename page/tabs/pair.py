@@ -34,7 +34,9 @@ TOO_LARGE = later("How faithful this is was not measured: these weights are too 
 class PairTab:
     """Builds the tab inside the Blocks that is open, out of its parts; what happens between them happens here."""
 
-    def __init__(self, calls: Calls, examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks) -> None:
+    def __init__(
+        self, calls: Calls, examples: list[tuple[Path, str]], scores: dict[str, Any] | None, demo: gr.Blocks
+    ) -> None:
         self.calls, self.pipe = calls, calls.pipe
         # The last question that was answered outlives its explanation, to be known as long as the answer is seen.
         question = gr.State(None, time_to_live=2 * LIFETIME)
@@ -49,7 +51,11 @@ class PairTab:
                     self.held = Held(question, explanation, measured, gr.HTML(elem_id="told"))
                     self.board = GateBoard(self.held)
                     self.why, self.what_if = Why(self.held, calls, scores), WhatIf(self.held, calls)
-                    self.effect, self.attention, self.vote = GateEffect(self.held, calls), Attention(self.held, calls), Vote(self.held, calls)
+                    self.effect, self.attention, self.vote = (
+                        GateEffect(self.held, calls),
+                        Attention(self.held, calls),
+                        Vote(self.held, calls),
+                    )
                     self.sections = [self.why, self.what_if, self.effect, self.attention, self.vote]
                     self.telling = [s for s in self.sections if s.judged]
                     self.judged = [c for s in self.telling for c in s.judged]
@@ -59,7 +65,7 @@ class PairTab:
         self.controls = [c for part in self.parts for c in part.controls]
         self._wire(demo)
 
-    # Events ---------------------------------------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------------
 
     def _wire(self, demo: gr.Blocks) -> None:
         asking, held = self.asking, self.held
@@ -67,10 +73,22 @@ class PairTab:
         self.explained = [held.explanation, held.measured, *self.views, *self.keeping.shown]
         self.shown = [held.question, self.verdict.html, *self.explained]
         accordions = [s.accordion for s in self.sections]
-        demo.load(self.reopen, None, [asking.mark, asking.image, asking.passage, self.keeping.opened, *self.controls, *accordions], **SILENT)
+        demo.load(
+            self.reopen,
+            None,
+            [asking.mark, asking.image, asking.passage, self.keeping.opened, *self.controls, *accordions],
+            **SILENT,
+        )
         given = [asking.image, asking.passage, self.when]
         for event in (
-            gr.on([asking.button.click, asking.passage.submit, asking.mark.change], self.answer, given, self.shown, js=STAMP, **FAST),
+            gr.on(
+                [asking.button.click, asking.passage.submit, asking.mark.change],
+                self.answer,
+                given,
+                self.shown,
+                js=STAMP,
+                **FAST,
+            ),
             asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
         ):
             self._explain(event)
@@ -79,7 +97,9 @@ class PairTab:
             self._check(done.then)
         for section in self.telling:
             self._check(self._measured(section.accordion.expand).then)
-        self._check(lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **(DRAWING | named)))
+        self._check(
+            lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **(DRAWING | named))
+        )
         self.tour.starts(self.show_around)
 
     def _explain(self, asked: gr.events.Dependency) -> None:
@@ -89,9 +109,12 @@ class PairTab:
         # The gate is seen in the pass that answers; what takes many passes follows.
         looked = asked.success(self.look, [held.question, asking.image, asking.passage], self.board.shown, **FAST)
         looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
-        explained = looked.success(self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW)
+        explained = looked.success(
+            self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW
+        )
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
-        # What is looked at may have changed while the model was at work, so it is asked for anew when there is something to draw.
+        # What is looked at may have changed while the model was at work, so it is asked for anew when there is
+        # something to draw.
         drawn = explained.success(self.redraw, {held.explanation, *self.controls}, self.views, **SILENT)
         self.tour.leads(drawn)
         judged = self._measured(drawn.success, [self.keeping.opened, self.tour.section])
@@ -99,8 +122,9 @@ class PairTab:
             self._check(done.then)
 
     def _measured(self, when: Callable[..., Any], opened: Sequence[gr.Textbox] = ()) -> gr.events.Dependency:
-        """After an event: how faithful the explanations are, if that is not known yet and, where fields with the names of open sections are given, one of these
-        tells it. It takes as long as the explanations themselves, so nobody waits for it who does not ask why."""
+        """After an event: how faithful the explanations are, if that is not known yet and, where fields with the names
+        of open sections are given, one of these tells it. It takes as long as the explanations themselves, so nobody
+        waits for it who does not ask why."""
         held = self.held
         given = [held.question, held.explanation, held.measured, *opened]
         told = when(self.tell_measuring, given[1:], self.judged, **SILENT)
@@ -110,15 +134,26 @@ class PairTab:
 
     def _check(self, when: Callable[..., Any]) -> None:
         """After an event: see to it that no answer stands beside another question."""
-        when(self.settle, [self.held.question, self.asking.image, self.asking.passage, self.when], self.shown, js=STAMP, **SILENT)
+        when(
+            self.settle,
+            [self.held.question, self.asking.image, self.asking.passage, self.when],
+            self.shown,
+            js=STAMP,
+            **SILENT,
+        )
 
-    # Questions and answers ------------------------------------------------------------------------------------------------------
+    # Questions and answers --------------------------------------------------------------------------------------------
 
     def answer(self, image: str | None, passage: str, when: float) -> Values:
-        """The verdict and the votes alone; they come at once, and whatever else stood there was about another question."""
+        """The verdict and the votes alone; they come at once, and whatever else stood there was about another
+        question."""
         try:
             prediction = self.calls.predict(image, passage)
-            verdict, votes, failed = verdict_html(prediction), votes_html(prediction, self.pipe.config.temperature), False
+            verdict, votes, failed = (
+                verdict_html(prediction),
+                votes_html(prediction, self.pipe.config.temperature),
+                False,
+            )
         except gr.Error as error:
             verdict, votes, failed = self.verdict.failed(error), "", True
         question = Question(image or "", passage, when, failed, verdict, votes)
@@ -152,9 +187,15 @@ class PairTab:
             return gr.skip()
         return self._of_parts(lambda part: part.draw(explanation, given)) | {self.held.told: ""}
 
-    def _to_measure(self, explanation: Explanation | None, measured: Measured | None, opened: Sequence[str | None]) -> bool:
+    def _to_measure(
+        self, explanation: Explanation | None, measured: Measured | None, opened: Sequence[str | None]
+    ) -> bool:
         names = " ".join(name or "" for name in opened).split()  # a field that was never filled holds None
-        return explanation is not None and measured_of(explanation, measured) is None and (not opened or any(section.name in names for section in self.telling))
+        return (
+            explanation is not None
+            and measured_of(explanation, measured) is None
+            and (not opened or any(section.name in names for section in self.telling))
+        )
 
     def tell_measuring(self, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Values:
         """That it is being tried, or the sentence where that cannot be, in the place of what will be said."""
@@ -162,11 +203,22 @@ class PairTab:
             return gr.skip()
         return dict.fromkeys(self.judged, paragraph(MEASURING if self.pipe.many_passes else TOO_LARGE))
 
-    def measure(self, question: Question | None, explanation: Explanation | None, measured: Measured | None, *opened: str | None) -> Values:
+    def measure(
+        self, question: Question | None, explanation: Explanation | None, measured: Measured | None, *opened: str | None
+    ) -> Values:
         """How faithful these explanations are."""
-        if question is None or explanation is None or not self.pipe.many_passes or not self._to_measure(explanation, measured, opened):
+        if (
+            question is None
+            or explanation is None
+            or not self.pipe.many_passes
+            or not self._to_measure(explanation, measured, opened)
+        ):
             return gr.skip()
-        return {self.held.measured: Measured(explanation.asked, self.calls.measure(question.image, question.passage, explanation))}
+        return {
+            self.held.measured: Measured(
+                explanation.asked, self.calls.measure(question.image, question.passage, explanation)
+            )
+        }
 
     def judge(self, given: Values) -> Values:
         """How faithful each view is, beside it; as it stands while nothing is measured."""
@@ -177,18 +229,24 @@ class PairTab:
         return self._of_parts(lambda part: part.judge(explanation, measured, given))
 
     def settle(self, question: Question | None, image: str | None, passage: str, when: float) -> Values:
-        """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What left the browser before the
-        question was asked says nothing about it; where nothing was asked there is nothing to settle. The verdict is given again, because a message that took
-        the one before away may have arrived after it."""
+        """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What
+        left the browser before the question was asked says nothing about it; where nothing was asked there is nothing
+        to settle. The verdict is given again, because a message that took the one before away may have arrived after
+        it."""
         if question is not None and question[:2] == (image or "", passage):
             return self._told(question)
         if question is None or when <= question.asked:
             return gr.skip()
-        return self.blank() | {self.verdict.html: self.verdict.waiting()}  # the question is kept: what is still on its way for it is taken away as well
+        # the question is kept: what is still on its way for it is taken away as well
+        return self.blank() | {self.verdict.html: self.verdict.waiting()}
 
     def blank(self, told: str = "") -> Values:
         """No explanation. told: what is going on, in English."""
-        states = {self.held.explanation: None, self.held.measured: None, self.held.told: paragraph(told) if told else ""}
+        states = {
+            self.held.explanation: None,
+            self.held.measured: None,
+            self.held.told: paragraph(told) if told else "",
+        }
         return self._of_parts(lambda part: part.blank()) | self.keeping.blank() | states
 
     def _of_parts(self, values: Callable[[Any], Values]) -> Values:
@@ -196,6 +254,7 @@ class PairTab:
         return {component: value for part in self.parts for component, value in values(part).items()}
 
     def reopen(self, request: gr.Request) -> Values:
-        """Example, controls and open sections of the address, if it names an example; the mark's change asks for the answer."""
+        """Example, controls and open sections of the address, if it names an example; the mark's change asks for the
+        answer."""
         number, chosen = self.keeping.reopened(dict(request.query_params))
         return gr.skip() if number is None else self.asking.filled(number, "reopened") | chosen

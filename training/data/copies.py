@@ -1,10 +1,10 @@
 """Looks at every picture of a file before anything is trained on it: which cannot be used, and which show the same.
 
-A picture may stand under several addresses: http and https, two sizes of a museum's thumbnail, two museums. It is one picture for a split.
-Two are taken for one when their addresses differ in nothing but that, or when they look alike (``alike``): most neighbouring places are brighter or
-darker than each other in the same way, and the colours are near. Among 4,986 photographs and paintings that found 178 copies (the same picture
-compressed anew, or in another size) and else only some photographs of one person before one wall. A copy that was cropped, turned or recoloured is
-not found.
+A picture may stand under several addresses: http and https, two sizes of a museum's thumbnail, two museums. It is one
+picture for a split. Two are taken for one when their addresses differ in nothing but that, or when they look alike
+(``alike``): most neighbouring places are brighter or darker than each other in the same way, and the colours are near.
+Among 4,986 photographs and paintings that found 178 copies (the same picture compressed anew, or in another size) and
+else only some photographs of one person before one wall. A copy that was cropped, turned or recoloured is not found.
 """
 
 import os
@@ -44,8 +44,8 @@ _THUMBNAILS = (
 
 @dataclass(frozen=True)
 class Findings:
-    """pairs: all that were given, each with ``picture`` set; unusable: {image: what is wrong}; copies: images that show the same, two or more
-    in each list."""
+    """pairs: all that were given, each with ``picture`` set; unusable: {image: what is wrong}; copies: images that show
+    the same, two or more in each list."""
 
     pairs: list[MustiPair]
     unusable: dict[str, str]
@@ -58,8 +58,8 @@ class Findings:
         if self.unusable:
             hit = sum(p.image in self.unusable for p in self.pairs)
             said.append(
-                f"{len(self.unusable)} pictures, of {hit} pairs, cannot be used; training leaves them out until training.prepare has brought them "
-                f"again: {self.reasons()}."
+                f"{len(self.unusable)} pictures, of {hit} pairs, cannot be used; training leaves them out until "
+                f"training.prepare has brought them again: {self.reasons()}."
             )
         if self.copies:
             shown = few([" = ".join(same[:3]) + (" = ..." if len(same) > 3 else "") for same in self.copies])
@@ -78,7 +78,8 @@ def few(names: Sequence[str], most: int = 5) -> str:
 
 
 def recognise(pairs: Sequence[MustiPair], quiet: bool = False) -> Findings:
-    """Decodes each local picture of the pairs, once, and finds out which are one; of a picture on the web only the address is looked at.
+    """Decodes each local picture of the pairs, once, and finds out which are one; of a picture on the web only the
+    address is looked at.
 
     ``picture`` of a pair becomes the image of the first pair that shows the same. quiet: no progress bar.
     """
@@ -87,7 +88,12 @@ def recognise(pairs: Sequence[MustiPair], quiet: bool = False) -> Findings:
     local = [image for image in images if "://" not in image]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         looks = pool.map(partial(_look, pairs_of=first), local)
-        seen = dict(zip(local, tqdm(looks, total=len(local), desc="looking at", unit="picture", leave=False, disable=quiet or None)))
+        seen = dict(
+            zip(
+                local,
+                tqdm(looks, total=len(local), desc="looking at", unit="picture", leave=False, disable=quiet or None),
+            )
+        )
     good = [image for image in local if not isinstance(seen[image], str)]
     keys: dict[str, list[tuple[object, ...]]] = {image: [("image", image)] for image in images}
     for pair in pairs:
@@ -100,7 +106,11 @@ def recognise(pairs: Sequence[MustiPair], quiet: bool = False) -> Findings:
         groups.setdefault(number, []).append(image)
     name = {image: same[0] for same in groups.values() for image in same}
     unusable = {image: str(seen[image]) for image in local if isinstance(seen[image], str)}
-    return Findings([replace(p, picture=name[p.image]) for p in pairs], unusable, [same for same in groups.values() if len(same) > 1])
+    return Findings(
+        [replace(p, picture=name[p.image]) for p in pairs],
+        unusable,
+        [same for same in groups.values() if len(same) > 1],
+    )
 
 
 def _look(image: str, pairs_of: dict[str, MustiPair]) -> np.ndarray | str:
@@ -112,7 +122,8 @@ def _look(image: str, pairs_of: dict[str, MustiPair]) -> np.ndarray | str:
 
 
 def colours(path: Path) -> np.ndarray:
-    """A picture file -> the mean colour of each place, float64 [SIDE, SIDE, 3] in grey levels of 0 to 255. Raises: InputError."""
+    """A picture file -> the mean colour of each place, float64 [SIDE, SIDE, 3] in grey levels of 0 to 255. Raises:
+    InputError."""
     image = open_image(path)
     image = image.reduce(max(1, min(image.size) // 512))  # exact enough, and takes little memory
     pixels = np.asarray(image, dtype=np.float32)
@@ -121,7 +132,8 @@ def colours(path: Path) -> np.ndarray:
 
 
 def _shares(size: int) -> np.ndarray:
-    """The share of each of ``size`` pixels in the mean of each place, float32 [SIDE, size]: a pixel on a border counts in part on both sides."""
+    """The share of each of ``size`` pixels in the mean of each place, float32 [SIDE, size]: a pixel on a border counts
+    in part on both sides."""
     borders, pixel = np.arange(SIDE + 1) * size / SIDE, np.arange(size)
     inside = np.minimum(borders[1:, None], pixel + 1) - np.maximum(borders[:-1, None], pixel)
     return (np.clip(inside, 0, None) * SIDE / size).astype(np.float32)
@@ -130,8 +142,9 @@ def _shares(size: int) -> np.ndarray:
 def alike(looks: np.ndarray) -> list[tuple[int, int]]:
     """Which of some pictures' ``colours``, [N, SIDE, SIDE, 3], show the same: (i, j) with i < j.
 
-    Of neighbours, beside and below each other, at most TURNED may be otherwise (one is brighter than the next in one picture and not in the other),
-    and the colours, in squares of four places, may differ by at most APART of the weaker contrast (both root mean squares).
+    Of neighbours, beside and below each other, at most TURNED may be otherwise (one is brighter than the next in one
+    picture and not in the other), and the colours, in squares of four places, may differ by at most APART of the weaker
+    contrast (both root mean squares).
     """
     if not len(looks):
         return []
@@ -139,7 +152,10 @@ def alike(looks: np.ndarray) -> list[tuple[int, int]]:
     grey, coarse = looks.mean(-1), looks.reshape(n, SIDE // 2, 2, SIDE // 2, 2, 3).mean((2, 4)).reshape(n, -1, 3)
     contrast = np.sqrt(coarse.var(1).mean(1))
     step = (STEP * contrast + _ROUNDING)[:, None, None]
-    brighter = [(grey[:, :, 1:] - grey[:, :, :-1] > step).reshape(n, -1), (grey[:, 1:] - grey[:, :-1] > step).reshape(n, -1)]
+    brighter = [
+        (grey[:, :, 1:] - grey[:, :, :-1] > step).reshape(n, -1),
+        (grey[:, 1:] - grey[:, :-1] > step).reshape(n, -1),
+    ]
     signs, flat = np.where(np.concatenate(brighter, axis=1), 1.0, -1.0).astype(np.float32), coarse.reshape(n, -1)
     squares, found = (flat**2).sum(1), []
     for start in range(0, n, _BLOCK):
@@ -157,7 +173,8 @@ def _address(pair: MustiPair) -> str:
 
 
 def address_key(address: str) -> str:
-    """The same for the addresses of one picture: without http or https, www, encoding, and size. A local path is left as it is."""
+    """The same for the addresses of one picture: without http or https, www, encoding, and size. A local path is left
+    as it is."""
     try:
         parts = urlsplit(clean_url(address))
     except FetchError:

@@ -1,7 +1,7 @@
 """Brings pictures from their hosts: politely, each whole and decoded or not at all.
 
-httpx does the asking. By hand, because it leaves them to its caller, are redirects that are checked one by one, the pace of each host, the bounds on what
-is unpacked, and what each error means.
+httpx does the asking. By hand, because it leaves them to its caller, are redirects that are checked one by one, the
+pace of each host, the bounds on what is unpacked, and what each error means.
 """
 
 import asyncio
@@ -45,17 +45,26 @@ BUSY = (429, 503)  # the host as a whole wants rest
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # Formats of photographs; Pillow reads more, and for some of them starts programs.
 EXTENSIONS = {
-    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "JPEG2000": ".jp2", "AVIF": ".avif",
-}  # fmt: skip
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+    "JPEG2000": ".jp2",
+    "AVIF": ".avif",
+}
 _parts = count()
 
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """workers: pictures at once; per_host: of these from one host; delay: seconds between two requests to a host; timeout: seconds without a
-    byte; total: seconds of transfer a picture may take, all tries together; max_bytes: of a picture, packed or not; retries: tries after the
-    first; backoff: seconds before the second try, doubled each time, give or take half; max_wait: seconds that no wait exceeds, whatever the
-    host asks; contact: an address for the host's keepers."""
+    """workers: pictures at once; per_host: of these from one host; delay: seconds between two requests to a host;
+    timeout: seconds without a byte; total: seconds of transfer a picture may take, all tries together; max_bytes: of a
+    picture, packed or not; retries: tries after the first; backoff: seconds before the second try, doubled each time,
+    give or take half; max_wait: seconds that no wait exceeds, whatever the host asks; contact: an address for the
+    host's keepers."""
 
     workers: int = 8
     per_host: int = 2
@@ -83,9 +92,12 @@ class Missing:
 
 
 class FetchError(Exception):
-    """One try failed. retry: whether another may help; wait: seconds the host asked for; busy: the whole host wants rest."""
+    """One try failed. retry: whether another may help; wait: seconds the host asked for; busy: the whole host wants
+    rest."""
 
-    def __init__(self, reason: str, detail: str, retry: bool = False, wait: float | None = None, busy: bool = False) -> None:
+    def __init__(
+        self, reason: str, detail: str, retry: bool = False, wait: float | None = None, busy: bool = False
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.missing = Missing(reason, detail)
         self.retry, self.wait, self.busy = retry, wait, busy
@@ -95,8 +107,8 @@ class FetchError(Exception):
 
 
 def clean_url(address: str) -> str:
-    """An address as files have it -> one that can be asked for: ends stripped, spaces and letters beyond ASCII percent-encoded (what is encoded
-    stays), host in lower case and IDNA, no fragment, no password.
+    """An address as files have it -> one that can be asked for: ends stripped, spaces and letters beyond ASCII
+    percent-encoded (what is encoded stays), host in lower case and IDNA, no fragment, no password.
 
     Raises: FetchError for anything but http and https with a host.
     """
@@ -109,7 +121,8 @@ def clean_url(address: str) -> str:
         raise FetchError("refused address", f"{address[:200]!r} is not an http or https address.")
     host = f"[{host}]" if ":" in host else host
     path, query = (
-        quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%/:@!$&'()*+,;=~", errors="replace") for text in (parts.path or "/", parts.query)
+        quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="%/:@!$&'()*+,;=~", errors="replace")
+        for text in (parts.path or "/", parts.query)
     )
     return urlunsplit((parts.scheme, f"{host}:{port}" if port else host, path, query, ""))
 
@@ -132,7 +145,8 @@ def picture_extension(path: Path) -> str:
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """The header Retry-After, seconds or a date -> seconds from ``now`` (with time zone), at least 0; None when it says nothing."""
+    """The header Retry-After, seconds or a date -> seconds from ``now`` (with time zone), at least 0; None when it says
+    nothing."""
     if not value:
         return None
     if re.fullmatch(r"\s*\d{1,9}\s*", value):
@@ -154,17 +168,22 @@ def _tls() -> ssl.SSLContext:
 
 
 def _client(settings: FetchSettings, cookies: httpx.Cookies) -> httpx.AsyncClient:
-    """Asks as the settings say, through the proxies of the environment. Raises: InputError for a proxy that cannot be used."""
+    """Asks as the settings say, through the proxies of the environment. Raises: InputError for a proxy that cannot be
+    used."""
     headers = {"User-Agent": settings.user_agent, "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
     try:
         return httpx.AsyncClient(headers=headers, cookies=cookies, timeout=settings.timeout, verify=_tls())
     except (ImportError, ValueError) as error:
-        raise InputError(f"The proxy that the environment names cannot be used ({error}); change http_proxy, https_proxy or all_proxy.") from error
+        raise InputError(
+            f"The proxy that the environment names cannot be used ({error}); change http_proxy, https_proxy or "
+            "all_proxy."
+        ) from error
 
 
 async def _answer(url: str, client: httpx.AsyncClient) -> httpx.Response:
-    """The answer that brings the picture, its body still to be read, at the end of at most five redirects, each checked. Cookies are given back on the way, so an
-    address may lead back to itself as long as it sets new ones. Raises: FetchError, httpx.TransportError."""
+    """The answer that brings the picture, its body still to be read, at the end of at most five redirects, each
+    checked. Cookies are given back on the way, so an address may lead back to itself as long as it sets new ones.
+    Raises: FetchError, httpx.TransportError."""
     seen = set()
     for _ in range(MAX_REDIRECTS + 1):
         request = client.build_request("GET", url)
@@ -178,7 +197,9 @@ async def _answer(url: str, client: httpx.AsyncClient) -> httpx.Response:
         await response.aclose()
         if response.status_code in REDIRECTS and "Location" in response.headers:
             url = _target(url, response)
-        elif response.status_code not in (401, 403) or client.build_request("GET", url).headers.get("Cookie") == step[1]:
+        elif (
+            response.status_code not in (401, 403) or client.build_request("GET", url).headers.get("Cookie") == step[1]
+        ):
             raise _refusal(response)  # a host that refuses but sets a cookie may let in who brings it
     raise FetchError("too many redirects", f"The address leads on more than {MAX_REDIRECTS} times.")
 
@@ -186,9 +207,12 @@ async def _answer(url: str, client: httpx.AsyncClient) -> httpx.Response:
 async def _send(request: httpx.Request, client: httpx.AsyncClient) -> httpx.Response:
     try:
         return await client.send(request, stream=True, follow_redirects=False)
-    except (httpx.InvalidURL, httpx.RemoteProtocolError) as error:  # it reads where a redirect leads, though it does not follow
+    except (httpx.InvalidURL, httpx.RemoteProtocolError) as error:
+        # it reads where a redirect leads, though it does not follow
         if isinstance(error, httpx.InvalidURL) or "location header" in str(error):
-            raise FetchError("refused redirect", f"The address leads on to one that is none ({str(error)[:200].rstrip('.')}).") from error
+            raise FetchError(
+                "refused redirect", f"The address leads on to one that is none ({str(error)[:200].rstrip('.')})."
+            ) from error
         raise
 
 
@@ -202,7 +226,9 @@ def _target(url: str, response: httpx.Response) -> str:
     try:
         return clean_url(urljoin(url, target))
     except (FetchError, ValueError) as error:
-        raise FetchError("refused redirect", f"The address leads on to {target[:200]!r}, which is not http or https.") from error
+        raise FetchError(
+            "refused redirect", f"The address leads on to {target[:200]!r}, which is not http or https."
+        ) from error
 
 
 def _refusal(response: httpx.Response) -> FetchError:
@@ -218,8 +244,8 @@ def _refusal(response: httpx.Response) -> FetchError:
 
 
 async def _save(response: httpx.Response, file: BinaryIO, limit: int) -> bool:
-    """Writes the body, unpacked; True when its end was announced or marked, so that a cut would have shown. Raises: FetchError, OSError,
-    httpx.TransportError."""
+    """Writes the body, unpacked; True when its end was announced or marked, so that a cut would have shown. Raises:
+    FetchError, OSError, httpx.TransportError."""
     too_large = FetchError("too large", f"The picture has more than {limit / 1e6:g} MB.")
     chunked = "Transfer-Encoding" in response.headers
     promised = None if chunked or "Content-Length" not in response.headers else int(response.headers["Content-Length"])
@@ -236,7 +262,9 @@ async def _save(response: httpx.Response, file: BinaryIO, limit: int) -> bool:
     except TooLarge as error:
         raise too_large from error
     except BadPacking as error:
-        raise FetchError("broken answer", f"The host packed the picture in a way that cannot be undone ({error}).", retry=True) from error
+        raise FetchError(
+            "broken answer", f"The host packed the picture in a way that cannot be undone ({error}).", retry=True
+        ) from error
     except httpx.RemoteProtocolError as error:
         if not str(error).startswith(("peer closed", "Server disconnected")):
             raise
@@ -250,7 +278,8 @@ async def _save(response: httpx.Response, file: BinaryIO, limit: int) -> bool:
 async def bring(url: str, folder: Path, settings: FetchSettings, seconds: float, cookies: httpx.Cookies) -> str:
     """One try to bring the picture of a clean URL into ``folder``, in ``seconds`` at most; its file name there.
 
-    The file appears under its name only when it is whole and decodes. cookies: what earlier tries were given; new ones are added.
+    The file appears under its name only when it is whole and decodes. cookies: what earlier tries were given; new ones
+    are added.
 
     Raises: FetchError; InputError when the disk takes no more, or for a proxy that cannot be used.
     """
@@ -273,7 +302,9 @@ async def bring(url: str, folder: Path, settings: FetchSettings, seconds: float,
         return name
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         if clock.expired():
-            raise FetchError("too slow", "The picture did not come whole in the time that one picture may take.") from error
+            raise FetchError(
+                "too slow", "The picture did not come whole in the time that one picture may take."
+            ) from error
         raise _network_error(error, folder) from error
     finally:
         part.unlink(missing_ok=True)
@@ -290,7 +321,8 @@ def fetch(url: str, folder: Path, settings: FetchSettings, seconds: float) -> st
 
 
 def _finished(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's. An interrupt cancels the work."""
+    """The result of a coroutine, also for a caller inside of a running event loop, such as a notebook's. An interrupt
+    cancels the work."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -322,7 +354,9 @@ def _network_error(error: Exception, folder: Path) -> Exception:
     if isinstance(error, httpx.InvalidURL):
         return FetchError("refused address", f"The address cannot be asked for ({error}).")
     if isinstance(error, OSError) and (error.errno in DISK_ERRORS or str(error.filename).startswith(str(folder))):
-        return InputError(f"A picture cannot be written ({error.strerror}); make room, then start again: what is there is kept.")
+        return InputError(
+            f"A picture cannot be written ({error.strerror}); make room, then start again: what is there is kept."
+        )
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return FetchError("bad certificate", f"The host's certificate is not trusted ({cause.verify_message}).")
@@ -330,7 +364,10 @@ def _network_error(error: Exception, folder: Path) -> Exception:
         return FetchError("no answer", "The host was silent for too long.", retry=True)
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
         return FetchError("broken answer", f"The host's answer is not HTTP ({str(error)[:100]}).", retry=True)
-    words = next((c.strerror for c in reversed(chain) if isinstance(c, OSError) and c.strerror), str(error) or type(error).__name__)
+    words = next(
+        (c.strerror for c in reversed(chain) if isinstance(c, OSError) and c.strerror),
+        str(error) or type(error).__name__,
+    )
     return FetchError("no connection", f"{words}.".replace("..", "."), retry=True)
 
 
@@ -395,7 +432,10 @@ async def _had(url: str, folder: Path, visits: _Visits) -> str | Missing:
                 error = failed
             now = time.monotonic()
             spent += now - started
-            wait = min(s.backoff * 2 ** (number - 1) * random.uniform(0.5, 1.5) if error.wait is None else error.wait, s.max_wait)
+            wait = min(
+                s.backoff * 2 ** (number - 1) * random.uniform(0.5, 1.5) if error.wait is None else error.wait,
+                s.max_wait,
+            )
             if error.busy:
                 host.ready = max(host.ready, now + wait)
         if not error.retry or number > s.retries or spent >= s.total:
@@ -434,6 +474,6 @@ def fetch_pictures(urls: Sequence[str], folder: Path, settings: FetchSettings) -
     Raises: InputError when the disk takes no more, or for a proxy that cannot be used.
     """
     with tqdm(total=len(urls), desc="fetching", unit="picture", disable=not urls) as bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine .*connect_tcp", RuntimeWarning)  # anyio's, of connections that an interrupt ends at once
+        # anyio's, of connections that an interrupt ends at once
+        warnings.filterwarnings("ignore", "coroutine .*connect_tcp", RuntimeWarning)
         return _finished(_all(urls, folder, settings, bar))
-

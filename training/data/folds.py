@@ -1,8 +1,8 @@
 """Train, dev and test without leaks: pairs that share a picture or a passage stay together.
 
-MUSTI shows 600 pictures in 2,400 pairs and repeats passages too, so a random split tests a model on what it was trained on. Here a fold takes
-whole components: pairs tied to each other by a shared picture or passage, directly or over others. Where one component is most of a file,
-``cut`` divides it and leaves out the few pairs that would tie two folds.
+MUSTI shows 600 pictures in 2,400 pairs and repeats passages too, so a random split tests a model on what it was trained
+on. Here a fold takes whole components: pairs tied to each other by a shared picture or passage, directly or over
+others. Where one component is most of a file, ``cut`` divides it and leaves out the few pairs that would tie two folds.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ Stratum = tuple[str, int | None]  # language, label
 
 
 def picture_key(pair: MustiPair) -> str:
-    """The same for pairs that show one picture; before ``recognise`` has looked, it goes by the image's address or path alone."""
+    """The same for pairs that show one picture; before ``recognise`` has looked, it goes by the image's address or path
+    alone."""
     return pair.picture or pair.image
 
 
@@ -55,8 +56,8 @@ class _Spread:
             self.counts[fold][stratum] += sign * n
 
     def cost(self, fold: int, strata: Counter[Stratum]) -> float:
-        """What adding ``strata`` to ``fold`` changes in the sum of (count - aim)^2 / aim over strata and the fold as a whole; it is lower
-        where more is missing."""
+        """What adding ``strata`` to ``fold`` changes in the sum of (count - aim)^2 / aim over strata and the fold as a
+        whole; it is lower where more is missing."""
         have, size = self.counts[fold], strata.total()
         change = sum(n * (2 * (have[s] - self._aim[s]) + n) / self._aim[s] for s, n in strata.items())
         return change + size * (2 * (have.total() - self._all) + size) / self._all
@@ -67,10 +68,11 @@ def _strata(pairs: Iterable[MustiPair]) -> Counter[Stratum]:
 
 
 def folds(pairs: Sequence[MustiPair], k: int, seed: int = 0) -> list[int]:
-    """The fold, 0 to k - 1, of each pair: whole components, the biggest first, each where its languages and labels are missed most.
+    """The fold, 0 to k - 1, of each pair: whole components, the biggest first, each where its languages and labels are
+    missed most.
 
-    A component that is bigger than a fold should be fills the last fold: so the first splits have it in train (see ``split``);
-    ``notices`` tells of it. The same pairs, k and seed give the same folds.
+    A component that is bigger than a fold should be fills the last fold: so the first splits have it in train (see
+    ``split``); ``notices`` tells of it. The same pairs, k and seed give the same folds.
 
     Raises: InputError for k below 2 or more folds than components.
     """
@@ -95,14 +97,17 @@ def _check_k(k: int, groups: int, words: str) -> None:
     if k < 2:
         raise InputError(f"{k} folds are no split; choose 2 or more.")
     if k > groups:
-        raise InputError(f"The file has {groups} {words} without anything shared, too few for {k} folds; choose fewer folds.")
+        raise InputError(
+            f"The file has {groups} {words} without anything shared, too few for {k} folds; choose fewer folds."
+        )
 
 
 def cut_folds(pairs: Sequence[MustiPair], k: int, seed: int = 0) -> list[int]:
-    """As ``folds``, but components are divided: each picture and each passage gets a fold, and a pair whose picture and passage lie in
-    different folds is left out (-1).
+    """As ``folds``, but components are divided: each picture and each passage gets a fold, and a pair whose picture and
+    passage lie in different folds is left out (-1).
 
-    Pictures move, one at a time, to where they keep most pairs and even out languages and labels; a passage lies where most of its pictures do.
+    Pictures move, one at a time, to where they keep most pairs and even out languages and labels; a passage lies where
+    most of its pictures do.
 
     Raises: InputError for k below 2 or more folds than pictures.
     """
@@ -136,7 +141,9 @@ def cut_folds(pairs: Sequence[MustiPair], k: int, seed: int = 0) -> list[int]:
     return [f if (f := fold_of[picture_key(p)]) == home[t] else NO_FOLD for p, t in zip(pairs, texts)]
 
 
-def _place(fold: int, strata: Counter[Stratum], passages: Counter[str], spread: _Spread, votes: dict[str, list[int]], sign: int) -> None:
+def _place(
+    fold: int, strata: Counter[Stratum], passages: Counter[str], spread: _Spread, votes: dict[str, list[int]], sign: int
+) -> None:
     spread.add(fold, strata, sign)
     for text, n in passages.items():
         votes[text][fold] += sign * n
@@ -148,7 +155,8 @@ def _kept(fold: int, passages: Counter[str], votes: dict[str, list[int]]) -> int
 
 
 def parts_of(numbers: Sequence[int], k: int, fold: int) -> dict[str, list[int]]:
-    """Fold numbers -> the pairs (by index) of "train", "dev" and "test": test is ``fold``, dev the next one around, train the rest.
+    """Fold numbers -> the pairs (by index) of "train", "dev" and "test": test is ``fold``, dev the next one around,
+    train the rest.
 
     Raises: InputError for k below 3 or a fold that is not 0 to k - 1.
     """
@@ -164,14 +172,17 @@ def parts_of(numbers: Sequence[int], k: int, fold: int) -> dict[str, list[int]]:
 
 
 def split(pairs: Sequence[MustiPair], k: int, fold: int, seed: int = 0, cut: bool = False) -> dict[str, list[int]]:
-    """The pairs (by index) of "train", "dev" and "test"; with ``cut`` also of "left_out", when there are any. Raises InputError."""
+    """The pairs (by index) of "train", "dev" and "test"; with ``cut`` also of "left_out", when there are any. Raises
+    InputError."""
     return parts_of((cut_folds if cut else folds)(pairs, k, seed), k, fold)
 
 
 def leave_language_out(pairs: Sequence[MustiPair], language: str, seed: int = 0, k: int = 10) -> dict[str, list[int]]:
-    """Test: all pairs of ``language``; dev: about one of ``k`` parts of the others, train: the rest; nothing shared between them.
+    """Test: all pairs of ``language``; dev: about one of ``k`` parts of the others, train: the rest; nothing shared
+    between them.
 
-    Pairs of other languages with a picture or passage of the test pairs are neither trained nor chosen on: they are in "left_out".
+    Pairs of other languages with a picture or passage of the test pairs are neither trained nor chosen on: they are in
+    "left_out".
 
     Raises: InputError when no pair has the language, or too few others are left for train and dev.
     """
@@ -190,10 +201,13 @@ def leave_language_out(pairs: Sequence[MustiPair], language: str, seed: int = 0,
     rest = [pairs[i] for i in others]
     count = len(set(components(rest)))
     if count < 2:
-        raise InputError(f"Without {language!r} and what shares its pictures and passages, too few pairs are left to train on.")
+        raise InputError(
+            f"Without {language!r} and what shares its pictures and passages, too few pairs are left to train on."
+        )
     numbers = folds(rest, k := min(k, count), seed)
     sizes, dev = Counter(numbers), 1
-    while dev < k - 1 and sum(sizes[f] for f in range(dev)) < 0.9 * len(rest) / k:  # where the last fold is big, the others are small
+    # where the last fold is big, the others are small
+    while dev < k - 1 and sum(sizes[f] for f in range(dev)) < 0.9 * len(rest) / k:
         dev += 1
     for i, number in zip(others, numbers):
         parts["dev" if number < dev else "train"].append(i)
@@ -232,7 +246,8 @@ def counts(pairs: Sequence[MustiPair], numbers: Sequence[int]) -> dict[str, dict
 
 
 def notices(pairs: Sequence[MustiPair], numbers: Sequence[int], k: int) -> list[str]:
-    """Sentences on what a reader of the folds must know: components too big for a fold, pairs left out, languages that a fold lacks."""
+    """Sentences on what a reader of the folds must know: components too big for a fold, pairs left out, languages that
+    a fold lacks."""
     said, fair = [], len(pairs) / k
     left_out = sum(n == NO_FOLD for n in numbers)
     if left_out:
@@ -243,21 +258,30 @@ def notices(pairs: Sequence[MustiPair], numbers: Sequence[int], k: int) -> list[
             if size > fair:
                 fold = numbers[of.index(number)]
                 said.append(
-                    f"{size} of {len(pairs)} pairs hang together, more than a fold should hold ({fair:.0f}): all are in fold {fold}, which makes "
-                    f"fold {fold} a big test part and fold {(fold - 1) % k} a split with a big dev part; dividing them (--cut) leaves out some pairs."
+                    f"{size} of {len(pairs)} pairs hang together, more than a fold should hold ({fair:.0f}): all "
+                    f"are in fold {fold}, which makes fold {fold} a big test part and fold {(fold - 1) % k} a split "
+                    "with a big dev part; dividing them (--cut) leaves out some pairs."
                 )
     table = counts(pairs, numbers)
     for language, whole in sorted(Counter(p.language for p in pairs).items()):
         few = [f for f in range(k) if sum(table.get(str(f), {}).get(language, {}).values()) < whole / k / 4]
         if few:
-            said.append(f"Of {language}, fold {', '.join(map(str, few))} has less than a quarter of its even share ({whole / k:.0f} pairs).")
+            said.append(
+                f"Of {language}, fold {', '.join(map(str, few))} has less than a quarter of its even share "
+                f"({whole / k:.0f} pairs)."
+            )
     return said
 
 
 def draw_table(table: dict[str, dict[str, dict[str, int]]]) -> str:
-    """Languages down, folds across, "YES / NO" in the cells (and unlabelled pairs, where there are any, after a third stroke)."""
+    """Languages down, folds across, "YES / NO" in the cells (and unlabelled pairs, where there are any, after a third
+    stroke)."""
     languages = sorted({language for row in table.values() for language in row})
-    labels = [n for n in LABEL_NAMES.values() if n != "unlabelled" or any(n in c for row in table.values() for c in row.values())]
+    labels = [
+        n
+        for n in LABEL_NAMES.values()
+        if n != "unlabelled" or any(n in c for row in table.values() for c in row.values())
+    ]
     heads = ["left out" if fold == LEFT_OUT else f"fold {fold}" for fold in table]
     lines = [["YES / NO" if len(labels) == 2 else "YES / NO / unlabelled", *heads]]
     for language in languages:

@@ -1,4 +1,5 @@
-"""Undoes the packing of a body (Content-Encoding), in pieces of bounded size: a small body may be packed from a huge one."""
+"""Undoes the packing of a body (Content-Encoding), in pieces of bounded size: a small body may be packed from a huge
+one."""
 
 import zlib
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ class BadPacking(Exception):
 
 
 class _Zlib:
-    """gzip, or deflate with or without zlib's frame, which hosts mix up: the first two bytes tell. What is said to be gzip and does not
-    begin so is passed on as it is."""
+    """gzip, or deflate with or without zlib's frame, which hosts mix up: the first two bytes tell. What is said to be
+    gzip and does not begin so is passed on as it is."""
 
     def __init__(self, name: str) -> None:
         self._name, self._head, self._plain = name, b"", False
@@ -45,7 +46,8 @@ class _Zlib:
             except zlib.error as error:
                 raise BadPacking(str(error)) from error
             data = self._engine.unused_data if self._engine.eof else self._engine.unconsumed_tail
-            more = len(piece) == PIECE and not self._engine.eof  # the engine may hold what found no room, though it has read everything
+            # the engine may hold what found no room, though it has read everything
+            more = len(piece) == PIECE and not self._engine.eof
             if piece:
                 yield piece
         if self._plain:
@@ -58,7 +60,9 @@ class _Zlib:
             self._plain = True
             return
         else:
-            bits = zlib.MAX_WBITS if data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0 else -zlib.MAX_WBITS
+            bits = (
+                zlib.MAX_WBITS if data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0 else -zlib.MAX_WBITS
+            )
         self._engine = zlib.decompressobj(bits)
 
 
@@ -87,7 +91,8 @@ class Unpacker:
     """Takes a body as it comes and gives it as it was before the host packed it.
 
     Args:
-        encoding: the header Content-Encoding. Packings we do not know are left as they are, as browsers do: some hosts write "none" or "utf-8" there.
+        encoding: the header Content-Encoding. Packings we do not know are left as they are, as browsers do: some hosts
+            write "none" or "utf-8" there.
         limit: bytes that no packing may hold more of.
     """
 

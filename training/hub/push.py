@@ -11,9 +11,11 @@ class PublishError(RuntimeError):
     """A run that is not fit to be published, or a Hub that did not take it: one sentence."""
 
 
-def push(files: dict[str, Path], repo: str, revision: str | None, private: bool, message: str, repo_type: str = "model") -> str:
-    """One commit with all ``files`` -> its hash. Figures of an earlier push that are not among them go with the same commit. repo_type: "model", or
-    "space" for one of Gradio.
+def push(
+    files: dict[str, Path], repo: str, revision: str | None, private: bool, message: str, repo_type: str = "model"
+) -> str:
+    """One commit with all ``files`` -> its hash. Figures of an earlier push that are not among them go with the same
+    commit. repo_type: "model", or "space" for one of Gradio.
 
     Raises: PublishError; then no commit was made.
     """
@@ -28,8 +30,11 @@ def push(files: dict[str, Path], repo: str, revision: str | None, private: bool,
         there = api.list_repo_files(repo, revision=revision, repo_type=repo_type)
         gone = [CommitOperationDelete(path) for path in there if path.startswith("figures/") and path not in files]
         added = [CommitOperationAdd(path, file) for path, file in files.items()]
-        # Not upload_folder, which may spread a folder over several commits: a pinned commit must hold all of a model or nothing of it.
-        return api.create_commit(repo, [*gone, *added], commit_message=message, revision=revision, repo_type=repo_type).oid
+        # Not upload_folder, which may spread a folder over several commits: a pinned commit must hold all of a model or
+        # nothing of it.
+        return api.create_commit(
+            repo, [*gone, *added], commit_message=message, revision=revision, repo_type=repo_type
+        ).oid
     except PublishError:
         raise
     except Exception as error:  # the client, its HTTP library and its storage library have errors of their own
@@ -38,15 +43,22 @@ def push(files: dict[str, Path], repo: str, revision: str | None, private: bool,
 
 def _sentence(error: Exception, repo: str) -> str:
     chain = _chain(error)
-    status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None), None)
+    status = next(
+        (e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None), None
+    )
     if status in (401, 403):
         return f"The Hub does not let you write to {repo} (status {status}); log in or set HF_TOKEN with write access."
     if status == 404:
         return f"The Hub knows no user or organisation {repo.split('/')[0]} that could hold {repo}; check the name."
     if status is not None:
-        return f"The upload to {repo} broke off (the Hub answered with status {status}); nothing was committed, so give the command again."
+        return (
+            f"The upload to {repo} broke off (the Hub answered with status {status}); nothing was committed, so "
+            "give the command again."
+        )
     # By name: the client has changed its HTTP library before.
-    if any(isinstance(e, OfflineModeIsEnabled) or type(e).__name__ in ("ConnectError", "ConnectTimeout") for e in chain):
+    if any(
+        isinstance(e, OfflineModeIsEnabled) or type(e).__name__ in ("ConnectError", "ConnectTimeout") for e in chain
+    ):
         return "The Hub cannot be reached, or HF_HUB_OFFLINE is set; check the network and give the command again."
     return f"The upload to {repo} broke off ({type(error).__name__}: {_first_line(error)}); give the command again."
 
@@ -69,6 +81,8 @@ def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise PublishError(f"{repo} is no name for the Hub; give user/name of letters, digits, '-', '_' and '.'.") from error
+        raise PublishError(
+            f"{repo} is no name for the Hub; give user/name of letters, digits, '-', '_' and '.'."
+        ) from error
     if "/" not in repo:
         raise PublishError(f"{repo} lacks the user or the organisation; give user/name.")

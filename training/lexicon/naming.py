@@ -1,8 +1,8 @@
 """How objects are named, by language: finding names in passages, and swapping one object's name for another's.
 
-The tables are ``<language>.json`` beside this file: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?, "old"?,
-"kind"?}, ...]}. ``held_out.json`` lists, by language and object, forms that training never sees, so that one can tell afterwards what the
-text encoder knew by itself; in Dutch ("nl") all are held out.
+The tables are ``<language>.json`` beside this file: {object: [{"gender", "forms": {inflection tag: form}, "ambiguous"?,
+"old"?, "kind"?}, ...]}. ``held_out.json`` lists, by language and object, forms that training never sees, so that one
+can tell afterwards what the text encoder knew by itself; in Dutch ("nl") all are held out.
 """
 
 import json
@@ -33,7 +33,8 @@ _ELISION = re.compile(r"^(?:[ldcjmtsnLDCJMTSN]|qu|dell|all|nell|sull|dall|un|Del
 
 @dataclass(frozen=True)
 class Name:
-    """One name of an object: its inflected forms by tag. rare: an old spelling or one kind of the object, drawn less often."""
+    """One name of an object: its inflected forms by tag. rare: an old spelling or one kind of the object, drawn less
+    often."""
 
     object: str
     forms: dict[str, str]
@@ -69,7 +70,8 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def held_out_forms(language: str, folder: Path = FOLDER) -> dict[str, str]:
-    """Forms that training never sees, as they are looked up (folded) -> object. Empty for a folder that holds none out."""
+    """Forms that training never sees, as they are looked up (folded) -> object. Empty for a folder that holds none
+    out."""
     path = folder / "held_out.json"
     table = json.loads(path.read_text(encoding="utf-8")).get(language, {}) if path.exists() else {}
     return {_key(form): name for name, forms in table.items() for form in forms}
@@ -89,7 +91,11 @@ class Lexicon:
     """
 
     def __init__(
-        self, language: str, objects: tuple[str, ...], folder: Path = FOLDER, words: Literal["trained", "held out", "all"] = "trained"
+        self,
+        language: str,
+        objects: tuple[str, ...],
+        folder: Path = FOLDER,
+        words: Literal["trained", "held out", "all"] = "trained",
     ) -> None:
         table = json.loads((folder / f"{language}.json").read_text(encoding="utf-8"))
         held = held_out_forms(language, folder)
@@ -98,11 +104,19 @@ class Lexicon:
             if words == "held out":
                 return any(held.get(_key(f)) == name for f in forms.values())
             # Nor one that holds such a word: "haunch of venison".
-            return words == "all" or not any(w in held for f in forms.values() for w in (_key(f), *re.split(r"[\s'-]", _key(f))))
+            return words == "all" or not any(
+                w in held for f in forms.values() for w in (_key(f), *re.split(r"[\s'-]", _key(f)))
+            )
 
         names = {
             o: [
-                Name(o, n["forms"], n.get("gender", ""), n.get("ambiguous", False), n.get("old", False) or n.get("kind", False))
+                Name(
+                    o,
+                    n["forms"],
+                    n.get("gender", ""),
+                    n.get("ambiguous", False),
+                    n.get("old", False) or n.get("kind", False),
+                )
                 for n in table.get(o, [])
                 if wanted(o, n["forms"])
             ]
@@ -119,7 +133,8 @@ class Lexicon:
 
     def _fill(self, language: str, names: dict[str, list[Name]]) -> None:
         self.language, self.names = language, names
-        self._determiners = set(DETERMINERS.get(language, "").split())  # of our own tables' languages, which alone mark ambiguous names
+        # of our own tables' languages, which alone mark ambiguous names
+        self._determiners = set(DETERMINERS.get(language, "").split())
         self._drawn: dict[tuple[str, ...], tuple[list[Name], list[float]]] = {}
         self._forms: dict[str, tuple[Name, str]] = {}
         for same in names.values():
@@ -154,7 +169,8 @@ class Lexicon:
         return found
 
     def replacement(self, mention: Mention, target: str, rng: np.random.Generator) -> str | None:
-        """A form of ``target`` in the inflection of ``mention`` (same gender preferred), or None where there is none."""
+        """A form of ``target`` in the inflection of ``mention`` (same gender preferred), or None where there is
+        none."""
         same = self._choice(target, mention.tag, mention.gender)
         fitting = same if same[0] and rng.random() < 0.5 else self._choice(target, mention.tag)
         name = _draw_name(fitting if fitting[0] else self._choice(target), rng)
@@ -166,11 +182,16 @@ class Lexicon:
         return None if name is None else list(name.forms.values())[int(rng.integers(len(name.forms)))]
 
     def _choice(self, target: str, *narrowed: str) -> tuple[list[Name], list[float]]:
-        """The names of ``target`` (with this tag; of this gender), and their weights added up; kept, as training draws from few again and again."""
+        """The names of ``target`` (with this tag; of this gender), and their weights added up; kept, as training draws
+        from few again and again."""
         key = (target, *narrowed)
         if key not in self._drawn:
             names = [n for n in self.names.get(target, []) if n.forms]
-            names = [n for n in names if (not narrowed or narrowed[0] in n.forms) and (len(narrowed) < 2 or n.gender == narrowed[1])]
+            names = [
+                n
+                for n in names
+                if (not narrowed or narrowed[0] in n.forms) and (len(narrowed) < 2 or n.gender == narrowed[1])
+            ]
             self._drawn[key] = names, list(accumulate(RARE if n.rare else 1.0 for n in names))
         return self._drawn[key]
 

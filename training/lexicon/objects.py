@@ -1,6 +1,8 @@
-"""Subtask 2: which smell objects picture and passage share, from the words that carry the match and a multilingual vocabulary.
+"""Subtask 2: which smell objects picture and passage share, from the words that carry the match and a multilingual
+vocabulary.
 
-Candidates are the vocabulary's names that stand in the passage. Each is struck out; one whose absence lowers the logit carries the match.
+Candidates are the vocabulary's names that stand in the passage. Each is struck out; one whose absence lowers the logit
+carries the match.
 """
 
 import unicodedata
@@ -24,7 +26,8 @@ LEAST = 0.25  # drop of the calibrated logit from which a name carries anything 
 
 @dataclass(frozen=True)
 class Carrier:
-    """A candidate: name in the passage's language, object (the vocabulary's own id), drop: how much the logit falls without it."""
+    """A candidate: name in the passage's language, object (the vocabulary's own id), drop: how much the logit falls
+    without it."""
 
     name: str
     object: str
@@ -32,7 +35,8 @@ class Carrier:
 
 
 def carriers(pipe: MustiPipeline, image: Picture, text: str, language: str, vocabulary: Vocabulary) -> list[Carrier]:
-    """The vocabulary's names in a passage by how much of the match they carry, most first; the picture is encoded once. Raises InputError."""
+    """The vocabulary's names in a passage by how much of the match they carry, most first; the picture is encoded once.
+    Raises InputError."""
     text = unicodedata.normalize("NFC", text)  # as the vocabulary's names are
     mentions = vocabulary.find(text, language)
     objects = list(dict.fromkeys(m.object for m in mentions))
@@ -40,14 +44,20 @@ def carriers(pipe: MustiPipeline, image: Picture, text: str, language: str, voca
     possible = [i for i, t in enumerate(struck) if WORD.search(t)]
     if not possible:  # no name, or nothing but names
         return [Carrier(vocabulary.name(o, language), o, LEAST) for o in objects]
-    logits = {index: p.logit / pipe.config.temperature for index, p in pipe.rank(image, [text, *(struck[i] for i in possible)])}
-    found = [Carrier(vocabulary.name(objects[i], language), objects[i], logits[0] - logits[k]) for k, i in enumerate(possible, start=1)]
+    logits = {
+        index: p.logit / pipe.config.temperature
+        for index, p in pipe.rank(image, [text, *(struck[i] for i in possible)])
+    }
+    found = [
+        Carrier(vocabulary.name(objects[i], language), objects[i], logits[0] - logits[k])
+        for k, i in enumerate(possible, start=1)
+    ]
     return sorted(found, key=lambda c: -c.drop)
 
 
 def shared_objects(pipe: MustiPipeline, image: Picture, text: str, language: str, vocabulary: Vocabulary) -> list[str]:
-    """Names of the shared objects of a pair that is a YES: those without which the logit falls by at least LEAST and by SHARE of the largest
-    fall. May be empty."""
+    """Names of the shared objects of a pair that is a YES: those without which the logit falls by at least LEAST and by
+    SHARE of the largest fall. May be empty."""
     found = carriers(pipe, image, text, language, vocabulary)
     return [c.name for c in found if c.drop >= max(LEAST, SHARE * found[0].drop)]
 
@@ -58,9 +68,10 @@ SHOWN, OTHER, NOTHING, LEFT_OUT = 1, 0, 2, -100  # what a wordpiece names, for `
 def gate_labels(passages: Passages, pairs: Sequence[MustiPair], vocabulary: Vocabulary) -> Tensor:
     """What each wordpiece of the passages names, as the gate's own loss takes it: int64 [B, T].
 
-    Of a pair that is a YES, names of its shared objects (``subtask2_labels``) are SHOWN, others OTHER; of a NO all names are OTHER; words that are no name
-    are NOTHING. LEFT_OUT are special tokens, padding, doubtful names, and all of a pair of which nobody knows where its shared object stands: a YES
-    whose shared objects the vocabulary does not find in the passage, and a pair without a label.
+    Of a pair that is a YES, names of its shared objects (``subtask2_labels``) are SHOWN, others OTHER; of a NO all
+    names are OTHER; words that are no name are NOTHING. LEFT_OUT are special tokens, padding, doubtful names, and all
+    of a pair of which nobody knows where its shared object stands: a YES whose shared objects the vocabulary does not
+    find in the passage, and a pair without a label.
     """
     labels = torch.full(passages.input_ids.shape, LEFT_OUT)
     for row, text, words, pair in zip(labels, passages.texts, passages.words, pairs, strict=True):
@@ -88,8 +99,11 @@ def _without(text: str, mentions: Iterable[Mention]) -> str:
     return text
 
 
-def object_scores(gold: Sequence[Sequence[str]], guess: Sequence[Sequence[str]], languages: Sequence[str], vocabulary: Vocabulary) -> dict[str, float]:
-    """Precision, recall and F1 of labels over all pairs together; two labels are one when the vocabulary has them for one object.
+def object_scores(
+    gold: Sequence[Sequence[str]], guess: Sequence[Sequence[str]], languages: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, float]:
+    """Precision, recall and F1 of labels over all pairs together; two labels are one when the vocabulary has them for
+    one object.
 
     "known": share of the gold labels that the vocabulary knows, the highest recall it allows.
     """

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class FocalLoss(nn.Module):
     """Alpha-balanced focal loss: ``-alpha_t (1 - p_t)^gamma log p_t`` (Lin et al. 2017, eq. 5), mean over the batch.
 
-    alpha weighs YES and 1 - alpha weighs NO. With normalization "published" every sample gets the same weight alpha and the sum is divided
-    by the sum of the weights, as in the published code: alpha cancels.
+    alpha weighs YES and 1 - alpha weighs NO. With normalization "published" every sample gets the same weight alpha and
+    the sum is divided by the sum of the weights, as in the published code: alpha cancels.
 
     Args:
         gamma: >= 0, focusing; 0 gives weighted cross-entropy. alpha: 0..1, or None for no weights.
@@ -44,16 +44,21 @@ class FocalLoss(nn.Module):
 
 
 def gate_loss(opening: Tensor, labels: Tensor, other: float = 4.0, none: float = 1.0) -> Tensor:
-    """What the gate of each word is taught: to open at words that name what the picture shows, and at no others. Cross-entropy of the opening.
+    """What the gate of each word is taught: to open at words that name what the picture shows, and at no others.
+    Cross-entropy of the opening.
 
-    Each kind of word counts as its weight, however many words of it there are: its mean times its weight, over the sum of the weights of the
-    kinds that occur. Words that name another thing are few and the only ones that teach to select, so they weigh more.
+    Each kind of word counts as its weight, however many words of it there are: its mean times its weight, over the sum
+    of the weights of the kinds that occur. Words that name another thing are few and the only ones that teach to
+    select, so they weigh more.
 
     Args:
-        opening: 0..1, [P, T]. labels: int [P, T]: 1 names what the picture shows, 0 names another thing, 2 names nothing, -100 left out.
-        other, none: weights of words that name another thing and of words that name nothing, against 1 for those that name what is shown.
+        opening: 0..1, [P, T]. labels: int [P, T]: 1 names what the picture shows, 0 names another thing, 2 names
+            nothing, -100 left out.
+        other, none: weights of words that name another thing and of words that name nothing, against 1 for those that
+            name what is shown.
 
-    Returns: a scalar, 0 where every position is left out. Raises ValueError for another label, and for negative weights.
+    Returns: a scalar, 0 where every position is left out. Raises ValueError for another label, and for negative
+        weights.
     """
     if other < 0 or none < 0:
         raise ValueError("The weights of the gate's loss are at least 0.")

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed blocks for the next tensor instead of giving them back to the system.
 
-    By default every tensor of some megabytes is mapped anew, and filling its pages with zeros costs a training step on the CPU more than
-    its arithmetic. Does nothing where the C library is not glibc.
+    By default every tensor of some megabytes is mapped anew, and filling its pages with zeros costs a training step on
+    the CPU more than its arithmetic. Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -26,8 +26,9 @@ def keep_freed_memory() -> None:
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Gradient checkpointing (Chen et al. 2016): the layers of timm's backbones and of BERT keep only their inputs and are computed again in
-    the backward pass. About a third more arithmetic for a fraction of the memory; the gradients are the same.
+    """Gradient checkpointing (Chen et al. 2016): the layers of timm's backbones and of BERT keep only their inputs and
+    are computed again in the backward pass. About a third more arithmetic for a fraction of the memory; the gradients
+    are the same.
 
     Batch statistics that are being learned would count every batch twice: use it with ``batch_norm="frozen"``.
     """

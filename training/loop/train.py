@@ -1,8 +1,8 @@
 """The training loop: any model, any data that comes as batches, one process or many.
 
-Parameter groups, warm-up then cosine, clipping, one seed; best epoch by development score, early stopping; exact resume from the last
-checkpoint, whatever stopped the run; one JSON line an epoch; curves as PNG; a collapse is reported and stops the run. An "epoch" is
-``steps_per_epoch`` optimiser steps.
+Parameter groups, warm-up then cosine, clipping, one seed; best epoch by development score, early stopping; exact resume
+from the last checkpoint, whatever stopped the run; one JSON line an epoch; curves as PNG; a collapse is reported and
+stops the run. An "epoch" is ``steps_per_epoch`` optimiser steps.
 """
 
 import errno
@@ -48,17 +48,20 @@ class TrainSettings:
 
     epochs, steps_per_epoch: optimiser steps; accumulate: batches a step, whose gradients are averaged.
 
-    optimizer: "adamw" or "adam"; lr: of every parameter; lr_of: {name prefix: lr}, the longest match counts, 0 freezes; freeze_until:
-    {name prefix: epoch from which it is trained}; layer_decay: factor on the lr of each layer of ViT and BERT below the last; decay:
-    "cosine" or "constant", after a linear warm-up over the share ``warmup`` of all steps; clip: norm of the gradient, 0 = no clipping.
+    optimizer: "adamw" or "adam"; lr: of every parameter; lr_of: {name prefix: lr}, the longest match counts, 0 freezes;
+    freeze_until: {name prefix: epoch from which it is trained}; layer_decay: factor on the lr of each layer of ViT and
+    BERT below the last; decay: "cosine" or "constant", after a linear warm-up over the share ``warmup`` of all steps;
+    clip: norm of the gradient, 0 = no clipping.
 
-    on_collapse: "stop" ends a run in which every pair gets practically the same probability, "report" lets it go on and logs it.
+    on_collapse: "stop" ends a run in which every pair gets practically the same probability, "report" lets it go on and
+    logs it.
 
-    select: "score" (of ``evaluate``) or "loss" (of training, as published), by which the best epoch is chosen; patience: epochs without a
-    better one before stopping, 0 = never.
+    select: "score" (of ``evaluate``) or "loss" (of training, as published), by which the best epoch is chosen;
+    patience: epochs without a better one before stopping, 0 = never.
 
-    batch_norm: "train", or "frozen" (kept statistics: small batches, and the same result for any number of processes); precision:
-    "bf16" (autocast) or "float32"; recompute: gradient checkpointing, less memory for more arithmetic; checkpoint_steps: steps between checkpoints, 0 = at the end of each epoch.
+    batch_norm: "train", or "frozen" (kept statistics: small batches, and the same result for any number of processes);
+    precision: "bf16" (autocast) or "float32"; recompute: gradient checkpointing, less memory for more arithmetic;
+    checkpoint_steps: steps between checkpoints, 0 = at the end of each epoch.
     """
 
     epochs: int
@@ -83,7 +86,12 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        allowed = {"optimizer": ("adamw", "adam"), "decay": ("cosine", "constant"), "on_collapse": ("stop", "report"), "select": ("score", "loss")}
+        allowed = {
+            "optimizer": ("adamw", "adam"),
+            "decay": ("cosine", "constant"),
+            "on_collapse": ("stop", "report"),
+            "select": ("score", "loss"),
+        }
         allowed |= {"batch_norm": ("train", "frozen"), "precision": ("bf16", "float32")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
@@ -91,7 +99,9 @@ class TrainSettings:
         if self.recompute and self.batch_norm == "train":
             raise ValueError('recompute would count every batch twice in batch statistics; set batch_norm = "frozen".')
         if min(self.epochs, self.steps_per_epoch, self.accumulate) < 1:
-            raise ValueError("epochs, steps_per_epoch and accumulate are at least 1; is there enough data for one batch?")
+            raise ValueError(
+                "epochs, steps_per_epoch and accumulate are at least 1; is there enough data for one batch?"
+            )
 
 
 def _longest(name: str, table: dict[str, Any], default: Any) -> Any:
@@ -114,10 +124,12 @@ def _depths(model: nn.Module) -> dict[str, int]:
 
 
 def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Groups by learning rate, first epoch and decay (matrices only; the gate, the vote and the other 1 x n weights are vectors).
+    """Groups by learning rate, first epoch and decay (matrices only; the gate, the vote and the other 1 x n weights are
+    vectors).
 
-    Frozen parameters are left out. Each group has "base_lr" and "from_epoch". By hand: timm's ``param_groups_layer_decay`` knows the layers of its own
-    models alone, and these have a text tower beside them, and rates and first epochs by name.
+    Frozen parameters are left out. Each group has "base_lr" and "from_epoch". By hand: timm's
+    ``param_groups_layer_decay`` knows the layers of its own models alone, and these have a text tower beside them, and
+    rates and first epochs by name.
     """
     depths = _depths(model) if settings.layer_decay != 1 else {}
     groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
@@ -128,14 +140,21 @@ def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str
             key = (lr, _longest(name, settings.freeze_until, 0), parameter.ndim > 1 and min(parameter.shape) > 1)
             groups.setdefault(key, []).append(parameter)
     return [
-        {"params": p, "lr": lr, "base_lr": lr, "from_epoch": start, "weight_decay": settings.weight_decay if decay else 0.0}
+        {
+            "params": p,
+            "lr": lr,
+            "base_lr": lr,
+            "from_epoch": start,
+            "weight_decay": settings.weight_decay if decay else 0.0,
+        }
         for (lr, start, decay), p in groups.items()
     ]
 
 
 def schedule(step: int, total: int, warmup: float, decay: str = "cosine") -> float:
-    """Factor on the learning rate at ``step``: linear warm-up, then half a cosine down to 0, or 1. By hand: a function of the step alone, where those of
-    torch and transformers are objects whose state a resumed run would have to restore."""
+    """Factor on the learning rate at ``step``: linear warm-up, then half a cosine down to 0, or 1. By hand: a function
+    of the step alone, where those of torch and transformers are objects whose state a resumed run would have to
+    restore."""
     start = int(total * warmup)
     if step < start:
         return (step + 1) / start
@@ -155,20 +174,21 @@ def train(
     """Trains ``model`` in place and leaves it with its best weights.
 
     Args:
-        batches: (epoch, first) -> that epoch's batches from number ``first`` on, always the same ones (that makes a resumed run exact);
-            with several processes, this process's equal share of each.
+        batches: (epoch, first) -> that epoch's batches from number ``first`` on, always the same ones (that makes a
+            resumed run exact); with several processes, this process's equal share of each.
         step: (model, batch) -> (loss [], numbers to log). The loss is a mean over the batch.
-        evaluate: model -> at least {"score": higher is better}; {"collapsed": True} stops the run. Called in the main process only.
+        evaluate: model -> at least {"score": higher is better}; {"collapsed": True} stops the run. Called in the main
+            process only.
         folder: holds checkpoint.pt, best.pt, log.jsonl, curves.png, run.json.
-        record: what else it takes to repeat the run (model config, fingerprint of the data ...); goes into run.json with the settings and
-            the versions.
-        accelerator: for several processes or a GPU; None trains here, on the model's device. Processes on several machines need ``folder`` on
-            a disk they share.
+        record: what else it takes to repeat the run (model config, fingerprint of the data ...); goes into run.json
+            with the settings and the versions.
+        accelerator: for several processes or a GPU; None trains here, on the model's device. Processes on several
+            machines need ``folder`` on a disk they share.
 
     Returns: the log row of the best epoch.
 
-    Raises: CollapseError, also when a collapsed run is started again; ValueError when ``folder`` holds a run with other settings;
-        SystemExit after SIGTERM or SIGINT, once the running step is done and saved.
+    Raises: CollapseError, also when a collapsed run is started again; ValueError when ``folder`` holds a run with other
+        settings; SystemExit after SIGTERM or SIGINT, once the running step is done and saved.
     """
     return _Run(model, batches, step, evaluate, settings, folder, record or {}, accelerator).finish()
 
@@ -188,9 +208,16 @@ class _Run:
     """One run and its place: ``rows`` of finished epochs, ``done`` steps of the running one."""
 
     def __init__(
-        self, model: nn.Module, batches: Batches, step: Step, evaluate: Callable[[Any], dict[str, Any]], settings: TrainSettings, folder: Path,
-        record: dict[str, Any], accelerator: Accelerator | None,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        batches: Batches,
+        step: Step,
+        evaluate: Callable[[Any], dict[str, Any]],
+        settings: TrainSettings,
+        folder: Path,
+        record: dict[str, Any],
+        accelerator: Accelerator | None,
+    ) -> None:
         self.model, self.batches, self.step, self.evaluate, self.settings = model, batches, step, evaluate, settings
         self.folder, self.accelerator = folder, accelerator
         self.rank = accelerator.process_index if accelerator else 0
@@ -200,7 +227,11 @@ class _Run:
             recompute_activations(model)
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            _describe(folder / "run.json", {"settings": asdict(settings), **record}, accelerator.num_processes if accelerator else 1)
+            _describe(
+                folder / "run.json",
+                {"settings": asdict(settings), **record},
+                accelerator.num_processes if accelerator else 1,
+            )
         self._together()
         optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
         self.optimizer = optimizer(parameter_groups(model, settings))
@@ -215,9 +246,12 @@ class _Run:
                 self._epoch(stop)
         if self._collapsed():
             raise CollapseError(
-                f"After epoch {len(self.rows)} every pair gets practically the same probability; lower the learning rate."
+                f"After epoch {len(self.rows)} every pair gets practically the same probability; lower the learning "
+                "rate."
             )
-        self.model.load_state_dict(torch.load(self.folder / "best.pt", weights_only=True, map_location=self.device)["model"])
+        self.model.load_state_dict(
+            torch.load(self.folder / "best.pt", weights_only=True, map_location=self.device)["model"]
+        )
         self.model.eval()
         return max(self.rows, key=self._merit)
 
@@ -239,9 +273,13 @@ class _Run:
         module = self._prepare(epoch)
         source = iter(self.batches(epoch, self.done * settings.accumulate))
         bar = tqdm(
-            range(self.done, settings.steps_per_epoch), initial=self.done, total=settings.steps_per_epoch, mininterval=5,
-            desc=f"epoch {epoch + 1}/{settings.epochs}", disable=self.rank > 0,
-        )  # fmt: skip
+            range(self.done, settings.steps_per_epoch),
+            initial=self.done,
+            total=settings.steps_per_epoch,
+            mininterval=5,
+            desc=f"epoch {epoch + 1}/{settings.epochs}",
+            disable=self.rank > 0,
+        )
         for number in bar:
             started = time.time()
             numbers = self._step(module, source, epoch, number)
@@ -253,7 +291,9 @@ class _Run:
             if stopped or (settings.checkpoint_steps and self.done % settings.checkpoint_steps == 0):
                 self._save()
             if stopped:
-                raise SystemExit(f"Stopped after step {self.done} of epoch {epoch + 1}; the same command goes on from there.")
+                raise SystemExit(
+                    f"Stopped after step {self.done} of epoch {epoch + 1}; the same command goes on from there."
+                )
         self._close_epoch(epoch)
 
     def _prepare(self, epoch: int) -> nn.Module:
@@ -281,14 +321,18 @@ class _Run:
         means: dict[str, float] = {}
         for micro in range(settings.accumulate):
             # Dropout depends on the place in the run alone, so that no generator's state need be kept.
-            torch.manual_seed(((((settings.seed * 1009 + epoch) * 100_003 + number) * 101 + micro) * 1009 + self.rank) % 2**63)
+            torch.manual_seed(
+                ((((settings.seed * 1009 + epoch) * 100_003 + number) * 101 + micro) * 1009 + self.rank) % 2**63
+            )
             batch = next(source, None)
             if batch is None:
                 raise ValueError(f"Epoch {epoch + 1} has too few batches for {settings.steps_per_epoch} steps.")
             with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 loss, numbers = module(batch)
             if self._any(not torch.isfinite(loss).item()):
-                raise CollapseError(f"The loss is {loss.item()} in step {number + 1} of epoch {epoch + 1}; lower the learning rate.")
+                raise CollapseError(
+                    f"The loss is {loss.item()} in step {number + 1} of epoch {epoch + 1}; lower the learning rate."
+                )
             (loss / settings.accumulate).backward()
             for key, value in {"loss": loss.item(), **numbers}.items():
                 means[key] = means.get(key, 0.0) + value / settings.accumulate
@@ -301,7 +345,8 @@ class _Run:
         return self._mean(means)
 
     def _close_epoch(self, epoch: int) -> None:
-        """Evaluation in the main process; everybody gets the row. The best weights are written before the checkpoint that counts them."""
+        """Evaluation in the main process; everybody gets the row. The best weights are written before the checkpoint
+        that counts them."""
         means = {k: v / self.settings.steps_per_epoch for k, v in self.sums.items()}
         row = [means | {"seconds": round(self.seconds, 1), "epoch": epoch + 1}]
         if self.rank == 0:
@@ -321,7 +366,7 @@ class _Run:
             patiently(self._write_log)
             print(json.dumps(self.rows[-1]), flush=True)
 
-    # Several processes ------------------------------------------------------------------------------------------------------------
+    # Several processes ------------------------------------------------------------------------------------------------
 
     def _together(self) -> None:
         if self.accelerator:
@@ -338,12 +383,16 @@ class _Run:
         values = torch.tensor(list(numbers.values()), dtype=torch.float32, device=self.device)
         return dict(zip(numbers, self.together.reduce(values, "mean").tolist(), strict=True))
 
-    # Files ------------------------------------------------------------------------------------------------------------------------
+    # Files ------------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         if self.rank == 0:
             place = {"rows": self.rows, "done": self.done, "sums": self.sums, "seconds": self.seconds}
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "place": json.dumps(place)}
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "place": json.dumps(place),
+            }
             patiently(lambda: save_atomically(state, self.folder / "checkpoint.pt"))
         self._together()
 
@@ -409,7 +458,10 @@ def _describe(path: Path, run: dict[str, Any], processes: int) -> None:
         old = json.loads(path.read_text())
         changed = [k for k in run if old.get(k) != run[k]]
         if changed:
-            raise ValueError(f"{path.parent} holds a run with other {' and '.join(changed)}; choose another folder, or remove this one.")
+            raise ValueError(
+                f"{path.parent} holds a run with other {' and '.join(changed)}; choose another folder, or remove "
+                "this one."
+            )
         return
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions |= {n: version(n) for n in ("timm", "transformers", "accelerate")}

@@ -19,7 +19,8 @@ def f1_macro(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0
 
 
 def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The threshold with the best F1-macro; of equals the middle one. Candidates lie halfway between neighbouring probabilities."""
+    """The threshold with the best F1-macro; of equals the middle one. Candidates lie halfway between neighbouring
+    probabilities."""
     values = np.unique(probabilities)
     cuts = (values[1:] + values[:-1]) / 2 if len(values) > 1 else np.array([0.5])
     if len(cuts) > 500:
@@ -52,8 +53,8 @@ def scores(
 
 
 def collapsed(probabilities: np.ndarray) -> bool:
-    """True when all probabilities are practically alike, as in a published notebook of MMM2024 that shows one P for every pair, or when one
-    is no number."""
+    """True when all probabilities are practically alike, as in a published notebook of MMM2024 that shows one P for
+    every pair, or when one is no number."""
     return not np.isfinite(probabilities).all() or bool(np.std(probabilities) < COLLAPSE_SPREAD)
 
 
@@ -66,7 +67,8 @@ FLATTEST = 50.0  # a temperature from here on says that the logits tell nothing 
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017). logits, labels: [N]."""
+    """The divisor of the logits that makes the likelihood of the labels highest (Guo et al. 2017). logits, labels:
+    [N]."""
 
     def loss(log_t: float) -> float:
         z = logits / math.exp(log_t)
@@ -76,7 +78,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Temperature T and shift c such that the likelihood of the labels under ``sigmoid((logits + c) / T)`` is highest (Platt 1999). logits, labels: [N].
+    """Temperature T and shift c such that the likelihood of the labels under ``sigmoid((logits + c) / T)`` is highest
+    (Platt 1999). logits, labels: [N].
 
     Raises ValueError where higher logits do not mean YES more often.
     """
@@ -89,25 +92,31 @@ def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
     """(mean probability, share of YES, number of pairs) of each bin of equal width that holds a pair. By hand:
-    scikit-learn's ``calibration_curve`` does not give the numbers of pairs, which the calibration error is weighted by."""
+    scikit-learn's ``calibration_curve`` does not give the numbers of pairs, which the calibration error is weighted
+    by."""
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     rows = [place == b for b in range(bins)]
     return [(float(probabilities[r].mean()), float(labels[r].mean()), int(r.sum())) for r in rows if r.any()]
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between probability and share of YES over the bins, weighted by their pairs (Naeini et al. 2015). 0..1."""
+    """Mean distance between probability and share of YES over the bins, weighted by their pairs (Naeini et al. 2015).
+    0..1."""
     return sum(n * abs(p - share) for p, share, n in reliability(labels, probabilities, bins)) / len(labels)
 
 
 def resampled_f1(
-    labels: np.ndarray, guesses: Sequence[np.ndarray], groups: Sequence[int] | np.ndarray | None = None, draws: int = 1000, seed: int = 0
+    labels: np.ndarray,
+    guesses: Sequence[np.ndarray],
+    groups: Sequence[int] | np.ndarray | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> np.ndarray:
     """F1-macro of each system on the same bootstrap samples.
 
     Args:
-        labels: 0/1 [N]. guesses: 0/1 [N] of each system. groups: [N]; pairs that share a picture or a passage are not independent, so whole
-            groups are drawn; None draws pairs.
+        labels: 0/1 [N]. guesses: 0/1 [N] of each system. groups: [N]; pairs that share a picture or a passage are not
+            independent, so whole groups are drawn; None draws pairs.
 
     Returns: [systems, draws].
     """

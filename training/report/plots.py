@@ -1,5 +1,5 @@
-"""Figures of an evaluation, as PNG. Drawn by hand: scikit-learn's displays know neither the threshold in use nor the shares in the cells, and need
-pyplot."""
+"""Figures of an evaluation, as PNG. Drawn by hand: scikit-learn's displays know neither the threshold in use nor the
+shares in the cells, and need pyplot."""
 
 from pathlib import Path
 
@@ -19,7 +19,8 @@ def _axes(title: str) -> tuple[Figure, Axes]:
 
 
 def draw_curve(kind: str, labels: np.ndarray, probabilities: np.ndarray, threshold: float, path: Path) -> None:
-    """kind "pr" (precision over recall) or "roc"; the point is the threshold in use, the dotted line is chance. labels, probabilities: [N]."""
+    """kind "pr" (precision over recall) or "roc"; the point is the threshold in use, the dotted line is chance. labels,
+    probabilities: [N]."""
     figure, axes = _axes("Precision and recall" if kind == "pr" else "ROC")
     guess = probabilities >= threshold
     hit = float(guess[labels == 1].mean()) if labels.any() else 0.0
@@ -47,7 +48,14 @@ def draw_confusion(labels: np.ndarray, guess: np.ndarray, path: Path) -> None:
     for t in (0, 1):
         for g in (0, 1):
             share = counts[t, g] / max(counts[t].sum(), 1)
-            axes.text(g, t, f"{counts[t, g]}\n{share:.0%}", ha="center", va="center", color="white" if share > 0.6 else "black")
+            axes.text(
+                g,
+                t,
+                f"{counts[t, g]}\n{share:.0%}",
+                ha="center",
+                va="center",
+                color="white" if share > 0.6 else "black",
+            )
     axes.set_xticks([0, 1], ["NO", "YES"])
     axes.set_yticks([0, 1], ["NO", "YES"])
     axes.set(xlabel="answer", ylabel="truth")
@@ -58,7 +66,10 @@ def draw_reliability(labels: np.ndarray, before: np.ndarray, after: np.ndarray, 
     """Share of YES over mean probability in ten bins, before and after the temperature. [N] each."""
     figure, axes = _axes("Reliability")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    for probabilities, colour, name in ((before, "tab:orange", "before"), (after, "tab:purple", "after the temperature")):
+    for probabilities, colour, name in (
+        (before, "tab:orange", "before"),
+        (after, "tab:purple", "after the temperature"),
+    ):
         rows = reliability(labels, probabilities)
         axes.plot([r[0] for r in rows], [r[1] for r in rows], "o-", color=colour, label=name)
     axes.set(xlabel="probability", ylabel="share of YES", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

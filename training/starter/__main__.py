@@ -1,8 +1,9 @@
 """``python -m training.starter --data DIR --out assets/starter``: everything from raw material to the embedded weights.
 
-Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal loss), finish (8-bit weights,
-threshold and temperature from dev pairs, scores, card). DIR holds pretrained/, images/<object>.zip, musti/musti-train.json,
-corpora/odeuropa-<language>.txt; see training/README.md. Some hours on two cores that multiply bfloat16.
+Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal
+loss), finish (8-bit weights, threshold and temperature from dev pairs, scores, card). DIR holds pretrained/,
+images/<object>.zip, musti/musti-train.json, corpora/odeuropa-<language>.txt; see training/README.md. Some hours on two
+cores that multiply bfloat16.
 """
 
 import argparse
@@ -25,10 +26,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)")
-    parser.add_argument("--names", type=int, nargs=2, default=(4, 100), metavar=("EPOCHS", "STEPS"), help="epochs, and steps in each")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/starter"), help="folder for checkpoints and pixels (about 6 GB)"
+    )
+    parser.add_argument(
+        "--names", type=int, nargs=2, default=(4, 100), metavar=("EPOCHS", "STEPS"), help="epochs, and steps in each"
+    )
     parser.add_argument("--match", type=int, nargs=2, default=(4, 200), metavar=("EPOCHS", "STEPS"))
-    parser.add_argument("--large", action="store_true", help="larger batches, and image backbones that go on learning: for a GPU")
+    parser.add_argument(
+        "--large", action="store_true", help="larger batches, and image backbones that go on learning: for a GPU"
+    )
     options = parser.parse_args()
     recipe = LARGE if options.large else SMALL
     settle_arithmetic()
@@ -56,7 +63,9 @@ def main() -> None:
     match_stage(model, shop, options.work / "match", epochs, steps, recipe)
     told("pairs are learned")
     toward_pretrained(model, options.data, recipe.back)
-    sizes = " ".join(f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match)))
+    sizes = " ".join(
+        f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match))
+    )
     command = f"python -m training.starter --data DIR --out assets/starter {'--large ' if options.large else ''}{sizes}"
     metrics = finish(model, shop, options.data, options.work, options.out, command)
     print(json.dumps(summary(metrics), indent=1))

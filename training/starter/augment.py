@@ -1,4 +1,5 @@
-"""Batched picture augmentation on tensors, on the processor or on a GPU: seeded by an explicit generator of the same device.
+"""Batched picture augmentation on tensors, on the processor or on a GPU: seeded by an explicit generator of the same
+device.
 
 Nothing here asks the device for a number, so that a GPU is never waited for.
 """
@@ -50,8 +51,9 @@ def random_view(pixels: Tensor, size: int, generator: Generator, strength: float
 
     Returns: float32 [B, 3, size, size] in 0..1.
 
-    The sources differ in resolution, colour and age, and none of them says what a picture shows: so many go through a smaller size, a quarter
-    lose their colour (half of these turn sepia), and some get the low contrast, the dark corners, the grain or the dots of an old print.
+    The sources differ in resolution, colour and age, and none of them says what a picture shows: so many go through a
+    smaller size, a quarter lose their colour (half of these turn sepia), and some get the low contrast, the dark
+    corners, the grain or the dots of an old print.
     """
     x = _crops(pixels, size, generator, strength)
     x = _coarsened(x, generator, 0.6 * strength)
@@ -100,7 +102,9 @@ def _coloured(x: Tensor, generator: Generator, strength: float) -> Tensor:
     old = _uniform((n, 1, 1, 1), 0, 1, generator)
     colour = torch.where(old < 0.25, 0.0, colour)
     tint = _uniform((n, 3, 1, 1), 0.85, 1.15, generator)
-    brown = torch.tensor([1.12, 0.98, 0.76], device=x.device).view(1, 3, 1, 1) * _uniform((n, 3, 1, 1), 0.95, 1.05, generator)
+    brown = torch.tensor([1.12, 0.98, 0.76], device=x.device).view(1, 3, 1, 1) * _uniform(
+        (n, 3, 1, 1), 0.95, 1.05, generator
+    )
     tint = torch.where(old < 0.125, brown, torch.where(old < 0.25, 1.0, tint))
     x = grey + (x - grey) * colour
     contrast = _uniform((n, 1, 1, 1), 1 - 0.4 * strength, 1 + 0.4 * strength, generator)
@@ -136,7 +140,8 @@ def plain_view(pixels: Tensor, size: int) -> Tensor:
 
 
 def branch_input(pixels: Tensor, branch: ImageBranchConfig) -> Tensor:
-    """Pictures as a branch takes them: float32 [B, 3, S, S] in 0..1, of any size -> of the branch's size, mean and deviation, channels last in memory."""
+    """Pictures as a branch takes them: float32 [B, 3, S, S] in 0..1, of any size -> of the branch's size, mean and
+    deviation, channels last in memory."""
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (branch.mean, branch.std))
     if pixels.shape[-1] != branch.image_size:
         pixels = F.interpolate(pixels, size=(branch.image_size, branch.image_size), mode="bilinear", antialias=True)
@@ -150,9 +155,9 @@ def branch_input(pixels: Tensor, branch: ImageBranchConfig) -> Tensor:
 class Collages:
     """Pictures made of one to four pictures.
 
-    pixels: float32 [B, 3, S, S] in 0..1; objects: int64 [B, 4], what each item shows, -1 where there are fewer; boxes: float32 [B, 4, 4], (top,
-    left, bottom, right) of each item in 0..1, all 0 where there are fewer. A later item covers earlier ones: the box of a background is the
-    whole frame, and ``box_places`` takes out what is pasted over it.
+    pixels: float32 [B, 3, S, S] in 0..1; objects: int64 [B, 4], what each item shows, -1 where there are fewer; boxes:
+    float32 [B, 4, 4], (top, left, bottom, right) of each item in 0..1, all 0 where there are fewer. A later item covers
+    earlier ones: the box of a background is the whole frame, and ``box_places`` takes out what is pasted over it.
     """
 
     pixels: Tensor
@@ -163,8 +168,9 @@ class Collages:
 def collages(views: Tensor, labels: Tensor, generator: Generator) -> Collages:
     """As many collages as views: [B, 3, S, S] in 0..1 and their objects, int64 [B].
 
-    Half are grids of four; the others two side by side or one above the other (each picture cropped to its middle), one pasted on another
-    picture, or one pasted on nothing. Each view is the first item of one collage; the others are of different objects where the batch has them.
+    Half are grids of four; the others two side by side or one above the other (each picture cropped to its middle), one
+    pasted on another picture, or one pasted on nothing. Each view is the first item of one collage; the others are of
+    different objects where the batch has them.
     """
     n = len(views)
     boxes, sources = _layouts(n, generator)
@@ -179,7 +185,8 @@ def collages(views: Tensor, labels: Tensor, generator: Generator) -> Collages:
 
 
 def _layouts(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Boxes of the items in the frame, and which part of its picture each shows: both [n, 4, 4] (top, left, bottom, right) in 0..1."""
+    """Boxes of the items in the frame, and which part of its picture each shows: both [n, 4, 4] (top, left, bottom,
+    right) in 0..1."""
     device = generator.device
     whole, none = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]
     grid = [[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]]
@@ -191,7 +198,8 @@ def _layouts(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
     parts = torch.tensor([[whole] * 4, [middles[0]] * 4, [middles[1]] * 4, [whole] * 4, [whole] * 4], device=device)
     kind = torch.bucketize(_uniform(n, 0, 1, generator), torch.tensor([0.5, 0.62, 0.74, 0.88], device=device))
     boxes = kinds[kind]
-    # On a picture the pasted one is at most half as wide and lies toward an edge, so that what it covers stays to be seen.
+    # On a picture the pasted one is at most half as wide and lies toward an edge, so that what it covers stays to be
+    # seen.
     on_other = kind == 3
     scale = torch.where(on_other, _uniform(n, 0.35, 0.5, generator), _uniform(n, 0.35, 0.7, generator))
     u = _uniform((n, 2), 0, 1, generator)
@@ -204,19 +212,23 @@ def _layouts(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _different(labels: Tensor, generator: Generator) -> Tensor:
-    """[B, 4] rows of the batch: each row once in the first column; beside it others, of different objects where there are any."""
+    """[B, 4] rows of the batch: each row once in the first column; beside it others, of different objects where there
+    are any."""
     n = len(labels)
     chosen = [torch.randperm(n, generator=generator, device=labels.device)]
     score = torch.rand((n, n), generator=generator, device=labels.device)
     for _ in range(ITEMS - 1):
-        score = score - 10.0 * (labels[None, :] == labels[chosen[-1]][:, None])  # each object that is there already counts against its kind
-        score = score.scatter_add(1, chosen[-1][:, None], torch.full((n, 1), -1.0, device=labels.device))  # and the picture itself a little more
+        # each object that is there already counts against its kind
+        score = score - 10.0 * (labels[None, :] == labels[chosen[-1]][:, None])
+        # and the picture itself a little more
+        score = score.scatter_add(1, chosen[-1][:, None], torch.full((n, 1), -1.0, device=labels.device))
         chosen.append(score.argmax(1))
     return torch.stack(chosen, dim=1)
 
 
 def _pasted(canvas: Tensor, pictures: Tensor, boxes: Tensor, sources: Tensor) -> Tensor:
-    """``sources`` of the pictures [B, 3, s, s] drawn into ``boxes`` of the canvas [B, 3, S, S]; a pixel belongs where its centre lies."""
+    """``sources`` of the pictures [B, 3, s, s] drawn into ``boxes`` of the canvas [B, 3, S, S]; a pixel belongs where
+    its centre lies."""
     at = _centres(canvas.shape[-1], canvas.device)
     inside, grids = [], []
     for axis in (0, 1):  # y, x
@@ -237,7 +249,8 @@ def box_places(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     Args:
         boxes: [B, items, 4] (top, left, bottom, right) in 0..1, in the order in which the items were drawn.
 
-    Returns: bool [B, items, rows * columns], raster order. Top and left edges belong to a box, bottom and right ones do not.
+    Returns: bool [B, items, rows * columns], raster order. Top and left edges belong to a box, bottom and right ones do
+        not.
     """
     rows, columns = (_centres(count, boxes.device) for count in grid)
     top, left, bottom, right = (boxes[..., k, None] for k in range(4))
@@ -253,12 +266,14 @@ def box_places(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def nothing(count: int, size: int, generator: Generator, pages: Tensor | None = None) -> Tensor:
-    """Pictures that show no object: plain colours, gradients, noise, clouds, stripes and checks, paper, and pages of text.
+    """Pictures that show no object: plain colours, gradients, noise, clouds, stripes and checks, paper, and pages of
+    text.
 
     Args:
         pages: uint8 [N, S, S, 3] on the generator's device, as ``text_pages`` makes them; None: no text.
 
-    Returns: float32 [count, 3, size, size] in 0..1; the kinds come in equal numbers (pages three times) and random order.
+    Returns: float32 [count, 3, size, size] in 0..1; the kinds come in equal numbers (pages three times) and random
+        order.
     """
     makers = [_plain, _plain, _linear, _radial, _noise, _clouds, _stripes, _paper]
     each = -(-count // (len(makers) + (3 if pages is not None else 0)))
@@ -279,7 +294,9 @@ def _colours(n: int, generator: Generator) -> Tensor:
 
 def _plain(n: int, size: int, generator: Generator) -> Tensor:
     white = _some(n, 0.35, generator)
-    colour = torch.where(white, 1 - 0.06 * _uniform((n, 3, 1, 1), 0, 1, generator) * _some(n, 0.6, generator), _colours(n, generator))
+    colour = torch.where(
+        white, 1 - 0.06 * _uniform((n, 3, 1, 1), 0, 1, generator) * _some(n, 0.6, generator), _colours(n, generator)
+    )
     speckle = _uniform((n, 1, 1, 1), 0, 0.03, generator) * _some(n, 0.4, generator)
     return colour + speckle * torch.randn((n, 3, size, size), generator=generator, device=generator.device)
 
@@ -352,7 +369,9 @@ def _paper(n: int, size: int, generator: Generator) -> Tensor:
     base = torch.tensor([0.93, 0.88, 0.76], device=generator.device).view(1, 3, 1, 1)
     base = base * _uniform((n, 1, 1, 1), 0.6, 1.05, generator) + 0.08 * (_uniform((n, 3, 1, 1), 0, 1, generator) - 0.5)
     stains = (_cloud(n, size, generator) - 0.5) * _uniform((n, 1, 1, 1), 0, 0.3, generator)
-    fibres = torch.randn((n, 1, size, size), generator=generator, device=generator.device) * _uniform((n, 1, 1, 1), 0, 0.06, generator)
+    fibres = torch.randn((n, 1, size, size), generator=generator, device=generator.device) * _uniform(
+        (n, 1, 1, 1), 0, 0.06, generator
+    )
     at = _centres(size, generator.device)
     edge = torch.minimum(at, 1 - at)
     dark = torch.exp(-edge.view(1, 1, 1, -1) * 30) + torch.exp(-edge.view(1, 1, -1, 1) * 30)
@@ -360,7 +379,8 @@ def _paper(n: int, size: int, generator: Generator) -> Tensor:
 
 
 def _page_crops(pages: Tensor, n: int, size: int, generator: Generator) -> Tensor:
-    """Stretches of pages: cropped, mirrored, turned a little or a quarter; a few in negative, some on another colour."""
+    """Stretches of pages: cropped, mirrored, turned a little or a quarter; a few in negative, some on another
+    colour."""
     rows = (_uniform(n, 0, 1, generator) * len(pages)).long().clamp(max=len(pages) - 1)
     x = pages[rows].permute(0, 3, 1, 2).float().div_(255)
     scale = _uniform(n, 0.3, 1.1, generator)

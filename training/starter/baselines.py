@@ -62,7 +62,8 @@ def baselines(objects: tuple[str, ...], dev: Sided, test: Sided) -> dict[str, di
     words = TfidfVectorizer(max_features=20000)
     text = LogisticRegression(max_iter=500).fit(words.fit_transform(dev.texts), dev.labels)
     listed = [
-        (side.shown * np.array([[o in side.passages[p.passage].named for o in objects] for p in side.pairs])).sum(1) for side in (dev, test)
+        (side.shown * np.array([[o in side.passages[p.passage].named for o in objects] for p in side.pairs])).sum(1)
+        for side in (dev, test)
     ]
     constant = scores(test.labels, np.zeros(len(test.labels)), 0.5)
     return {

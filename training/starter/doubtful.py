@@ -1,8 +1,10 @@
-"""Words of the passages that may name an object though no lexicon has them: not to be taught as "names nothing", and never to make a NO.
+"""Words of the passages that may name an object though no lexicon has them: not to be taught as "names nothing", and
+never to make a NO.
 
-The pretrained text encoder places words of all languages that mean alike near each other. How near a word is to an object is measured to the middle
-of the object's names and to the nearest of them (a held-back name is told from another word with AUC .90 by the first alone, .87 by the second
-alone, .92 by both; "query: " before the word did not help). A word that is a name but for its accents is doubtful as well.
+The pretrained text encoder places words of all languages that mean alike near each other. How near a word is to an
+object is measured to the middle of the object's names and to the nearest of them (a held-back name is told from another
+word with AUC .90 by the first alone, .87 by the second alone, .92 by both; "query: " before the word did not help). A
+word that is a name but for its accents is doubtful as well.
 """
 
 import hashlib
@@ -30,8 +32,9 @@ Encode = Callable[[list[str]], np.ndarray]  # words -> [words, width]
 
 @dataclass(frozen=True)
 class Doubtful:
-    """words: {language: {word, folded: the object it is near to}}; thresholds: {language: nearness from which a word is doubtful}; found: the share
-    of names that would have been found, had the lexicon not known them; looked: {language: words looked at}."""
+    """words: {language: {word, folded: the object it is near to}}; thresholds: {language: nearness from which a word is
+    doubtful}; found: the share of names that would have been found, had the lexicon not known them; looked: {language:
+    words looked at}."""
 
     words: dict[str, dict[str, str]]
     thresholds: dict[str, float]
@@ -61,7 +64,9 @@ class WordEncoder:
         order = sorted(range(len(words)), key=lambda i: len(words[i]))  # like lengths together: little padding
         for start in tqdm(range(0, len(order), batch), desc="words", mininterval=5):
             rows = order[start : start + batch]
-            enc = self.tokenizer([words[i] for i in rows], padding=True, return_tensors="pt", return_token_type_ids=False).to(self.device)
+            enc = self.tokenizer(
+                [words[i] for i in rows], padding=True, return_tensors="pt", return_token_type_ids=False
+            ).to(self.device)
             states = self.model(**enc).last_hidden_state
             mask = enc["attention_mask"][..., None].to(states.dtype)
             result[rows] = ((states * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
@@ -69,13 +74,20 @@ class WordEncoder:
 
 
 def doubtful_words(
-    texts: Iterable[tuple[str, str]], lexicons: dict[str, Lexicon], encode: Encode | Path, work: Path | None = None, share: float = SHARE, seed: int = 0
+    texts: Iterable[tuple[str, str]],
+    lexicons: dict[str, Lexicon],
+    encode: Encode | Path,
+    work: Path | None = None,
+    share: float = SHARE,
+    seed: int = 0,
 ) -> Doubtful:
     """Which words of the texts are near to an object.
 
     Args:
-        texts: (language, text) of the train passages. lexicons: the training lexicons; their names and what they held out are not doubtful.
-        encode: list of words -> array [words, width], e.g. ``WordEncoder(folder)``; or the folder, whose encoder is then only loaded where needed.
+        texts: (language, text) of the train passages. lexicons: the training lexicons; their names and what they held
+            out are not doubtful.
+        encode: list of words -> array [words, width], e.g. ``WordEncoder(folder)``; or the folder, whose encoder is
+            then only loaded where needed.
         work: folder where the answer is kept, for the same words, lexicons and share.
     """
     unknown = _unknown(texts, lexicons)
@@ -103,11 +115,18 @@ def _unknown(texts: Iterable[tuple[str, str]], lexicons: dict[str, Lexicon]) -> 
 
 def _names(lexicon: Lexicon) -> list[tuple[str, str]]:
     """(object, first form) of each plain name: neither old spellings nor kinds, whose middle would be anywhere."""
-    rows = [(n.object, fold(next(iter(n.forms.values())))) for names in lexicon.names.values() for n in names if n.forms and not n.ambiguous]
+    rows = [
+        (n.object, fold(next(iter(n.forms.values()))))
+        for names in lexicon.names.values()
+        for n in names
+        if n.forms and not n.ambiguous
+    ]
     return sorted(set(rows))
 
 
-def _compare(unknown: dict[str, list[str]], names: dict[str, list[tuple[str, str]]], encode: Encode, share: float, seed: int) -> Doubtful:
+def _compare(
+    unknown: dict[str, list[str]], names: dict[str, list[tuple[str, str]]], encode: Encode, share: float, seed: int
+) -> Doubtful:
     objects = sorted({o for rows in names.values() for o, _ in rows})
     vectors = {tag: encode([w for _, w in names[tag]] + unknown[tag]) for tag in names}
     # Each language's own mean is removed: what all its words have in common tells nothing.
@@ -141,7 +160,8 @@ def _bare(word: str) -> str:
 
 
 def _nearness(vectors: np.ndarray, known: np.ndarray, labels: np.ndarray, count: int, batch: int = 2048) -> np.ndarray:
-    """[N, objects]: mean of the cosines with the middle of the object's names and with the nearest of them; -1 for an object without names."""
+    """[N, objects]: mean of the cosines with the middle of the object's names and with the nearest of them; -1 for an
+    object without names."""
     order = np.argsort(labels, kind="stable")
     known, labels = known[order], labels[order]
     present, starts = np.unique(labels, return_index=True)

@@ -17,7 +17,8 @@ from .passages import Passage, PassageMill
 from .pictures import Pictures
 
 IGNORE = -100
-# Wordpieces to which a batch's length is rounded up: on a GPU, whose libraries prepare a kernel for each new shape, for longer than it then runs; on a CPU.
+# Wordpieces to which a batch's length is rounded up: on a GPU, whose libraries prepare a kernel for each new shape, for
+# longer than it then runs; on a CPU.
 ROUND, ROUND_CPU = 32, 8
 LENGTHS = (15, 30, 45, 60, 90, 120, 160, 250)  # most words of a batch's passages; like lengths together: little padding
 LENGTH_SHARES = (0.14, 0.2, 0.18, 0.16, 0.14, 0.1, 0.06, 0.02)
@@ -25,9 +26,9 @@ LENGTH_SHARES = (0.14, 0.2, 0.18, 0.16, 0.14, 0.1, 0.06, 0.02)
 
 @dataclass(frozen=True)
 class Texts:
-    """input_ids, attention_mask [B, T]; pieces [B, T]: the object that each wordpiece names, ``objects`` where it names none, IGNORE on doubtful names and
-    special tokens; named, touched: bool [B, objects], surely, and surely or possibly, named; shown [B]: an object that is named; seed: of the
-    batch's pictures and pairs."""
+    """input_ids, attention_mask [B, T]; pieces [B, T]: the object that each wordpiece names, ``objects`` where it names
+    none, IGNORE on doubtful names and special tokens; named, touched: bool [B, objects], surely, and surely or
+    possibly, named; shown [B]: an object that is named; seed: of the batch's pictures and pairs."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -39,12 +40,17 @@ class Texts:
 
     def to(self, device: torch.device) -> "Texts":
         """The same on a device."""
-        moved: dict[str, Any] = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {
+            f.name: v.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
 
 def piece_labels(passages: list[Passage], offsets: Tensor, objects: tuple[str, ...]) -> Tensor:
-    """[B, T] object index of every wordpiece inside a name, ``len(objects)`` elsewhere, IGNORE on doubtful names and special tokens."""
+    """[B, T] object index of every wordpiece inside a name, ``len(objects)`` elsewhere, IGNORE on doubtful names and
+    special tokens."""
     labels = torch.full(offsets.shape[:2], len(objects))
     labels[offsets[..., 1] == offsets[..., 0]] = IGNORE
     for row, passage in enumerate(passages):
@@ -62,9 +68,17 @@ class TextBatches(Dataset[Texts]):
     """
 
     def __init__(
-        self, mill: PassageMill, tokenizer: PreTrainedTokenizerBase, objects: tuple[str, ...], steps: int, seed: tuple[int, int],
-        drills: float = 0.0, tokens: int = 4000, most: int = 160, padding: str = "longest",
-    ) -> None:  # fmt: skip
+        self,
+        mill: PassageMill,
+        tokenizer: PreTrainedTokenizerBase,
+        objects: tuple[str, ...],
+        steps: int,
+        seed: tuple[int, int],
+        drills: float = 0.0,
+        tokens: int = 4000,
+        most: int = 160,
+        padding: str = "longest",
+    ) -> None:
         self.mill, self.tokenizer, self.objects, self.steps, self.seed = mill, tokenizer, objects, steps, seed
         self.drills, self.tokens, self.most, self.padding = drills, tokens, most, padding
         self.round = ROUND if torch.cuda.is_available() else ROUND_CPU
@@ -81,7 +95,12 @@ class TextBatches(Dataset[Texts]):
         drawn = [draw(rng, max(3, high * 2 // 3), high) for _ in range(count)]
         passages = [p for p, _ in drawn]
         enc = self.tokenizer(
-            [p.text for p in passages], truncation=True, padding=self.padding, pad_to_multiple_of=self.round, return_offsets_mapping=True, return_tensors="pt"
+            [p.text for p in passages],
+            truncation=True,
+            padding=self.padding,
+            pad_to_multiple_of=self.round,
+            return_offsets_mapping=True,
+            return_tensors="pt",
         )
         index = {o: k for k, o in enumerate(self.objects)}
         named, touched = (torch.zeros(count, len(index), dtype=torch.bool) for _ in range(2))
@@ -90,9 +109,14 @@ class TextBatches(Dataset[Texts]):
             touched[i, [index[o] for o in p.touched]] = True
         shown = torch.tensor([index[o] for _, o in drawn])
         return Texts(
-            enc["input_ids"], enc["attention_mask"], piece_labels(passages, enc["offset_mapping"], self.objects), named, touched, shown,
+            enc["input_ids"],
+            enc["attention_mask"],
+            piece_labels(passages, enc["offset_mapping"], self.objects),
+            named,
+            touched,
+            shown,
             seed=int(rng.integers(2**40)),
-        )  # fmt: skip
+        )
 
 
 def text_batches(data: TextBatches, first: int, workers: int | None = None) -> Iterator[Texts]:
@@ -100,7 +124,9 @@ def text_batches(data: TextBatches, first: int, workers: int | None = None) -> I
     workers = max(0, min(14, (os.cpu_count() or 1) - 2)) if workers is None else workers
     more: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
     # One thread a worker, or the tokenizer's and torch's own threads would fight for the cores.
-    loader = DataLoader(data, batch_size=None, sampler=range(first, len(data)), num_workers=workers, worker_init_fn=_alone, **more)
+    loader = DataLoader(
+        data, batch_size=None, sampler=range(first, len(data)), num_workers=workers, worker_init_fn=_alone, **more
+    )
     return iter(loader)
 
 
@@ -111,9 +137,10 @@ def _alone(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class Shown:
-    """A batch's pictures: first the one of each passage, then collages, then pictures of nothing. pixels: float32 [R, 3, S, S] in 0..1, None where
-    features are kept; presence: bool [R, objects], what each shows; objects, boxes: of the collages, how many there are and where their items lie (see
-    ``Collages``); features: {branch: what its frozen backbone made of the pictures}, empty while there are pixels."""
+    """A batch's pictures: first the one of each passage, then collages, then pictures of nothing. pixels: float32 [R,
+    3, S, S] in 0..1, None where features are kept; presence: bool [R, objects], what each shows; objects, boxes: of the
+    collages, how many there are and where their items lie (see ``Collages``); features: {branch: what its frozen
+    backbone made of the pictures}, empty while there are pixels."""
 
     pixels: Tensor | None
     presence: Tensor
@@ -132,16 +159,29 @@ class Shown:
 class Album:
     """All training pictures on the device, drawn and varied there.
 
-    A batch always has as many pictures: ``count`` of things, and in these proportions collages and pictures of nothing (one shape, see ROUND).
+    A batch always has as many pictures: ``count`` of things, and in these proportions collages and pictures of nothing
+    (one shape, see ROUND).
     """
 
     def __init__(
-        self, pictures: Pictures, size: int, device: torch.device, pages: Tensor, strength: float = 0.6, collage_share: float = 0.5,
-        nothing_share: float = 0.12, count: int = 128,
-    ) -> None:  # fmt: skip
+        self,
+        pictures: Pictures,
+        size: int,
+        device: torch.device,
+        pages: Tensor,
+        strength: float = 0.6,
+        collage_share: float = 0.5,
+        nothing_share: float = 0.12,
+        count: int = 128,
+    ) -> None:
         self.pixels = torch.from_numpy(np.array(pictures.pixels)).to(device)
         self.size, self.device, self.pages, self.objects = size, device, pages.to(device), len(pictures.objects)
-        self.strength, self.collage_share, self.nothing_share, self.count = strength, collage_share, nothing_share, count
+        self.strength, self.collage_share, self.nothing_share, self.count = (
+            strength,
+            collage_share,
+            nothing_share,
+            count,
+        )
         # Paintings count twice: they are few, and what the page is asked about.
         weight = torch.from_numpy(np.where(pictures.sources == "pacs-art", 2.0, 1.0)).float()
         labels = torch.from_numpy(pictures.labels)
@@ -149,12 +189,14 @@ class Album:
         self.weights = [weight[r] for r in self.rows]
 
     def draw(self, shown: Tensor, seed: int) -> Shown:
-        """A picture of each object in ``shown`` [B], the first ``count`` of them or, where there are fewer, others to make up the number; and collages
-        of these, and pictures of nothing."""
+        """A picture of each object in ``shown`` [B], the first ``count`` of them or, where there are fewer, others to
+        make up the number; and collages of these, and pictures of nothing."""
         chooser = torch.Generator().manual_seed(seed)
         others = torch.randint(self.objects, (max(0, self.count - len(shown)),), generator=chooser)
         shown = torch.cat([shown[: self.count].cpu(), others])
-        rows = torch.stack([self.rows[k][torch.multinomial(self.weights[k], 1, generator=chooser)[0]] for k in shown.tolist()])
+        rows = torch.stack(
+            [self.rows[k][torch.multinomial(self.weights[k], 1, generator=chooser)[0]] for k in shown.tolist()]
+        )
         generator = torch.Generator(self.device).manual_seed(seed)
         views = random_view(self.pixels[rows.to(self.device)], self.size, generator, self.strength)
         labels = shown.to(self.device)
@@ -176,14 +218,18 @@ class KeptAlbum:
         each: single pictures of every object; collages and pictures of nothing in the album's proportions.
     """
 
-    def __init__(self, album: Album, encode: Callable[[Tensor], dict[str, Tensor]], each: int = 80, seed: int = 0) -> None:
+    def __init__(
+        self, album: Album, encode: Callable[[Tensor], dict[str, Tensor]], each: int = 80, seed: int = 0
+    ) -> None:
         self.album, parts = album, []
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(album.objects).repeat(each)
         labels = labels[torch.randperm(len(labels), generator=generator)]
         for number, some in enumerate(tqdm(labels.split(album.count), desc="pictures kept", mininterval=10)):
             shown = album.draw(some, (seed + 1) * 1_000_003 + number)
-            parts.append(replace(shown, pixels=None, features={n: f.bfloat16() for n, f in shown.encoded(encode).items()}))
+            parts.append(
+                replace(shown, pixels=None, features={n: f.bfloat16() for n, f in shown.encoded(encode).items()})
+            )
         self.singles, self.collages, self.nothing = (_joined(parts, kind) for kind in range(3))
         shows = self.singles.presence.float().argmax(1)
         self.rows = [torch.nonzero(shows == k).flatten() for k in range(album.objects)]
@@ -194,14 +240,24 @@ class KeptAlbum:
         others = torch.randint(album.objects, (max(0, album.count - len(shown)),), generator=chooser)
         wanted = torch.cat([shown[: album.count].cpu(), others]).tolist()
         device = self.singles.presence.device
-        own = torch.stack([self.rows[k][torch.randint(len(self.rows[k]), (), generator=chooser)] for k in wanted]).to(device)
-        mixed = torch.randperm(len(self.collages.presence), generator=chooser)[: max(2, int(album.count * album.collage_share))].to(device)
-        empty = torch.randperm(len(self.nothing.presence), generator=chooser)[: max(1, int(album.count * album.nothing_share))].to(device)
+        own = torch.stack([self.rows[k][torch.randint(len(self.rows[k]), (), generator=chooser)] for k in wanted]).to(
+            device
+        )
+        mixed = torch.randperm(len(self.collages.presence), generator=chooser)[
+            : max(2, int(album.count * album.collage_share))
+        ].to(device)
+        empty = torch.randperm(len(self.nothing.presence), generator=chooser)[
+            : max(1, int(album.count * album.nothing_share))
+        ].to(device)
         chosen = ((self.singles, own), (self.collages, mixed), (self.nothing, empty))
         return Shown(
-            None, torch.cat([part.presence[rows] for part, rows in chosen]), len(own), self.collages.objects[mixed], self.collages.boxes[mixed],
+            None,
+            torch.cat([part.presence[rows] for part, rows in chosen]),
+            len(own),
+            self.collages.objects[mixed],
+            self.collages.boxes[mixed],
             {n: torch.cat([part.features[n][rows] for part, rows in chosen]) for n in self.singles.features},
-        )  # fmt: skip
+        )
 
 
 def _joined(parts: list[Shown], kind: int) -> Shown:
@@ -210,12 +266,14 @@ def _joined(parts: list[Shown], kind: int) -> Shown:
     spans = [slice(b[kind], b[kind + 1]) for b in bounds]
     features = {n: torch.cat([p.features[n][s] for p, s in zip(parts, spans, strict=True)]) for n in parts[0].features}
     presence = torch.cat([p.presence[s] for p, s in zip(parts, spans, strict=True)])
-    return Shown(None, presence, 0, torch.cat([p.objects for p in parts]), torch.cat([p.boxes for p in parts]), features)
+    return Shown(
+        None, presence, 0, torch.cat([p.objects for p in parts]), torch.cat([p.boxes for p in parts]), features
+    )
 
 
 def draw_pairs(texts: Texts, shown: Shown, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pairs of a batch: each passage with its picture and with a collage that shows what it names (YES), with pictures and a collage that show nothing it
-    may name, and some with a picture of nothing (NO).
+    """Pairs of a batch: each passage with its picture and with a collage that shows what it names (YES), with pictures
+    and a collage that show nothing it may name, and some with a picture of nothing (NO).
 
     Returns: pairs int64 [P, 2] (passage, picture) and labels float32 [P].
     """

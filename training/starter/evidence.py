@@ -1,5 +1,5 @@
-"""Whether the evidence that a visitor is shown points at the right word and at the right part of the picture, and whether historical photographs find
-their passages."""
+"""Whether the evidence that a visitor is shown points at the right word and at the right part of the picture, and
+whether historical photographs find their passages."""
 
 import json
 from pathlib import Path
@@ -19,18 +19,23 @@ from .pairs import Pair
 from .passages import Passage
 from .pictures import Pictures
 
-PHOTOGRAPHS = {"sheep": "march-pastoral.jpg", "flower": "allium-oreophilum.jpg", "ship": "nagasaki-boats.jpg"}  # files of DATA/examples
+# files of DATA/examples
+PHOTOGRAPHS = {"sheep": "march-pastoral.jpg", "flower": "allium-oreophilum.jpg", "ship": "nagasaki-boats.jpg"}
 SENTENCES = Path(__file__).parent / "photographs.json"
 
 
-def evidence_scores(pipe: MustiPipeline, pictures: Pictures, passages: list[Passage], pairs: list[Pair], count: int, seed: int = 5) -> dict[str, float]:
+def evidence_scores(
+    pipe: MustiPipeline, pictures: Pictures, passages: list[Passage], pairs: list[Pair], count: int, seed: int = 5
+) -> dict[str, float]:
     """Of explanations as ``MustiPipeline.explain`` makes them, whatever was answered.
 
     Args:
-        pairs: of which ``count`` YES pairs are drawn, and as many grids of four pictures, one of which the passage names, made.
+        pairs: of which ``count`` YES pairs are drawn, and as many grids of four pictures, one of which the passage
+            names, made.
 
-    Returns: "in_quarter": share of the evidence for YES that lies in the right quarter of a grid (chance .25); "top_word": share of the YES pairs whose word
-        with the most evidence lies in a name of the shared object; "grids", "pairs": their numbers.
+    Returns: "in_quarter": share of the evidence for YES that lies in the right quarter of a grid (chance .25);
+        "top_word": share of the YES pairs whose word with the most evidence lies in a name of the shared object;
+        "grids", "pairs": their numbers.
     """
     rng = np.random.default_rng(seed)
     yes = [p for p in pairs if p.label]
@@ -40,9 +45,16 @@ def evidence_scores(pipe: MustiPipeline, pictures: Pictures, passages: list[Pass
         explanation = pipe.explain(Image.fromarray(pixels), passages[at].text)
         inside.append(share_in_quarter(map_of(explanation), quarter))
     for pair in tqdm(chosen, desc="words", mininterval=10):
-        explanation = pipe.explain(Image.fromarray(np.asarray(pictures.pixels[pair.picture])), passages[pair.passage].text)
+        explanation = pipe.explain(
+            Image.fromarray(np.asarray(pictures.pixels[pair.picture])), passages[pair.passage].text
+        )
         hits.append(top_word_names(explanation, passages[pair.passage], pair.object))
-    return {"in_quarter": float(np.mean(inside)) if inside else 0.25, "top_word": float(np.mean(hits)), "grids": len(inside), "pairs": len(hits)}
+    return {
+        "in_quarter": float(np.mean(inside)) if inside else 0.25,
+        "top_word": float(np.mean(hits)),
+        "grids": len(inside),
+        "pairs": len(hits),
+    }
 
 
 def evidence_of(explanation: Explanation) -> Evidence:
@@ -61,7 +73,8 @@ def map_of(explanation: Explanation) -> Tensor:
 
 
 def share_in_quarter(values: Tensor, quarter: int) -> float:
-    """Share of the positive values of a map [rows, columns] (even numbers) in a quarter 0..3; a quarter of nothing is a quarter."""
+    """Share of the positive values of a map [rows, columns] (even numbers) in a quarter 0..3; a quarter of nothing is a
+    quarter."""
     positive = torch.as_tensor(values).clamp(min=0)
     rows, columns = positive.shape
     inside = box_places(QUARTERS[None], (rows, columns))[0, quarter].view(positive.shape)
@@ -70,7 +83,8 @@ def share_in_quarter(values: Tensor, quarter: int) -> float:
 
 
 def top_word_names(explanation: Explanation, passage: Passage, name: str) -> bool:
-    """Whether the word with the most evidence lies in a name of the object. The explanation's passage may be cleaned, so spans are sought in its own text."""
+    """Whether the word with the most evidence lies in a name of the object. The explanation's passage may be cleaned,
+    so spans are sought in its own text."""
     start, end = explanation.word_spans[int(np.argmax(evidence_of(explanation).words))]
     offset = 0 if explanation.passage == passage.text else passage.text.find(explanation.passage)
     start, end = start + max(0, offset), end + max(0, offset)
@@ -80,7 +94,8 @@ def top_word_names(explanation: Explanation, passage: Passage, name: str) -> boo
 def photograph_scores(pipe: MustiPipeline, folder: Path) -> dict[str, dict[str, float]]:
     """Historical photographs, each with eight sentences of every language, one of which is about what it shows.
 
-    Returns: {language: {"first": share of the photographs whose own sentence ranks first; "verdicts": share of the answers that are right (always NO: .875)}}.
+    Returns: {language: {"first": share of the photographs whose own sentence ranks first; "verdicts": share of the
+        answers that are right (always NO: .875)}}.
     """
     result = {}
     for language, sentences in json.loads(SENTENCES.read_text(encoding="utf-8")).items():

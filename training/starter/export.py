@@ -1,4 +1,5 @@
-"""``python -m training.starter.export --data DIR --work runs/starter --out OUT``: held-out proxy pairs as a MUSTI file with its pictures.
+"""``python -m training.starter.export --data DIR --work runs/starter --out OUT``: held-out proxy pairs as a MUSTI file
+with its pictures.
 
 For the commands that take such a file: ``training.evaluate``, ``training.predict``, ``benchmarks.faithfulness``.
 """
@@ -27,13 +28,19 @@ def choose(pairs: list[Pair], yes: int, seed: int) -> list[Pair]:
 
 
 def write_pairs(pairs: list[Pair], pictures: Pictures, passages: list[Passage], out: Path) -> Path:
-    """pairs.json and pictures/ in ``out``. -> the file. ``subtask2_labels`` of a YES pair is the object's name in the passage's language."""
+    """pairs.json and pictures/ in ``out``. -> the file. ``subtask2_labels`` of a YES pair is the object's name in the
+    passage's language."""
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     vocabulary, records = Vocabulary(), []
     for number, pair in enumerate(pairs):
         passage, name = passages[pair.passage], f"pictures/{pair.picture}.png"
         Image.fromarray(np.array(pictures.pixels[pair.picture])).save(out / name)
-        record: dict[str, Any] = {"id": number, "image": str((out / name).resolve()), "language": passage.language, "text": passage.text}
+        record: dict[str, Any] = {
+            "id": number,
+            "image": str((out / name).resolve()),
+            "language": passage.language,
+            "text": passage.text,
+        }
         labels = [vocabulary.name(pair.object, passage.language)] if pair.label else []
         records.append(record | {"subtask1_label": "YES" if pair.label else "NO", "subtask2_labels": labels})
     path = out / "pairs.json"

@@ -1,4 +1,5 @@
-"""What is done once training is over: weights in few bits, temperature, threshold, scores, and the folder of weights."""
+"""What is done once training is over: weights in few bits, temperature, threshold, scores, and the folder of
+weights."""
 
 import dataclasses
 import hashlib
@@ -36,12 +37,14 @@ from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 EXPLAINED = 60  # pairs, and grids, whose explanation is made
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
-    "A small model trained on proxy pairs (photographs and paintings of {count} objects with passages that name them); not the published MUSTI model."
+    "A small model trained on proxy pairs (photographs and paintings of {count} objects with passages that "
+    "name them); not the published MUSTI model."
 )
 
 
 def few_bits(model: MustiModel) -> dict[str, torch.Tensor]:
-    """The weights as they will be stored; the model is left with what a reader of the file gets, so that scores are those of the file."""
+    """The weights as they will be stored; the model is left with what a reader of the file gets, so that scores are
+    those of the file."""
     stored = compressed({n: v.cpu() for n, v in model.state_dict().items()}, FOUR_BITS)
     model.load_state_dict(restored(stored), strict=True)
     return stored
@@ -60,7 +63,8 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
 
 
 def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
-    """Temperature, bias and threshold that fit the dev pairs best: training saw YES more often than they have it, and the focal loss holds probabilities back."""
+    """Temperature, bias and threshold that fit the dev pairs best: training saw YES more often than they have it, and
+    the focal loss holds probabilities back."""
     pairs, passages = shop.pairs["dev"], shop.passages["dev"]
     scored = score_pairs(model, shop.tokenizer, encode_pictures(model, shop.pictures["dev"].pixels), passages, pairs)
     logits, labels = scored.logits["learned"], np.array([p.label for p in pairs])
@@ -70,13 +74,21 @@ def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
         print(f"The answers are left as they are. {error}", flush=True)
         temperature, shift = 1.0, 0.0
     model.bias.data += shift  # of every branch alike, so of the vote
-    set_config(model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature)))
+    set_config(
+        model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature))
+    )
 
 
-def by_source(labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
+def by_source(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, pairs: Sequence[Pair]
+) -> dict[str, dict[str, Any]]:
     """Scores by the source of the picture, where it has pairs of both kinds."""
     sources = np.array([p.source for p in pairs])
-    return {str(s): scores(labels[sources == s], probabilities[sources == s], threshold) for s in sorted(set(sources)) if len(set(labels[sources == s])) == 2}
+    return {
+        str(s): scores(labels[sources == s], probabilities[sources == s], threshold)
+        for s in sorted(set(sources))
+        if len(set(labels[sources == s])) == 2
+    }
 
 
 def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
@@ -92,8 +104,9 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
         threshold, probabilities = model.config.threshold, sigmoid(logits / model.config.temperature)
         metrics[split] = pair_scores(model, scored, passages, pairs, threshold) | {
             "ece": expected_calibration_error(labels, probabilities),
-            "sources": by_source(labels, probabilities, threshold, pairs), "picture_top1": picture_top1(model, encoded, pictures.labels),
-        }  # fmt: skip
+            "sources": by_source(labels, probabilities, threshold, pairs),
+            "picture_top1": picture_top1(model, encoded, pictures.labels),
+        }
         sides[split] = Sided(pairs, passages, naming_probabilities(model, encoded))
     metrics["test"] |= gate_scores(model, shop, encoded)
     metrics["baselines"] = baselines(shop.objects, sides["dev"], sides["test"])
@@ -103,7 +116,8 @@ def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
 
 
 def gate_scores(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> dict[str, Any]:
-    """Whether the gate opens for the right pictures and in the right places, and what is said of pictures of nothing. encoded: the test pictures."""
+    """Whether the gate opens for the right pictures and in the right places, and what is said of pictures of nothing.
+    encoded: the test pictures."""
     pictures, passages, pairs = shop.pictures["test"], shop.passages["test"], shop.pairs["test"]
     pages = torch.from_numpy(text_pages([p.text for p in passages], PAGES, STORED_SIZE, seed=11))
     result: dict[str, Any] = {"nothing_yes": nothing_said_yes(model, shop.tokenizer, passages, pages, 600)}
@@ -116,8 +130,9 @@ def gate_scores(model: MustiModel, shop: Workshop, encoded: dict[str, ImageToken
 
 
 def unseen(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> dict[str, Any]:
-    """Scores on test pairs made for what the test passages do not have: "unseen_names", names never trained on, by language, Dutch among them; "swapped", for
-    languages with few pairs, passages in which a name was swapped. encoded: the test pictures."""
+    """Scores on test pairs made for what the test passages do not have: "unseen_names", names never trained on, by
+    language, Dutch among them; "swapped", for languages with few pairs, passages in which a name was swapped. encoded:
+    the test pictures."""
     pictures, passages = shop.pictures["test"], shop.passages["test"]
     cases = held_out_cases(passages, shop.objects)
     made, pairs = swapped_pairs(pictures, passages, shop.lexicons, shop.pairs["test"])
@@ -137,9 +152,12 @@ def set_config(model: MustiModel, **changes: Any) -> None:
 
 
 def explained(folder: Path, shop: Workshop, data: Path) -> dict[str, Any]:
-    """What a user of the weights in ``folder`` is shown: evidence, and historical photographs where ``data`` has them."""
+    """What a user of the weights in ``folder`` is shown: evidence, and historical photographs where ``data`` has
+    them."""
     pipe = MustiPipeline.from_pretrained(folder)
-    result: dict[str, Any] = {"explained": evidence_scores(pipe, shop.pictures["test"], shop.passages["test"], shop.pairs["test"], EXPLAINED)}
+    result: dict[str, Any] = {
+        "explained": evidence_scores(pipe, shop.pictures["test"], shop.passages["test"], shop.pairs["test"], EXPLAINED)
+    }
     examples = data / "examples"
     return result | ({"photographs": photograph_scores(pipe, examples)} if examples.is_dir() else {})
 
@@ -154,7 +172,9 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path,
     save_file(stored, out / "model.safetensors")  # before the long measuring
     metrics = measured(model, shop) | {
         "caveat": CAVEAT.format(count=len(model.config.objects)),
-        "picture_sources": {str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True), strict=True)},
+        "picture_sources": {
+            str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True), strict=True)
+        },
         "command": command,
         "training_seconds_recorded": round(recorded_seconds(work)),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
@@ -180,6 +200,6 @@ def write_metrics(out: Path, config: MustiConfig, metrics: dict[str, Any]) -> No
 
 def recorded_seconds(work: Path) -> float:
     """Sum of the seconds that the stages' logs record, over all resumptions."""
-    return sum(json.loads(line)["seconds"] for path in work.glob("*/log.jsonl") for line in path.read_text().splitlines())
-
-
+    return sum(
+        json.loads(line)["seconds"] for path in work.glob("*/log.jsonl") for line in path.read_text().splitlines()
+    )

@@ -1,4 +1,5 @@
-"""``python -m training.starter.measure --data DIR --weights FOLDER``: the scores of weights that are there already, and their card anew."""
+"""``python -m training.starter.measure --data DIR --weights FOLDER``: the scores of weights that are there already, and
+their card anew."""
 
 import argparse
 import json
@@ -33,7 +34,9 @@ def main() -> None:
     keep_freed_memory()
     settle_arithmetic()
     pipe = MustiPipeline.from_pretrained(options.weights)
-    shop = Workshop(options.data, options.work, load_pictures(options.data, options.work), pipe.model, pipe.processor.tokenizer)
+    shop = Workshop(
+        options.data, options.work, load_pictures(options.data, options.work), pipe.model, pipe.processor.tokenizer
+    )
     metrics = json.loads((options.weights / "metrics.json").read_text())
     metrics |= measured(pipe.model, shop) | explained(options.weights, shop, options.data)
     write_metrics(options.weights, pipe.config, metrics)

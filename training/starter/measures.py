@@ -1,4 +1,5 @@
-"""What the gate is held to: whether it opens at the right words, in the right places, for the right pictures, and for nothing else."""
+"""What the gate is held to: whether it opens at the right words, in the right places, for the right pictures, and for
+nothing else."""
 
 from collections.abc import Sequence
 
@@ -22,11 +23,16 @@ QUARTERS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 
 
 
 def right_and_wrong(
-    model: MustiModel, tokenizer: PreTrainedTokenizerBase, encoded: dict[str, ImageTokens], pictures: Pictures, passages: Sequence[Passage],
-    pairs: Sequence[Pair], seed: int = 0,
-) -> float:  # fmt: skip
-    """AUC of the gate's opening at the name of the shared object: with the picture of a YES pair against a picture of an object that the passage does not
-    touch. 0.5 is chance."""
+    model: MustiModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: dict[str, ImageTokens],
+    pictures: Pictures,
+    passages: Sequence[Passage],
+    pairs: Sequence[Pair],
+    seed: int = 0,
+) -> float:
+    """AUC of the gate's opening at the name of the shared object: with the picture of a YES pair against a picture of
+    an object that the passage does not touch. 0.5 is chance."""
     rng = np.random.default_rng(seed)
     yes = [p for p in pairs if p.label]
     wrong = []
@@ -44,9 +50,11 @@ def right_and_wrong(
     return float(roc_auc_score([1] * len(yes) + [0] * len(wrong), values[0] + values[1]))
 
 
-def grids(pictures: Pictures, passages: Sequence[Passage], count: int, seed: int = 0) -> list[tuple[np.ndarray, int, int]]:
-    """Up to ``count`` times four held-out pictures in one, of which the passage names one: (uint8 [S, S, 3], row of passages, quarter 0..3). Fewer, or none,
-    where there are too few objects."""
+def grids(
+    pictures: Pictures, passages: Sequence[Passage], count: int, seed: int = 0
+) -> list[tuple[np.ndarray, int, int]]:
+    """Up to ``count`` times four held-out pictures in one, of which the passage names one: (uint8 [S, S, 3], row of
+    passages, quarter 0..3). Fewer, or none, where there are too few objects."""
     rng = np.random.default_rng(seed)
     result: list[tuple[np.ndarray, int, int]] = []
     by_object = {o: np.flatnonzero(pictures.labels == k) for k, o in enumerate(pictures.objects)}
@@ -71,15 +79,20 @@ def grids(pictures: Pictures, passages: Sequence[Passage], count: int, seed: int
 
 @torch.inference_mode()
 def gate_in_quarter(
-    model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[Passage], made: list[tuple[np.ndarray, int, int]]
+    model: MustiModel,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    made: list[tuple[np.ndarray, int, int]],
 ) -> dict[str, float]:
-    """Share of the gate's map (over the words, opening times meeting) in the quarter that shows what the passage names; chance .25. By branch, and
-    "both", their mean."""
+    """Share of the gate's map (over the words, opening times meeting) in the quarter that shows what the passage names;
+    chance .25. By branch, and "both", their mean."""
     device = next(model.parameters()).device
     encoded = encode_pictures(model, np.stack([g[0] for g in made]))
     found: dict[str, list[float]] = {n: [] for n in encoded}
     for i, (_, at, quarter) in enumerate(made):
-        enc = tokenizer([passages[at].text], truncation=True, padding=model.config.tokenizer_padding, return_tensors="pt").to(device)
+        enc = tokenizer(
+            [passages[at].text], truncation=True, padding=model.config.tokenizer_padding, return_tensors="pt"
+        ).to(device)
         words = model.words(enc["input_ids"], enc["attention_mask"])
         for name, image in encoded.items():
             met = model.fusion.meet(ImageTokens(image.tokens[i : i + 1].float(), image.grid), words)
@@ -93,8 +106,16 @@ def _share(places: Tensor, grid: tuple[int, int], quarter: int) -> float:
     return float((places * inside).sum() / places.sum().clamp(min=1e-12))
 
 
-def nothing_said_yes(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: Sequence[Passage], pages: Tensor, count: int, seed: int = 0) -> float:
-    """Share of pictures of nothing (blank, noise, patterns, pages of text) answered YES with held-out passages that name something."""
+def nothing_said_yes(
+    model: MustiModel,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    pages: Tensor,
+    count: int,
+    seed: int = 0,
+) -> float:
+    """Share of pictures of nothing (blank, noise, patterns, pages of text) answered YES with held-out passages that
+    name something."""
     generator = torch.Generator().manual_seed(seed)
     pixels = (nothing(count, STORED_SIZE, generator, pages) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     rng = np.random.default_rng(seed)
@@ -102,5 +123,3 @@ def nothing_said_yes(model: MustiModel, tokenizer: PreTrainedTokenizerBase, pass
     pairs = [Pair(i, int(rng.choice(naming)), 0, "") for i in range(count)]
     scored = score_pairs(model, tokenizer, encode_pictures(model, pixels), passages, pairs)
     return float((sigmoid(scored.logits["learned"] / model.config.temperature) >= model.config.threshold).mean())
-
-

@@ -26,15 +26,24 @@ def features_of(model: MustiModel, pixels: Tensor) -> dict[str, Tensor]:
 class Objective:
     """The loss of both stages.
 
-    "names": wordpieces and pictures (all branches) toward the same object prototypes; in collages each object is to be found in its own box; a
-    prototype opens the gate for the pictures that show its object and for no others. "match" (focal given) adds pairs: the focal loss on the
-    vote and on each branch alone, the gate's own loss (``gate_loss``), and what the fused text is to be: for YES the shared object, for NO nothing
-    known. So a passage read without the picture says nothing, and the answer needs the gate.
+    "names": wordpieces and pictures (all branches) toward the same object prototypes; in collages each object is to be
+    found in its own box; a prototype opens the gate for the pictures that show its object and for no others. "match"
+    (focal given) adds pairs: the focal loss on the vote and on each branch alone, the gate's own loss (``gate_loss``),
+    and what the fused text is to be: for YES the shared object, for NO nothing known. So a passage read without the
+    picture says nothing, and the answer needs the gate.
 
-    none: weight of the wordpieces that name nothing, which are nearly all; gate, pooled: weights of the losses of these names, 0 leaves them out.
+    none: weight of the wordpieces that name nothing, which are nearly all; gate, pooled: weights of the losses of these
+    names, 0 leaves them out.
     """
 
-    def __init__(self, album: Album | KeptAlbum, focal: FocalLoss | None = None, none: float = 0.3, gate: float = 1.0, pooled: float = 0.5) -> None:
+    def __init__(
+        self,
+        album: Album | KeptAlbum,
+        focal: FocalLoss | None = None,
+        none: float = 0.3,
+        gate: float = 1.0,
+        pooled: float = 0.5,
+    ) -> None:
         self.album, self.focal, self.none, self.gate, self.pooled = album, focal, none, gate, pooled
 
     def __call__(self, model: MustiModel, texts: Texts) -> tuple[Tensor, dict[str, float]]:
@@ -53,17 +62,21 @@ class Objective:
     def encoded(self, model: MustiModel, shown: Shown) -> dict[str, ImageTokens]:
         """Image tokens of the batch's pictures."""
         features = shown.encoded(partial(features_of, model))
-        return {n: branch.to_tokens(features[n], model.fusion.norm, model.grid_norm) for n, branch in model.towers.items()}
+        return {
+            n: branch.to_tokens(features[n], model.fusion.norm, model.grid_norm) for n, branch in model.towers.items()
+        }
 
     def _words(self, model: MustiModel, words: Words, texts: Texts) -> Tensor:
         known = len(model.config.objects)
         weight = torch.ones(known + 1, device=texts.pieces.device)
         weight[known] = self.none
-        return F.cross_entropy(model.name_words(words).flatten(0, 1), texts.pieces.flatten(), weight, ignore_index=IGNORE)
+        return F.cross_entropy(
+            model.name_words(words).flatten(0, 1), texts.pieces.flatten(), weight, ignore_index=IGNORE
+        )
 
     def _pictures(self, model: MustiModel, encoded: dict[str, ImageTokens], shown: Shown) -> dict[str, Tensor]:
-        """Means over the branches: naming (single pictures and pictures of nothing), by places and by the image vector; the gate of the prototypes;
-        where the items of collages are."""
+        """Means over the branches: naming (single pictures and pictures of nothing), by places and by the image vector;
+        the gate of the prototypes; where the items of collages are."""
         known, mixed = len(model.config.objects), len(shown.objects)
         single = torch.ones(len(shown.presence), dtype=torch.bool, device=shown.presence.device)
         single[shown.singles : shown.singles + mixed] = False
@@ -94,7 +107,9 @@ class Objective:
         found = (own * inside).sum(-1).clamp(min=1e-6)
         return -(found.log() * (items >= 0) * inside.any(-1)).sum() / (items >= 0).sum().clamp(min=1)
 
-    def _pairs(self, model: MustiModel, encoded: dict[str, ImageTokens], words: Words, texts: Texts, shown: Shown) -> dict[str, Tensor]:
+    def _pairs(
+        self, model: MustiModel, encoded: dict[str, ImageTokens], words: Words, texts: Texts, shown: Shown
+    ) -> dict[str, Tensor]:
         if self.focal is None:
             return {}
         generator = torch.Generator(texts.named.device).manual_seed(texts.seed + 1)
@@ -102,15 +117,20 @@ class Objective:
         chosen = {n: t.select(columns) for n, t in encoded.items()}
         asked = Words(words.text[rows], words.mask[rows], None if words.read is None else words.read[rows])
         output = model.match_words(chosen, asked)
-        alone = model.scale * output.similarities + model.bias  # each branch is held to the answer by itself, or the better one would let the other starve
+        # each branch is held to the answer by itself, or the better one would let the other starve
+        alone = model.scale * output.similarities + model.bias
         focal = self.focal(output.logits, labels) + 0.5 * sum(self.focal(z, labels) for z in alone.T) / alone.shape[1]
         parts = {"pairs": 10 * focal}
         if self.gate and model.fusion.by_word:
             targets = self._gate_labels(texts.pieces[rows], shown.presence[columns])
             openings = [model.fusion.meet(image, asked).opening for image in chosen.values()]
-            parts["gate"] = self.gate * sum(gate_loss(o, targets, other=1.5, none=1.0) for o in openings) / len(openings)
+            parts["gate"] = (
+                self.gate * sum(gate_loss(o, targets, other=1.5, none=1.0) for o in openings) / len(openings)
+            )
         if self.pooled and model.fusion.gated:
-            parts["pooled"] = self.pooled * self._pooled(model, output.text_vectors, texts.named[rows] & shown.presence[columns], labels)
+            parts["pooled"] = self.pooled * self._pooled(
+                model, output.text_vectors, texts.named[rows] & shown.presence[columns], labels
+            )
         return parts
 
     @staticmethod

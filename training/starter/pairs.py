@@ -1,6 +1,7 @@
 """Evaluation pairs without a shortcut, and batches of training pairs.
 
-Every picture and every passage of a set stands in one YES and three NO pairs, so neither side alone tells the answer (25 % YES, as in MUSTI).
+Every picture and every passage of a set stands in one YES and three NO pairs, so neither side alone tells the answer
+(25 % YES, as in MUSTI).
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ NO_PER_YES = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """picture: row in Pictures; passage: row in the list of passages; label: 1 YES, 0 NO; object: what the picture shows; source: the
-    picture's, e.g. "pacs-art"."""
+    """picture: row in Pictures; passage: row in the list of passages; label: 1 YES, 0 NO; object: what the picture
+    shows; source: the picture's, e.g. "pacs-art"."""
 
     picture: int
     passage: int
@@ -25,7 +26,9 @@ class Pair:
     source: str = ""
 
 
-def balanced_pairs(pictures: Pictures, passages: list[Passage], seed: int, cap: int = 40, rounds: int = 3) -> list[Pair]:
+def balanced_pairs(
+    pictures: Pictures, passages: list[Passage], seed: int, cap: int = 40, rounds: int = 3
+) -> list[Pair]:
     """Draws pairs so that, by construction, the picture alone and the passage alone score at chance.
 
     Args:

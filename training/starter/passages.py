@@ -67,16 +67,20 @@ def _documents(data: Path) -> list[_Piece]:
 
 
 def load_passages(
-    data: Path, lexicons: dict[str, Lexicon], doubtful: Mapping[str, Mapping[str, str]] | None = None, held: dict[str, Lexicon] | None = None
+    data: Path,
+    lexicons: dict[str, Lexicon],
+    doubtful: Mapping[str, Mapping[str, str]] | None = None,
+    held: dict[str, Lexicon] | None = None,
 ) -> dict[str, list[Passage]]:
-    """All passages by split. MUSTI texts are kept whole; a text that begins alike goes to the same split, and a passage of dev or
-    test half of whose words in a row are also in train is left out.
+    """All passages by split. MUSTI texts are kept whole; a text that begins alike goes to the same split, and a passage
+    of dev or test half of whose words in a row are also in train is left out.
 
     Args:
         lexicons: by language; texts of other languages are left out.
-        doubtful: {language: {word, folded: object}}, words that may name an object (``doubtful_words``): found, but never surely.
-        held: names that training must not see; default: of ``held_out.json``. A passage with one of them is not in train, and elsewhere they
-            are found, but never surely.
+        doubtful: {language: {word, folded: object}}, words that may name an object (``doubtful_words``): found, but
+            never surely.
+        held: names that training must not see; default: of ``held_out.json``. A passage with one of them is not in
+            train, and elsewhere they are found, but never surely.
 
     In train, neighbours of one document are joined to passages of up to ``JOINED`` times ``WINDOW`` words.
     """
@@ -124,7 +128,9 @@ def _joined(pieces: list[tuple[_Piece, Passage]]) -> list[Passage]:
         if follows and count < JOINED:
             before = result[-1]
             moved = _moved(passage.mentions, len(before.text) + 1)
-            result[-1] = Passage(f"{before.text} {passage.text}", before.language, (*before.mentions, *moved), before.origin)
+            result[-1] = Passage(
+                f"{before.text} {passage.text}", before.language, (*before.mentions, *moved), before.origin
+            )
             count += 1
         else:
             result.append(passage)
@@ -144,7 +150,8 @@ def _shingles(text: str, size: int = 8) -> set[str]:
 
 
 def _mostly(text: str, known: set[str]) -> bool:
-    """Whether half of the passage's runs of words are known: the same text again, begun a few words earlier or later."""
+    """Whether half of the passage's runs of words are known: the same text again, begun a few words earlier or
+    later."""
     own = _shingles(text)
     return bool(own) and len(own & known) >= len(own) / 2
 
@@ -156,14 +163,21 @@ def word_spans(text: str) -> tuple[list[int], list[int]]:
 
 
 def window(
-    passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int = 8, high: int = 160,
+    passage: Passage,
+    rng: np.random.Generator,
+    keep: Mention | None,
+    low: int = 8,
+    high: int = 160,
     spans: tuple[list[int], list[int]] | None = None,
-) -> Passage:  # fmt: skip
-    """A stretch of random length around ``keep`` (or anywhere), in whole words. spans: the passage's ``word_spans``, where they are at hand."""
+) -> Passage:
+    """A stretch of random length around ``keep`` (or anywhere), in whole words. spans: the passage's ``word_spans``,
+    where they are at hand."""
     return _cut(passage, _stretch(spans or word_spans(passage.text), rng, keep, low, high))
 
 
-def _stretch(spans: tuple[list[int], list[int]], rng: np.random.Generator, keep: Mention | None, low: int, high: int) -> tuple[int, int]:
+def _stretch(
+    spans: tuple[list[int], list[int]], rng: np.random.Generator, keep: Mention | None, low: int, high: int
+) -> tuple[int, int]:
     """Where the stretch begins and ends."""
     starts, ends = spans
     size = min(len(starts), int(rng.integers(low, high)))
@@ -211,13 +225,35 @@ def _rename(passage: Passage, mention: Mention, target: str, form: str) -> Passa
 
 
 _CONFUSED = {
-    "s": "fſ", "f": "s", "e": "co", "c": "e", "o": "c0", "i": "l1", "l": "i1", "u": "n", "n": "u", "h": "b", "b": "h",
-    "t": "l", "r": "i", "m": "n", "v": "u", "a": "o", "g": "q", "č": "c", "é": "e", "è": "e", "ä": "a", "ö": "o", "ü": "u",
-}  # fmt: skip
+    "s": "fſ",
+    "f": "s",
+    "e": "co",
+    "c": "e",
+    "o": "c0",
+    "i": "l1",
+    "l": "i1",
+    "u": "n",
+    "n": "u",
+    "h": "b",
+    "b": "h",
+    "t": "l",
+    "r": "i",
+    "m": "n",
+    "v": "u",
+    "a": "o",
+    "g": "q",
+    "č": "c",
+    "é": "e",
+    "è": "e",
+    "ä": "a",
+    "ö": "o",
+    "ü": "u",
+}
 
 
 def wear(passage: Passage, rng: np.random.Generator, rate: float) -> Passage:
-    """OCR wear: confused, lost, doubled characters at ``rate`` a character; offsets follow, names keep half their length."""
+    """OCR wear: confused, lost, doubled characters at ``rate`` a character; offsets follow, names keep half their
+    length."""
     text = passage.text
     hits = [i for i in np.flatnonzero(rng.random(len(text)) < rate).tolist() if text[i].isalpha()]
     if not hits:
@@ -245,7 +281,8 @@ def wear(passage: Passage, rng: np.random.Generator, rate: float) -> Passage:
 
 
 def sprinkle(passage: Passage, targets: list[str], lexicon: Lexicon, rng: np.random.Generator) -> Passage:
-    """A passage in which random words that name nothing give way to names of ``targets``: no sentence, but many names in few words."""
+    """A passage in which random words that name nothing give way to names of ``targets``: no sentence, but many names
+    in few words."""
     taken = [(m.start, m.end) for m in passage.mentions]
     free = [w for w in WORD.finditer(passage.text) if not any(w.start() < e and w.end() > s for s, e in taken)]
     chosen = sorted(rng.choice(len(free), size=min(len(targets), len(free)), replace=False)) if free else []
@@ -266,20 +303,25 @@ class PassageMill:
         self.naming = [p for p in passages if p.named]
         languages = [p.language for p in self.naming]
         counts = {language: languages.count(language) for language in set(languages)}
-        pieces = np.array([max(1, round(len(p.text.split()) / WINDOW)) if p.origin == "corpora" else 2 for p in self.naming])
+        pieces = np.array(
+            [max(1, round(len(p.text.split()) / WINDOW)) if p.origin == "corpora" else 2 for p in self.naming]
+        )
         weights = pieces / np.sqrt([counts[p.language] for p in self.naming])
         self.weights = np.cumsum(weights / weights.sum())
         self.by_language = {language: [p for p in passages if p.language == language] for language in counts}
         self._spans: dict[int, tuple[list[int], list[int]]] = {}
 
-    def _stretch(self, passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int, high: int) -> tuple[int, int]:
+    def _stretch(
+        self, passage: Passage, rng: np.random.Generator, keep: Mention | None, low: int, high: int
+    ) -> tuple[int, int]:
         """``_stretch``, with the places of the words kept for the next time."""
         if id(passage) not in self._spans:  # the mill holds its passages: no other gets the same id
             self._spans[id(passage)] = word_spans(passage.text)
         return _stretch(self._spans[id(passage)], rng, keep, low, high)
 
     def drill(self, rng: np.random.Generator, low: int, high: int) -> tuple[Passage, str]:
-        """A few words in one language with one to three names of random objects among them, and one of these objects."""
+        """A few words in one language with one to three names of random objects among them, and one of these
+        objects."""
         language = list(self.by_language)[int(rng.integers(len(self.by_language)))]
         while True:
             passages = self.by_language[language]

@@ -24,7 +24,8 @@ SPLITS = ("train", "dev", "test")
 
 
 def split_of(key: str, dev: float = 0.07, test: float = 0.07) -> str:
-    """Assigns a key to "train", "dev" or "test" by its hash: the same on every machine, whatever else is in the folder."""
+    """Assigns a key to "train", "dev" or "test" by its hash: the same on every machine, whatever else is in the
+    folder."""
     u = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
     return "dev" if u < dev else "test" if u < dev + test else "train"
 
@@ -116,7 +117,9 @@ def _decode_all(chunks: list[_Chunk], processes: int) -> np.ndarray:
             digests += found
             bar.update(len(found))
     else:
-        context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+        context = multiprocessing.get_context(
+            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        )
         with ProcessPoolExecutor(min(processes, len(chunks)), mp_context=context) as pool:
             for found in pool.map(_decode, chunks):
                 digests += found
@@ -132,8 +135,8 @@ def load_pictures(data: Path, work: Path) -> dict[str, Pictures]:
         data: the raw material (see the module's docstring).
         work: folder for the cache (about 3.7 GB for 39,000 pictures; they are read from there, not held in memory).
 
-    Returns: {"train", "dev", "test"} -> Pictures. The split goes by picture (hash of its name); pictures of dev and test that
-        are also in train are left out.
+    Returns: {"train", "dev", "test"} -> Pictures. The split goes by picture (hash of its name); pictures of dev and
+        test that are also in train are left out.
 
     Raises: ValueError when ``work`` was made from other pictures.
     """
@@ -141,7 +144,10 @@ def load_pictures(data: Path, work: Path) -> dict[str, Pictures]:
     listing = {p.name: p.stat().st_size for p in sorted((data / "images").glob("*.zip"))} | {"size": STORED_SIZE}
     kept = work / "pictures.json"
     if kept.exists() and json.loads(kept.read_text()) != listing:
-        raise ValueError(f"{work} was made from other pictures than {data / 'images'}; choose another work folder, or remove this one.")
+        raise ValueError(
+            f"{work} was made from other pictures than {data / 'images'}; choose another work folder, or remove "
+            "this one."
+        )
     if not kept.exists():
         _store(data, work, objects)
         kept.write_text(json.dumps(listing) + "\n")
@@ -156,7 +162,9 @@ def _store(data: Path, work: Path, objects: tuple[str, ...]) -> None:
     for split in SPLITS:
         shape = (int((splits == split).sum()), STORED_SIZE, STORED_SIZE, 3)
         np.lib.format.open_memmap(_pixels_file(work, split), mode="w+", dtype=np.uint8, shape=shape).flush()
-    digests = _decode_all(chunks, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    digests = _decode_all(
+        chunks, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     for split in SPLITS:
         own = np.flatnonzero(splits == split)
         keep = np.ones(len(own), dtype=bool) if split == "train" else ~np.isin(digests[own], digests[splits == "train"])

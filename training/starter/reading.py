@@ -13,12 +13,15 @@ from .passages import Passage
 
 
 @torch.inference_mode()
-def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: list[Passage], batch: int = 64) -> dict[str, Any]:
+def reading_scores(
+    model: MustiModel, tokenizer: PreTrainedTokenizerBase, passages: list[Passage], batch: int = 64
+) -> dict[str, Any]:
     """Names read right, and words taken for names.
 
-    Returns: {"recall": share of the sure names within the text's length whose wordpieces are, on average, most probably of their object;
-    "average_precision": of ranking all (passage, object) by the object's most probable wordpiece, doubtful ones left out; "precision",
-    "f1": of the objects that some wordpiece most probably names; "languages": {tag: recall}}. All 0..1.
+    Returns: {"recall": share of the sure names within the text's length whose wordpieces are, on average, most probably
+    of their object; "average_precision": of ranking all (passage, object) by the object's most probable wordpiece,
+    doubtful ones left out; "precision", "f1": of the objects that some wordpiece most probably names; "languages":
+    {tag: recall}}. All 0..1.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -29,9 +32,12 @@ def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passag
     for start in range(0, len(order), batch):
         rows = [passages[i] for i in order[start : start + batch]]
         enc = tokenizer(
-            [p.text for p in rows], truncation=True, padding=model.config.tokenizer_padding, return_offsets_mapping=True,
+            [p.text for p in rows],
+            truncation=True,
+            padding=model.config.tokenizer_padding,
+            return_offsets_mapping=True,
             return_tensors="pt",
-        )  # fmt: skip
+        )
         with torch.autocast(device.type, torch.bfloat16):
             logits = model.name_text(enc["input_ids"].to(device), enc["attention_mask"].to(device))
         for p, passage, offsets in zip(logits.float().softmax(-1).cpu().numpy(), rows, enc["offset_mapping"].numpy()):
@@ -40,7 +46,9 @@ def reading_scores(model: MustiModel, tokenizer: PreTrainedTokenizerBase, passag
             for m in within:
                 inside = (offsets[:, 0] < m.end) & (offsets[:, 1] > m.start)
                 if m.sure:
-                    hits.setdefault(passage.language, []).append(bool(p[inside].mean(0).argmax() == objects.index(m.object)))
+                    hits.setdefault(passage.language, []).append(
+                        bool(p[inside].mean(0).argmax() == objects.index(m.object))
+                    )
             sure = {m.object for m in within if m.sure}
             strength.append(p[real, :-1].max(0))
             claimed.append(np.isin(np.arange(len(objects)), p[real].argmax(-1)))

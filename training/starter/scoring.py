@@ -1,4 +1,5 @@
-"""Scores of pairs, pictures encoded once: logits, the gate's openings, and what becomes of the answers when the gate is shut or wide open."""
+"""Scores of pairs, pictures encoded once: logits, the gate's openings, and what becomes of the answers when the gate is
+shut or wide open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> 
         part = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
         for name, branch in model.towers.items():
             with _autocast(device):
-                image = model.encode_image(name, branch_input(plain_view(part, branch.config.image_size), branch.config))
+                image = model.encode_image(
+                    name, branch_input(plain_view(part, branch.config.image_size), branch.config)
+                )
             kept[name].append(image.tokens.bfloat16())
             grids[name] = image.grid
     return {n: ImageTokens(torch.cat(parts), grids[n]) for n, parts in kept.items()}
@@ -58,8 +61,8 @@ def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> 
 
 @dataclass(frozen=True)
 class Scored:
-    """Of N pairs. logits: {mode: [N]} with the gate as learned, shut and open; openings: [N] lists, mean over the branches of how far the gate opens at each
-    wordpiece; offsets: [N] arrays [T, 2], their characters."""
+    """Of N pairs. logits: {mode: [N]} with the gate as learned, shut and open; openings: [N] lists, mean over the
+    branches of how far the gate opens at each wordpiece; offsets: [N] arrays [T, 2], their characters."""
 
     logits: dict[str, np.ndarray]
     openings: list[np.ndarray]
@@ -68,9 +71,14 @@ class Scored:
 
 @torch.inference_mode()
 def score_pairs(
-    model: MustiModel, tokenizer: PreTrainedTokenizerBase, encoded: dict[str, ImageTokens], passages: Sequence[Passage], pairs: Sequence[Pair],
-    batch: int = 96, modes: Sequence[Opened] = ("learned",),
-) -> Scored:  # fmt: skip
+    model: MustiModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: dict[str, ImageTokens],
+    passages: Sequence[Passage],
+    pairs: Sequence[Pair],
+    batch: int = 96,
+    modes: Sequence[Opened] = ("learned",),
+) -> Scored:
     """Pairs by their passages' length; each batch cut to its longest, each of its passages read once."""
     device = next(model.parameters()).device
     model.eval()
@@ -82,7 +90,11 @@ def score_pairs(
         rows = order[start : start + batch]
         texts = list(dict.fromkeys(pairs[i].passage for i in rows))
         enc = tokenizer(
-            [passages[t].text for t in texts], truncation=True, padding=model.config.tokenizer_padding, return_offsets_mapping=True, return_tensors="pt"
+            [passages[t].text for t in texts],
+            truncation=True,
+            padding=model.config.tokenizer_padding,
+            return_offsets_mapping=True,
+            return_tensors="pt",
         )
         of_row = torch.tensor([texts.index(pairs[i].passage) for i in rows], device=device)
         pictures = torch.tensor([pairs[i].picture for i in rows], device=device)
@@ -101,19 +113,33 @@ def score_pairs(
     return Scored(logits, openings, offsets)
 
 
-def pair_scores(model: MustiModel, scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pair], threshold: float | None = None) -> dict[str, Any]:
-    """F1-macro and the rest with the gate as learned; without ``threshold`` the best one is chosen. "lost": F1-macro lost with the gate shut, and open
-    at every word, at the same threshold; "widest": share of YES pairs whose widest open word names the shared object."""
+def pair_scores(
+    model: MustiModel,
+    scored: Scored,
+    passages: Sequence[Passage],
+    pairs: Sequence[Pair],
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """F1-macro and the rest with the gate as learned; without ``threshold`` the best one is chosen. "lost": F1-macro
+    lost with the gate shut, and open at every word, at the same threshold; "widest": share of YES pairs whose widest
+    open word names the shared object."""
     labels = np.array([p.label for p in pairs])
     probabilities = {m: sigmoid(z / model.config.temperature) for m, z in scored.logits.items()}
     learned = probabilities["learned"]
     threshold = best_threshold(labels, learned) if threshold is None else threshold
     result = scores(labels, learned, threshold, [passages[p.passage].language for p in pairs])
-    lost = {m: result["f1_macro"] - scores(labels, p, threshold)["f1_macro"] for m, p in probabilities.items() if m != "learned"}
+    lost = {
+        m: result["f1_macro"] - scores(labels, p, threshold)["f1_macro"]
+        for m, p in probabilities.items()
+        if m != "learned"
+    }
     return result | {
-        "threshold": threshold, "score": result["f1_macro"], "collapsed": collapsed(learned), "lost": lost,
+        "threshold": threshold,
+        "score": result["f1_macro"],
+        "collapsed": collapsed(learned),
+        "lost": lost,
         "widest": widest_names(scored, passages, pairs),
-    }  # fmt: skip
+    }
 
 
 def word_openings(scored: Scored, row: int, spans: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -132,5 +158,7 @@ def widest_names(scored: Scored, passages: Sequence[Passage], pairs: Sequence[Pa
             continue
         real = offsets[:, 1] > offsets[:, 0]
         start, end = offsets[np.where(real, opening, -1).argmax()]
-        hits.append(any(m.object == pair.object and m.start < end and m.end > start for m in passages[pair.passage].mentions))
+        hits.append(
+            any(m.object == pair.object and m.start < end and m.end > start for m in passages[pair.passage].mentions)
+        )
     return float(np.mean(hits)) if hits else 0.0

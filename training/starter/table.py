@@ -1,9 +1,10 @@
-"""``python -m training.starter.table --data DIR --work runs/starter --out assets/table``: gates, meetings, losses and votes side by side.
+"""``python -m training.starter.table --data DIR --work runs/starter --out assets/table``: gates, meetings, losses and
+votes side by side.
 
-Every row starts from the same weights (the stage "names" of ``python -m training.starter``, whose work folder this needs) and trains the same
-number of steps on the same pairs, image backbones frozen, several seeds. Besides F1-macro it tells what the answers lose when the gate is shut, and when it is
-open at every word: a gate that costs nothing when it is shut does nothing. What stands in OUT/table.json is not run again, so the command
-can be stopped and given again.
+Every row starts from the same weights (the stage "names" of ``python -m training.starter``, whose work folder this
+needs) and trains the same number of steps on the same pairs, image backbones frozen, several seeds. Besides F1-macro it
+tells what the answers lose when the gate is shut, and when it is open at every word: a gate that costs nothing when it
+is shut does nothing. What stands in OUT/table.json is not run again, so the command can be stopped and given again.
 """
 
 import argparse
@@ -54,7 +55,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 class Table:
-    """What all runs share: pictures, passages, pairs, the weights to start from, and the held-out pictures as the frozen backbones see them."""
+    """What all runs share: pictures, passages, pairs, the weights to start from, and the held-out pictures as the
+    frozen backbones see them."""
 
     def __init__(self, data: Path, work: Path, so_far: Path) -> None:
         self.work = work
@@ -75,12 +77,25 @@ class Table:
     def settings(self, seed: int) -> TrainSettings:
         """The budget of every row."""
         return TrainSettings(
-            epochs=1, steps_per_epoch=STEPS, lr=SMALL.lr, lr_of=SMALL.match_rates, batch_norm="frozen", layer_decay=0.95, on_collapse="report", seed=seed
+            epochs=1,
+            steps_per_epoch=STEPS,
+            lr=SMALL.lr,
+            lr_of=SMALL.match_rates,
+            batch_norm="frozen",
+            layer_decay=0.95,
+            on_collapse="report",
+            seed=seed,
         )
 
     def kind(self, name: str, seed: int) -> str:
         """16 hex digits of all that a run is made of: model, loss, settings, data, and the weights it starts from."""
-        made = [self.config(name).to_dict(), ROWS[name][1], dataclasses.asdict(self.settings(seed)), SMALL.match, self.shop.record["data"]]
+        made = [
+            self.config(name).to_dict(),
+            ROWS[name][1],
+            dataclasses.asdict(self.settings(seed)),
+            SMALL.match,
+            self.shop.record["data"],
+        ]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
@@ -99,7 +114,16 @@ class Table:
         model.to(self.device)
 
         def batches(epoch: int, first: int) -> Iterator[Texts]:
-            data = TextBatches(self.shop.mill, self.shop.tokenizer, self.shop.objects, STEPS, (30 + seed, epoch), 0.1, **texts_of(SMALL.match), padding=self.shop.padding)
+            data = TextBatches(
+                self.shop.mill,
+                self.shop.tokenizer,
+                self.shop.objects,
+                STEPS,
+                (30 + seed, epoch),
+                0.1,
+                **texts_of(SMALL.match),
+                padding=self.shop.padding,
+            )
             return text_batches(data, first, self.shop.workers)
 
         objective = Objective(self.album, FocalLoss(**({"gamma": 2.0, "alpha": 0.5} | ROWS[name][1])))
@@ -108,7 +132,13 @@ class Table:
             stopped = ""
         except CollapseError as error:
             stopped = str(error)
-        return self._scores(model) | {"row": name, "seed": seed, "kind": kind, "stopped": stopped, "seconds": round(time.time() - started)}
+        return self._scores(model) | {
+            "row": name,
+            "seed": seed,
+            "kind": kind,
+            "stopped": stopped,
+            "seconds": round(time.time() - started),
+        }
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of every third passage."""
@@ -137,7 +167,9 @@ class Table:
     def _scored(self, model: MustiModel, split: str) -> Scored:
         model.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            encoded = {n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()}
+            encoded = {
+                n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()
+            }
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
         pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
@@ -150,19 +182,27 @@ class Table:
         labels, answers = self.labels("test"), {m: sigmoid(z) for m, z in test.logits.items()}
         tuned = {m: scores(labels, p, threshold) for m, p in answers.items()}
         return {
-            "f1_macro": tuned["learned"]["f1_macro"], "auc": tuned["learned"]["auc"],
+            "f1_macro": tuned["learned"]["f1_macro"],
+            "auc": tuned["learned"]["auc"],
             "lost": {m: tuned["learned"]["f1_macro"] - s["f1_macro"] for m, s in tuned.items() if m != "learned"},
-            "widest": widest_names(test, self.shop.passages["test"], self.pairs("test")) if model.fusion.gated else None,
+            "widest": widest_names(test, self.shop.passages["test"], self.pairs("test"))
+            if model.fusion.gated
+            else None,
             "collapsed": collapsed(answers["learned"]),
-            "answers": np.packbits(answers["learned"] >= threshold).tobytes().hex(),  # of the test pairs in order, a bit a pair
-        }  # fmt: skip
+            # of the test pairs in order, a bit a pair
+            "answers": np.packbits(answers["learned"] >= threshold).tobytes().hex(),
+        }
 
     def difference(self, rows: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[float]:
-        """95 % interval of F1-macro minus that of ours, seed by seed: paired bootstrap over the test pairs' passages, mean over the seeds."""
+        """95 % interval of F1-macro minus that of ours, seed by seed: paired bootstrap over the test pairs' passages,
+        mean over the seeds."""
         groups, labels = [p.passage for p in self.pairs("test")], self.labels("test")
         gaps = []
         for a, b in zip(rows, ours, strict=True):
-            answers = [np.unpackbits(np.frombuffer(bytes.fromhex(r["answers"]), dtype=np.uint8), count=len(labels)) for r in (a, b)]
+            answers = [
+                np.unpackbits(np.frombuffer(bytes.fromhex(r["answers"]), dtype=np.uint8), count=len(labels))
+                for r in (a, b)
+            ]
             this, other = resampled_f1(labels, answers, groups)
             gaps.append(this - other)
         return [float(v) for v in np.quantile(np.mean(gaps, axis=0), [0.025, 0.975])]
@@ -171,7 +211,17 @@ class Table:
 def write(table: Table, results: list[dict[str, Any]], out: Path) -> None:
     """table.json, table.md and table.png in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    heads = ["system", "seeds", "test F1-macro", "spread", "AUC", "lost when shut", "lost when open", "widest word right", "minus ours, 95 %"]
+    heads = [
+        "system",
+        "seeds",
+        "test F1-macro",
+        "spread",
+        "AUC",
+        "lost when shut",
+        "lost when open",
+        "widest word right",
+        "minus ours, 95 %",
+    ]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     summary = []
     for name in ROWS:
@@ -187,7 +237,13 @@ def write(table: Table, results: list[dict[str, Any]], out: Path) -> None:
         gated = [r for r in rows if r["lost"]]
         lost = [f"{np.mean([r['lost'][m] for r in gated]):+.3f}" if gated else "" for m in ("shut", "open")]
         widest = f"{np.mean([r['widest'] for r in gated]):.0%}" if gated else ""
-        cells = [f"{name}{mark}", len(rows), f"{np.mean(f1):.3f}", f"{min(f1):.3f} to {max(f1):.3f}", f"{np.mean([r['auc'] for r in rows]):.3f}"]
+        cells = [
+            f"{name}{mark}",
+            len(rows),
+            f"{np.mean(f1):.3f}",
+            f"{min(f1):.3f} to {max(f1):.3f}",
+            f"{np.mean([r['auc'] for r in rows]):.3f}",
+        ]
         cells += [*lost, widest, f"{gap[0]:+.3f} to {gap[1]:+.3f}" if gap else ""]
         lines.append(f"| {' | '.join(str(c) for c in cells)} |")
     (out / "table.md").write_text("\n".join(lines) + "\n")
@@ -225,7 +281,8 @@ def main() -> None:
     settle_arithmetic()
     table = Table(options.data, options.work, options.out / "table.json")
     wanted = [(name, seed) for seed in range(options.seeds) for name in list(ROWS)[: options.rows]]
-    results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]  # also those after a row that is still to be run
+    # also those after a row that is still to be run
+    results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]
     for name, seed in wanted:
         if not table.kept(name, seed):
             results.append(table.run(name, seed))

@@ -1,4 +1,5 @@
-"""The starter before any training: pretrained towers put together, and prototypes of the objects made of the text tower's own words for them."""
+"""The starter before any training: pretrained towers put together, and prototypes of the objects made of the text
+tower's own words for them."""
 
 from pathlib import Path
 
@@ -25,12 +26,21 @@ TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "
 def load_tokenizer(folder: Path, length: int) -> PreTrainedTokenizerFast:
     """The text tower's own tokenizer. folder: of the tower."""
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), model_max_length=length, bos_token="<s>", cls_token="<s>", eos_token="</s>",
-        sep_token="</s>", pad_token="<pad>", unk_token="<unk>", model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+        tokenizer_file=str(folder / "tokenizer.json"),
+        model_max_length=length,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
 
 
-def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tuple[MustiModel, PreTrainedTokenizerFast]:
+def starter_model(
+    data: Path, objects: tuple[str, ...], **changes: object
+) -> tuple[MustiModel, PreTrainedTokenizerFast]:
     """The preset "starter" with the weights of ``data/pretrained``; ``name_objects`` comes next.
 
     Args:
@@ -56,14 +66,17 @@ def starter_model(data: Path, objects: tuple[str, ...], **changes: object) -> tu
 def _load_vit(vit: Backbone, state: dict[str, Tensor]) -> None:
     """The first blocks of a deeper ViT, its positions resampled to the grid of this one."""
     grid = vit.patch_embed.grid_size
-    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"].float(), grid, num_prefix_tokens=vit.num_prefix_tokens)
+    state["pos_embed"] = resample_abs_pos_embed(
+        state["pos_embed"].float(), grid, num_prefix_tokens=vit.num_prefix_tokens
+    )
     own = vit.state_dict()
     vit.load_state_dict({k: state[k].float() for k in own}, strict=True)
 
 
 @torch.inference_mode()
 def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """The gate's LayerNorm comes after that of the embeddings: it starts as near to doing nothing as a LayerNorm can."""
+    """The gate's LayerNorm comes after that of the embeddings: it starts as near to doing nothing as a LayerNorm
+    can."""
     words = [f for tag in LANGUAGES for f in Lexicon(tag, model.config.objects).forms()[:200]]
     ids = tokenizer(words, padding=True, return_tensors="pt")
     states = model.text.embed(ids["input_ids"])[ids["attention_mask"].bool()]
@@ -75,8 +88,9 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
 
 @torch.no_grad()
 def toward_pretrained(model: MustiModel, data: Path, share: float) -> None:
-    """Moves the image backbones that share of the way back to the pretrained ones: pictures unlike those of the training are known better, and those like them
-    no worse (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+    """Moves the image backbones that share of the way back to the pretrained ones: pictures unlike those of the
+    training are known better, and those like them no worse (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+    models").
 
     Args:
         data: the raw material, which holds the pretrained towers. share: 0 (as trained) .. 1 (as pretrained).
@@ -88,8 +102,11 @@ def toward_pretrained(model: MustiModel, data: Path, share: float) -> None:
 
 
 @torch.inference_mode()
-def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256) -> tuple[Tensor, Tensor]:
-    """Each name read alone: the mean of its wordpieces' states before the common space, and the first position's state. -> [names, H] each."""
+def name_states(
+    model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: list[str], batch: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Each name read alone: the mean of its wordpieces' states before the common space, and the first position's state.
+    -> [names, H] each."""
     device = next(model.parameters()).device
     result, first = [], []
     for start in range(0, len(names), batch):
@@ -106,7 +123,8 @@ def name_states(model: MustiModel, tokenizer: PreTrainedTokenizerFast, names: li
 
 
 def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Prototypes: mean state of an object's names, each language counting alike, less what all names have in common; words are named from the first step."""
+    """Prototypes: mean state of an object's names, each language counting alike, less what all names have in common;
+    words are named from the first step."""
     rows = [(o, tag, form) for tag in LANGUAGES for o, form in _plain_names(tag, model.config.objects)]
     states, first = name_states(model, tokenizer, [form for *_, form in rows])
     centred = F.normalize(states - states.mean(0), dim=-1)
@@ -125,14 +143,19 @@ def name_objects(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @torch.inference_mode()
-def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, strength: float = 0.3, batch: int = 64) -> None:
-    """Places start where a ridge regression leads them: of a branch's features (mean over the places) on the prototype of what the picture shows.
+def place_objects(
+    model: MustiModel, pictures: Pictures, most: int = 240, strength: float = 0.3, batch: int = 64
+) -> None:
+    """Places start where a ridge regression leads them: of a branch's features (mean over the places) on the prototype
+    of what the picture shows.
 
     Args:
         most: pictures an object. strength: of the penalty, in variances of the features.
     """
     rng, device = np.random.default_rng(0), next(model.parameters()).device
-    rows = np.concatenate([rng.permutation(np.flatnonzero(pictures.labels == k))[:most] for k in range(len(pictures.objects))])
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(pictures.labels == k))[:most] for k in range(len(pictures.objects))]
+    )
     targets = F.normalize(model.known_prototypes().float(), dim=-1)[torch.from_numpy(pictures.labels[rows]).to(device)]
     means: dict[str, list[Tensor]] = {n: [] for n in model.branches}
     for start in range(0, len(rows), batch):
@@ -141,7 +164,9 @@ def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, streng
             images = branch_input(plain_view(part, branch.config.image_size), branch.config)
             with torch.autocast(device.type, torch.bfloat16):
                 features = branch.features(images)
-            places = features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
+            places = (
+                features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
+            )
             means[name].append(places.float())
     for name, branch in model.towers.items():
         weight, bias = _ridge(torch.cat(means[name]), targets, strength)
@@ -151,7 +176,8 @@ def place_objects(model: MustiModel, pictures: Pictures, most: int = 240, streng
 
 
 def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """weight [H, C] and bias [H] of the linear map from x [N, C] to y [N, H] that a ridge regression on standardised features finds."""
+    """weight [H, C] and bias [H] of the linear map from x [N, C] to y [N, H] that a ridge regression on standardised
+    features finds."""
     centre, spread = x.mean(0), x.std(0) + 1e-6
     z = ((x - centre) / spread).double()
     inverse = z.T @ z + strength * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
@@ -161,4 +187,10 @@ def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 
 def _plain_names(language: str, objects: tuple[str, ...]) -> list[tuple[str, str]]:
     lexicon = Lexicon(language, objects)
-    return [(o, form) for o, names in lexicon.names.items() for n in names if not n.ambiguous for form in list(n.forms.values())[:2]]
+    return [
+        (o, form)
+        for o, names in lexicon.names.items()
+        for n in names
+        if not n.ambiguous
+        for form in list(n.forms.values())[:2]
+    ]

@@ -9,8 +9,26 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-FACES = ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic")
-PAPER = ((255, 255, 255), (250, 246, 235), (240, 230, 205), (225, 208, 170), (235, 235, 235), (205, 190, 160), (245, 225, 225), (220, 230, 240))
+FACES = (
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-Italic",
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSansMono",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+)
+PAPER = (
+    (255, 255, 255),
+    (250, 246, 235),
+    (240, 230, 205),
+    (225, 208, 170),
+    (235, 235, 235),
+    (205, 190, 160),
+    (245, 225, 225),
+    (220, 230, 240),
+)
 INK = ((0, 0, 0), (40, 30, 20), (70, 50, 40), (20, 20, 90), (120, 30, 30), (90, 90, 90))
 
 
@@ -33,7 +51,9 @@ def text_pages(texts: list[str], count: int, size: int, seed: int) -> np.ndarray
     rng = np.random.default_rng(seed)
     if not texts:
         raise ValueError("Pages of text need at least one passage.")
-    return np.stack([_page(texts, size, rng) for _ in range(count)]) if count else np.zeros((0, size, size, 3), np.uint8)
+    return (
+        np.stack([_page(texts, size, rng) for _ in range(count)]) if count else np.zeros((0, size, size, 3), np.uint8)
+    )
 
 
 def _page(texts: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,12 +75,21 @@ def _page(texts: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
     gap = side * 0.04
     width = (side - 2 * margin - (columns - 1) * gap) / columns
     for k in range(columns):
-        _column(draw, words, (margin + k * (width + gap), top, width, bottom), _font(face, height), height * rng.uniform(1.15, 1.6), ink)
+        _column(
+            draw,
+            words,
+            (margin + k * (width + gap), top, width, bottom),
+            _font(face, height),
+            height * rng.uniform(1.15, 1.6),
+            ink,
+        )
         if k and rng.random() < 0.5:
             x = margin + k * (width + gap) - gap / 2
             draw.line((x, top, x, bottom), fill=ink, width=2)
     if rng.random() < 0.1:  # a ruled frame
-        draw.rectangle((margin / 2, margin / 2, side - margin / 2, side - margin / 2), outline=ink, width=int(rng.integers(1, 6)))
+        draw.rectangle(
+            (margin / 2, margin / 2, side - margin / 2, side - margin / 2), outline=ink, width=int(rng.integers(1, 6))
+        )
     if rng.random() < 0.4:
         page = page.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BILINEAR, fillcolor=paper)
     if rng.random() < 0.3:
@@ -76,7 +105,12 @@ def _words(texts: list[str], rng: np.random.Generator) -> Iterator[str]:
 
 
 def _column(
-    draw: ImageDraw.ImageDraw, words: Iterator[str], box: tuple[float, float, float, float], font: Font, leading: float, ink: tuple[int, ...]
+    draw: ImageDraw.ImageDraw,
+    words: Iterator[str],
+    box: tuple[float, float, float, float],
+    font: Font,
+    leading: float,
+    ink: tuple[int, ...],
 ) -> None:
     """Fills (left, top, width, bottom) with lines."""
     left, y, width, bottom = box

@@ -1,4 +1,5 @@
-"""Pairs beyond those that the held-out passages give: names never trained on, and names swapped where a language has few passages."""
+"""Pairs beyond those that the held-out passages give: names never trained on, and names swapped where a language has
+few passages."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from .pairs import NO_PER_YES, Pair, balanced_pairs, pair_of, shuffle_apart
 from .passages import Passage, swap
 from .pictures import Pictures
 
-# Sentences for Dutch, of which there are no passages: {the} is "de hond", {many} "honden"; a capital letter begins a sentence.
+# Sentences for Dutch, of which there are no passages: {the} is "de hond", {many} "honden"; a capital letter begins a
+# sentence.
 DUTCH = (
     "In de stille nacht rook men {the} reeds van verre, en niemand sprak een woord.",
     "Er hing een zware geur in de kamer, die van {the} scheen te komen.",
@@ -72,10 +74,12 @@ class HeldOutCase:
 def held_out_cases(
     passages: list[Passage], objects: tuple[str, ...], seed: int = 0, per_name: int = 4, folder: Path = FOLDER
 ) -> list[HeldOutCase]:
-    """Test passages in which one name gave way to a name never trained on, in its inflection where the tables know it; and Dutch sentences.
+    """Test passages in which one name gave way to a name never trained on, in its inflection where the tables know it;
+    and Dutch sentences.
 
     Args:
-        passages: held-out passages. per_name: cases for each held-out name (of each language); Dutch: for each name too.
+        passages: held-out passages. per_name: cases for each held-out name (of each language); Dutch: for each name
+            too.
     """
     rng = np.random.default_rng(seed)
     cases = []
@@ -87,8 +91,11 @@ def held_out_cases(
     return cases + _dutch_cases(objects, rng, per_name, folder)
 
 
-def _cases_of_name(passages: list[Passage], one: Lexicon, name: str, count: int, rng: np.random.Generator) -> list[HeldOutCase]:
-    """``one`` knows a single name. The mentions that it fits best come first: same inflection and gender, then same inflection."""
+def _cases_of_name(
+    passages: list[Passage], one: Lexicon, name: str, count: int, rng: np.random.Generator
+) -> list[HeldOutCase]:
+    """``one`` knows a single name. The mentions that it fits best come first: same inflection and gender, then same
+    inflection."""
     [only] = one.names[name]
     options: list[tuple[int, float, Passage, Mention]] = []
     for passage in passages:
@@ -135,10 +142,11 @@ def _dutch_case(sentence: str, name: Name) -> HeldOutCase:
 
 
 def held_out_pairs(cases: list[HeldOutCase], pictures: Pictures, seed: int = 0) -> list[Pair]:
-    """One YES pair a case, and three NO pairs whose pictures show nothing that the passage may name. ``passage`` is the case's number.
+    """One YES pair a case, and three NO pairs whose pictures show nothing that the passage may name. ``passage`` is the
+    case's number.
 
-    The NO pictures are the YES pictures in other orders: every picture and every case stands in three NO pairs to one YES pair, but for the few
-    that found no place. Cases of objects without a picture are left out.
+    The NO pictures are the YES pictures in other orders: every picture and every case stands in three NO pairs to one
+    YES pair, but for the few that found no place. Cases of objects without a picture are left out.
     """
     rng = np.random.default_rng(seed)
     rows = {o: np.flatnonzero(pictures.labels == k) for k, o in enumerate(pictures.objects)}
@@ -151,16 +159,23 @@ def held_out_pairs(cases: list[HeldOutCase], pictures: Pictures, seed: int = 0) 
 
 
 def swapped_pairs(
-    pictures: Pictures, passages: list[Passage], lexicons: dict[str, Lexicon], pairs: list[Pair], least: int = 300, seed: int = 0
+    pictures: Pictures,
+    passages: list[Passage],
+    lexicons: dict[str, Lexicon],
+    pairs: list[Pair],
+    least: int = 300,
+    seed: int = 0,
 ) -> tuple[list[Passage], list[Pair]]:
-    """For each language with fewer than ``least`` of ``pairs``: pairs with held-out passages of which one name was swapped, at least so many.
+    """For each language with fewer than ``least`` of ``pairs``: pairs with held-out passages of which one name was
+    swapped, at least so many.
 
     To be reported apart: the sentence is a held-out one, the name in it is not the author's.
 
     Args:
         pairs: of ``passages``.
 
-    Returns: the new passages, and pairs whose ``passage`` is a row among these. Empty where every language has enough, or no passages.
+    Returns: the new passages, and pairs whose ``passage`` is a row among these. Empty where every language has enough,
+        or no passages.
     """
     rng = np.random.default_rng(seed)
     counts = Counter(passages[p.passage].language for p in pairs)
@@ -177,8 +192,11 @@ def swapped_pairs(
     return made, result
 
 
-def _swapped(passages: list[Passage], lexicon: Lexicon, objects: tuple[str, ...], count: int, rng: np.random.Generator) -> list[Passage]:
-    """``count`` passages, the originals in turn, each with one sure name swapped for one of an object that it did not name."""
+def _swapped(
+    passages: list[Passage], lexicon: Lexicon, objects: tuple[str, ...], count: int, rng: np.random.Generator
+) -> list[Passage]:
+    """``count`` passages, the originals in turn, each with one sure name swapped for one of an object that it did not
+    name."""
     new: list[Passage] = []
     targets: list[str] = []
     for turn in range(10 * count):

@@ -1,4 +1,5 @@
-"""Detector + BERT: what an object detector names in the picture, joined into a sentence and read with the passage by BERT.
+"""Detector + BERT: what an object detector names in the picture, joined into a sentence and read with the passage by
+BERT.
 
 After Shao et al. (MediaEval 2022), who used YOLOv5; here any object detection checkpoint of ``transformers``.
 """
@@ -27,8 +28,8 @@ Namer = Callable[[Sequence[Image.Image]], list[list[str]]]
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """detector: id or folder of a detection checkpoint; confidence: 0..1, from which a found object counts; text: of TextTower;
-    text_length: wordpieces of names and passage together; threshold, temperature: as in MustiConfig."""
+    """detector: id or folder of a detection checkpoint; confidence: 0..1, from which a found object counts; text: of
+    TextTower; text_length: wordpieces of names and passage together; threshold, temperature: as in MustiConfig."""
 
     name: str = "detector-bert"
     detector: str = "hustvl/yolos-small"
@@ -59,7 +60,8 @@ class DetectorBert(nn.Module):
 
 
 def load_namer(checkpoint: str, confidence: float, device: str | torch.device = "cpu") -> Namer:
-    """Pictures -> the names of what the detector finds in each, most confident first, each once. Raises OSError when it cannot be had."""
+    """Pictures -> the names of what the detector finds in each, most confident first, each once. Raises OSError when it
+    cannot be had."""
     processor = AutoImageProcessor.from_pretrained(checkpoint)
     model = AutoModelForObjectDetection.from_pretrained(checkpoint).to(device).eval()
 
@@ -77,7 +79,8 @@ def load_namer(checkpoint: str, confidence: float, device: str | torch.device = 
 
 
 class NameBook:
-    """Names by picture, found once. kept: JSON file they are read from; write: also keep new ones there. A picture goes by its content."""
+    """Names by picture, found once. kept: JSON file they are read from; write: also keep new ones there. A picture goes
+    by its content."""
 
     def __init__(self, namer: Callable[[], Namer], kept: Path | None = None, write: bool = False) -> None:
         self._make, self.kept, self.write = namer, kept, write

@@ -35,7 +35,8 @@ from ..loop.train import Step
 from . import LossSettings, System
 from .detector import DetectorBert, DetectorConfig, NameBook, load_namer
 
-PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta-base"}  # where each kind of text tower starts
+# where each kind of text tower starts
+PUBLISHED = {"bert": "bert-base-multilingual-cased", "xlm-roberta": "xlm-roberta-base"}
 KEPT_BYTES = 4_000_000_000  # decoded pictures kept in memory
 
 
@@ -69,28 +70,40 @@ class MustiLearner:
 
     kind = "musti"
 
-    def __init__(self, model: MustiModel, processor: MustiProcessor, root: Path, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self, model: MustiModel, processor: MustiProcessor, root: Path, vocabulary: Vocabulary | None = None
+    ) -> None:
         self.model, self.processor, self.vocabulary = model, processor, vocabulary
         self.pictures = SquareCache(processor, root)
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
-        """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}, and "gate" [B, T] where the gate has a loss of its own
-        (``gate_labels``). Raises InputError."""
+        """{"images": {branch: [B, 3, S, S]}, "input_ids", "attention_mask" [B, T], "labels" [B]}, and "gate" [B, T]
+        where the gate has a loss of its own (``gate_labels``). Raises InputError."""
         texts = self.processor.passages([p.text for p in pairs])
         images = self.processor.normalised([self.pictures(p.image) for p in pairs])
         gate = {} if self.vocabulary is None else {"gate": gate_labels(texts, pairs, self.vocabulary)}
-        return {"images": images, "input_ids": texts.input_ids, "attention_mask": texts.attention_mask, "labels": labels_of(pairs)} | gate
+        return {
+            "images": images,
+            "input_ids": texts.input_ids,
+            "attention_mask": texts.attention_mask,
+            "labels": labels_of(pairs),
+        } | gate
 
     def logits(self, model: MustiModel, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """-> logits [B], and each branch's own [B, branches] where there are several."""
         return self.scored(model, batch)[:2]
 
     def scored(self, model: MustiModel, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """``logits``, and how far each branch's gate opens at each wordpiece, [B, T] each, where that is to be learned."""
+        """``logits``, and how far each branch's gate opens at each wordpiece, [B, T] each, where that is to be
+        learned."""
         encoded, words = model.encode_images(batch["images"]), model.words(batch["input_ids"], batch["attention_mask"])
         output = model.match_words(encoded, words)
         alone = model.scale * output.similarities + model.bias if output.similarities.shape[1] > 1 else None
-        return output.logits, alone, [model.fusion.meet(t, words).opening for t in encoded.values()] if "gate" in batch else []
+        return (
+            output.logits,
+            alone,
+            [model.fusion.meet(t, words).opening for t in encoded.values()] if "gate" in batch else [],
+        )
 
     def save(self, folder: Path, threshold: float, temperature: float) -> None:
         """A folder that ``MustiPipeline`` loads."""
@@ -109,13 +122,19 @@ class DetectorLearner:
         self.model, self.tokenizer, self.book, self.root = model, tokenizer, book, root
 
     def batch(self, pairs: Sequence[MustiPair]) -> dict[str, Any]:
-        """{"input_ids", "attention_mask", "token_type_ids" [B, T], "labels" [B]}; the names are read as a first sentence."""
+        """{"input_ids", "attention_mask", "token_type_ids" [B, T], "labels" [B]}; the names are read as a first
+        sentence."""
         names = [self.book(self.root / p.image) for p in pairs]
         first = [", ".join(n) + "." if n else "." for n in names]
         encoded = self.tokenizer(
-            first, [clean_passage(p.text) for p in pairs], truncation="only_second", max_length=self.model.config.text_length,
-            padding="longest", return_token_type_ids=True, return_tensors="pt",
-        )  # fmt: skip
+            first,
+            [clean_passage(p.text) for p in pairs],
+            truncation="only_second",
+            max_length=self.model.config.text_length,
+            padding="longest",
+            return_token_type_ids=True,
+            return_tensors="pt",
+        )
         return {k: encoded[k] for k in ("input_ids", "attention_mask", "token_type_ids")} | {"labels": labels_of(pairs)}
 
     def logits(self, model: DetectorBert, batch: dict[str, Any]) -> tuple[Tensor, None]:
@@ -145,7 +164,8 @@ def labels_of(pairs: Sequence[MustiPair]) -> Tensor:
 
 
 def loss_step(learner: Learner, settings: LossSettings) -> Step:
-    """The step of the training loop: the loss on the logits, on each branch's own by ``settings.branches``, and the gate's by ``settings.gate``."""
+    """The step of the training loop: the loss on the logits, on each branch's own by ``settings.branches``, and the
+    gate's by ``settings.gate``."""
     criterion = settings.make()
 
     def step(model: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
@@ -153,9 +173,14 @@ def loss_step(learner: Learner, settings: LossSettings) -> Step:
         logits, alone, openings = learner.scored(model, batch)
         parts = {"pairs": (1.0, criterion(logits.float(), batch["labels"]))}
         if alone is not None and settings.branches:
-            parts["branches"] = (settings.branches, sum(criterion(z.float(), batch["labels"]) for z in alone.T) / alone.shape[1])
+            parts["branches"] = (
+                settings.branches,
+                sum(criterion(z.float(), batch["labels"]) for z in alone.T) / alone.shape[1],
+            )
         if openings and settings.gate:
-            losses = [gate_loss(opening, batch["gate"], settings.gate_other, settings.gate_none) for opening in openings]
+            losses = [
+                gate_loss(opening, batch["gate"], settings.gate_other, settings.gate_none) for opening in openings
+            ]
             parts["gate"] = (settings.gate, sum(losses) / len(losses))
         loss = sum(weight * part for weight, part in parts.values())
         return loss, {name: part.item() for name, (_, part) in parts.items()} if len(parts) > 1 else {}
@@ -189,9 +214,12 @@ def pair_logits(
 
 
 class PairBatches:
-    """Batches for the training loop: an epoch's order depends on seed and epoch alone; each process takes its share of every batch."""
+    """Batches for the training loop: an epoch's order depends on seed and epoch alone; each process takes its share of
+    every batch."""
 
-    def __init__(self, learner: Learner, pairs: Sequence[MustiPair], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, learner: Learner, pairs: Sequence[MustiPair], size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         if size % world:
             raise ValueError(f"A batch of {size} cannot be shared by {world} processes; choose a multiple of {world}.")
         self.learner, self.pairs, self.size, self.seed, self.rank, self.world = learner, pairs, size, seed, rank, world
@@ -204,16 +232,22 @@ class PairBatches:
             yield self.learner.batch([self.pairs[i] for i in rows])
 
 
-# Building ---------------------------------------------------------------------------------------------------------------------------
+# Building -------------------------------------------------------------------------------------------------------------
 
 
 def build(
-    system: System, root: Path, start: str | None = None, names: Path | None = None, device: str | torch.device = "cpu", lead: bool = True
+    system: System,
+    root: Path,
+    start: str | None = None,
+    names: Path | None = None,
+    device: str | torch.device = "cpu",
+    lead: bool = True,
 ) -> tuple[Learner, str]:
     """A system's learner and one sentence on where its weights come from.
 
     Args:
-        root: folder of the pictures. start: "pretrained", "random" or weights (folder, Hub id, "starter"); None: as the system says.
+        root: folder of the pictures. start: "pretrained", "random" or weights (folder, Hub id, "starter"); None: as the
+            system says.
         names: file that keeps what the detector found, written by the process that leads; device: of the detector.
 
     Raises: WeightsError, OSError when weights or tokenizer cannot be had.
@@ -226,14 +260,19 @@ def build(
     else:
         model = MustiModel(system.model)
     if start == "pretrained":
-        tokenizer, said = _pretrained(model), "Backbones and BERT start from their published weights, everything else anew."
+        tokenizer, said = (
+            _pretrained(model),
+            "Backbones and BERT start from their published weights, everything else anew.",
+        )
     elif start == "random":
         tokenizer, said = _tokenizer(model), "All weights start anew."
     else:
         tokenizer, said = _from_weights(model, start)
     if isinstance(system.model, DetectorConfig):
         return DetectorLearner(model, tokenizer, book, root), said
-    return MustiLearner(model, MustiProcessor(system.model, tokenizer), root, Vocabulary() if system.loss.gate else None), said
+    return MustiLearner(
+        model, MustiProcessor(system.model, tokenizer), root, Vocabulary() if system.loss.gate else None
+    ), said
 
 
 def _tokenizer(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
@@ -244,14 +283,18 @@ def _pretrained(model: MustiModel | DetectorBert) -> PreTrainedTokenizerBase:
     """Backbones and text tower from their published weights. Raises ValueError where those have other sizes."""
     try:
         for branch in getattr(model, "branches", {}).values():
-            made = timm.create_model(branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args)
+            made = timm.create_model(
+                branch.config.backbone, pretrained=True, num_classes=0, **branch.config.backbone_args
+            )
             branch.backbone.load_state_dict(made.state_dict())
         kind = model.text.config.model_type
         text = ARCHITECTURES[kind][1].from_pretrained(PUBLISHED[kind])
         for part in ("embeddings", "encoder", "pooler"):
             getattr(model.text, part).load_state_dict(getattr(text, part).state_dict())
     except RuntimeError as error:
-        raise ValueError("The published weights have other sizes than this system; start it from other weights, or at random.") from error
+        raise ValueError(
+            "The published weights have other sizes than this system; start it from other weights, or at random."
+        ) from error
     return _tokenizer(model)
 
 
@@ -261,8 +304,15 @@ def _from_weights(model: nn.Module, start: str) -> tuple[PreTrainedTokenizerBase
     given, own = renamed_state(restored(load_file(weights.own_folder / "model.safetensors"))), model.state_dict()
     taken = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(taken, strict=False)
-    new = sorted({k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3]) for k in own.keys() - taken.keys()})
-    said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (f"; new: {', '.join(new)}." if new else ".")
+    new = sorted(
+        {
+            k.split(".")[0] if not k.startswith("branches.") else ".".join(k.split(".")[:3])
+            for k in own.keys() - taken.keys()
+        }
+    )
+    said = f"{len(taken)} of {len(own)} tensors start from {weights.name} ({weights.revision})" + (
+        f"; new: {', '.join(new)}." if new else "."
+    )
     return load_tokenizer(weights.own_folder), said
 
 
@@ -278,4 +328,3 @@ def load_learner(folder: Path, root: Path, device: str | torch.device | None = N
     detector.load_state_dict(load_file(folder / "model.safetensors"))
     book = NameBook(lambda: load_namer(config.detector, config.confidence, device), folder / "names.json")
     return DetectorLearner(detector.to(device), load_tokenizer(folder), book, root)
-
