@@ -55,6 +55,11 @@ class Prediction:
         """Whether it is doubtful what the picture shows."""
         return is_doubtful(self.objects_in_picture)
 
+    @property
+    def clear(self) -> bool:
+        """Whether it is a YES at least halfway from the threshold to 1."""
+        return self.probability >= (1 + self.threshold) / 2
+
     def to_json(self) -> dict[str, Any]:
         """The stable public shape: label, probability, threshold, similarities, notices, unsure, objects_in_picture
         [[object, probability]], objects_in_passage [[object, word]]."""

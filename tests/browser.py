@@ -133,7 +133,9 @@ def serious(page: "Page") -> list[str]:
     """What axe-core calls serious or critical, in one line each."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.wait_for_timeout(300)  # colours fade in
+    page.wait_for_timeout(300)
+    moving = "a.playState === 'running' && a.effect.getTiming().iterations !== Infinity"
+    page.wait_for_function(f"() => !document.getAnimations().some((a) => {moving})")  # colours fade in
     found = Axe().run(page).response["violations"]
     return [
         f"{v['id']}: {n['html'][:150]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]

@@ -14,7 +14,7 @@ from musti_model import ImageBranchConfig, MustiPipeline, MustiProcessor
 from page.calls import calls_of, new_lanes
 from page.parts.attention import Attention, view_choices
 from page.parts.gate_effect import GateEffect
-from page.parts.part import Question
+from page.parts.part import Latest, Question
 from page.parts.vote import Vote
 from page.parts.what_if import WhatIf
 from page.parts.why import Why
@@ -195,15 +195,20 @@ def test_a_message_that_was_overtaken_takes_no_answer_away(pipe, flower):
     pair = pair_of(pipe)
     question = Question(str(flower), PASSAGE, 1000.0, False, "its verdict", "its votes")
 
+    latest = Latest()
+    latest.asked = 1000.0
+
     def forgotten(*given) -> bool:
-        values = pair.settle(*given)
+        values = pair.settle(latest, *given)
         return values != gr.skip() and pair.blank().items() <= values.items() and pair.held.question not in values
 
-    kept = pair.settle(question, str(flower), PASSAGE, 2000.0)  # given back, should one have taken it away
+    kept = pair.settle(latest, question, str(flower), PASSAGE, 2000.0)  # given back, should one have taken it away
     assert kept[pair.verdict.html] == "its verdict" and kept[pair.vote.votes] == "its votes"
     assert not forgotten(question, str(flower), PASSAGE[:-1], 999.0)
     assert forgotten(question, str(flower), PASSAGE[:-1], 1001.0) and forgotten(question, None, PASSAGE, 1001.0)
     assert not forgotten(None, str(flower), PASSAGE, 1001.0)  # it may have left before the question was asked
+    latest.asked = 1002.0  # the next question is being answered
+    assert not forgotten(question, str(flower), PASSAGE[:-1], 1001.0)
 
 
 def test_an_answer_does_not_outlive_its_question(page, flower):
@@ -231,6 +236,27 @@ def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slow
     assert page.locator("#verdict h2").count() == 0 and not page.locator("#section-why").is_visible()
     for place in ("#votes table", "#evidence .word", ".faithful summary", "#board .strike", ".gate-word"):
         assert page.locator(place).count() == 0
+
+
+def test_what_is_late_about_one_question_is_never_drawn_for_the_next(page, flower, slowly):
+    """Another question is asked while the explanation of the first is being made."""
+    begun = slowly("explain")
+    ask(page, flower, "A stinking herring lay on the quay.")
+    page.locator("#verdict h2").wait_for()
+    wait_for(page, begun)
+    page.evaluate("""() => {
+      window.boards = new Set();
+      const told = () => document.querySelectorAll(".gate-word").forEach((w) => window.boards.add(w.innerText));
+      setInterval(told, 20);
+    }""")
+    page.get_by_label("Passage").fill(PASSAGE)
+    page.get_by_text("Press “Compare”").first.wait_for()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.locator("#verdict h2").wait_for()
+    page.evaluate("window.boards.clear()")
+    answered(page)
+    page.wait_for_timeout(1500)
+    assert page.evaluate("[...window.boards].filter(w => w === 'herring' || w === 'roses')") == ["roses"]
 
 
 def test_a_picture_as_thin_as_a_thread(page, tmp_path):

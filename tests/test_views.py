@@ -139,6 +139,13 @@ def test_a_word_read_often_is_listed_once():
         ("YES", ["horse"], ["horse"], True, "Cannot tell: I am not sure what the picture shows."),
         ("NO", ["horse"], [], True, "Cannot tell: I read none of the things I know in the passage."),
         ("NO", [], [], False, "NO: not the same smell"),
+        (
+            "YES",
+            ["ship"],
+            [],
+            True,
+            "Perhaps: I see “ship” in the picture, and the passage may call it by a name that I cannot read.",
+        ),
     ],
 )
 def test_the_answer_in_one_line_names_what_was_seen_and_read(label, seen, read, unsure, words):

@@ -10,13 +10,14 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import app
+from page.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
 
 
 def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
     """One visit at one width: every section of one answer."""
-    example = app.EXAMPLES[0]
+    example = EXAMPLES[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]

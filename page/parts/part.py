@@ -36,6 +36,14 @@ class Question(NamedTuple):
     votes: str
 
 
+class Latest:
+    """When the last question of a visit was asked, as ``Question.asked``. Changed in place, so that a call which has
+    been at work for an older question sees it."""
+
+    def __init__(self) -> None:
+        self.asked = 0.0
+
+
 class Measured(NamedTuple):
     """How faithful an explanation is, by name. asked: whose (``Explanation.asked``): a measurement that took long may
     arrive beside the next explanation."""

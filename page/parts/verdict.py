@@ -52,12 +52,10 @@ def headline(prediction: Prediction) -> str:
         {n for n, _ in prediction.objects_in_passage},
     )
     shared = [n for n in seen if n in read]
-    if prediction.unsure:
-        told = (
-            say("Cannot tell: I read none of the things I know in the passage.")
-            if not read
-            else say("Cannot tell: I am not sure what the picture shows.")
-        )
+    if prediction.unsure and not read:
+        told = _unread(prediction)
+    elif prediction.unsure:
+        told = say("Cannot tell: I am not sure what the picture shows.")
     elif yes and shared:
         told = _shared(prediction, seen[: seen.index(shared[0]) + 1])
     elif not yes and seen and read and seen[0] not in read:
@@ -73,6 +71,18 @@ def headline(prediction: Prediction) -> str:
         if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure
         else told
     )
+
+
+def _unread(prediction: Prediction) -> str:
+    """For a passage that names nothing known: it may still have brought picture and passage close by a name that the
+    weights were not taught to read."""
+    seen = prediction.objects_in_picture
+    if prediction.clear and seen and not prediction.doubtful:
+        return say(
+            "Perhaps: I see {seen} in the picture, and the passage may call it by a name that I cannot read.",
+            seen=_things([seen[0][0]]),
+        )
+    return say("Cannot tell: I read none of the things I know in the passage.")
 
 
 def _shared(prediction: Prediction, guesses: list[str]) -> str:

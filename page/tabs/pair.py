@@ -16,7 +16,7 @@ from ..parts.attention import Attention
 from ..parts.gate_board import GateBoard
 from ..parts.gate_effect import GateEffect
 from ..parts.keeping import Keeping
-from ..parts.part import DRAWING, Held, Measured, Question, Values, measured_of
+from ..parts.part import DRAWING, Held, Latest, Measured, Question, Values, measured_of
 from ..parts.tour import Tour
 from ..parts.verdict import Verdict, verdict_html
 from ..parts.vote import Vote, votes_html
@@ -41,7 +41,7 @@ class PairTab:
         # The last question that was answered outlives its explanation, to be known as long as the answer is seen.
         question = gr.State(None, time_to_live=2 * LIFETIME)
         explanation, measured = (gr.State(None, time_to_live=LIFETIME) for _ in range(2))
-        self.when = gr.Number(visible=False)
+        self.latest, self.when = gr.State(Latest()), gr.Number(visible=False)
         with gr.Row(elem_id="pair"):
             self.asking = Asking(self.pipe, examples)
             with gr.Column(scale=3, min_width=300, elem_id="answer"):
@@ -79,7 +79,7 @@ class PairTab:
             [asking.mark, asking.image, asking.passage, self.keeping.opened, *self.controls, *accordions],
             **SILENT,
         )
-        given = [asking.image, asking.passage, self.when]
+        given = [self.latest, asking.image, asking.passage, self.when]
         for event in (
             gr.on(
                 [asking.button.click, asking.passage.submit, asking.mark.change],
@@ -107,11 +107,10 @@ class PairTab:
         asking, held = self.asking, self.held
         asked.success(None, js=script("show_verdict.js"), **PRIVATE)
         # The gate is seen in the pass that answers; what takes many passes follows.
-        looked = asked.success(self.look, [held.question, asking.image, asking.passage], self.board.shown, **FAST)
+        given = [self.latest, held.question, asking.image, asking.passage]
+        looked = asked.success(self.look, given, self.board.shown, **FAST)
         looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
-        explained = looked.success(
-            self.run, [held.question, asking.image, asking.passage], [held.explanation, *self.keeping.shown], **SLOW
-        )
+        explained = looked.success(self.run, given, [held.explanation, *self.keeping.shown], **SLOW)
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is
         # something to draw.
@@ -136,7 +135,7 @@ class PairTab:
         """After an event: see to it that no answer stands beside another question."""
         when(
             self.settle,
-            [self.held.question, self.asking.image, self.asking.passage, self.when],
+            [self.latest, self.held.question, self.asking.image, self.asking.passage, self.when],
             self.shown,
             js=STAMP,
             **SILENT,
@@ -144,9 +143,10 @@ class PairTab:
 
     # Questions and answers --------------------------------------------------------------------------------------------
 
-    def answer(self, image: str | None, passage: str, when: float) -> Values:
+    def answer(self, latest: Latest, image: str | None, passage: str, when: float) -> Values:
         """The verdict and the votes alone; they come at once, and whatever else stood there was about another
         question."""
+        latest.asked = when
         try:
             prediction = self.calls.predict(image, passage)
             verdict, votes, failed = (
@@ -156,6 +156,8 @@ class PairTab:
             )
         except gr.Error as error:
             verdict, votes, failed = self.verdict.failed(error), "", True
+        if latest.asked != when:
+            return gr.skip()  # another question was asked meanwhile
         question = Question(image or "", passage, when, failed, verdict, votes)
         return self.blank("" if failed else WORKING) | self._told(question)
 
@@ -163,22 +165,26 @@ class PairTab:
         """A question, and what it got at once."""
         return {self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes}
 
-    def look(self, question: Question | None, image: str | None, passage: str) -> Values:
+    def look(self, latest: Latest, question: Question | None, image: str | None, passage: str) -> Values:
         """The gate board of the question that was answered last; none if picture or passage are others meanwhile."""
         if not self._stands(question, image, passage):
             return gr.skip()
-        return self.board.draw(self.calls.look(question.image, question.passage), {})
+        explanation = self.calls.look(question.image, question.passage)
+        return self.board.draw(explanation, {}) if latest.asked == question.asked else gr.skip()
 
     @staticmethod
     def _stands(question: Question | None, image: str | None, passage: str) -> TypeGuard[Question]:
         """Whether this is the question that was answered."""
         return question is not None and not question.failed and question[:2] == (image, passage)
 
-    def run(self, question: Question | None, image: str | None, passage: str) -> Values:
+    def run(self, latest: Latest, question: Question | None, image: str | None, passage: str) -> Values:
         """The explanations of the same."""
         if not self._stands(question, image, passage):
             return gr.skip()
-        return {self.held.explanation: self.calls.explain(question.image, question.passage)} | self.keeping.blank()
+        explanation = self.calls.explain(question.image, question.passage)
+        return (
+            {self.held.explanation: explanation} | self.keeping.blank() if latest.asked == question.asked else gr.skip()
+        )
 
     def redraw(self, given: Values) -> Values:
         """Every view of an explanation as the controls stand now."""
@@ -228,14 +234,14 @@ class PairTab:
             return gr.skip()
         return self._of_parts(lambda part: part.judge(explanation, measured, given))
 
-    def settle(self, question: Question | None, image: str | None, passage: str, when: float) -> Values:
+    def settle(self, latest: Latest, question: Question | None, image: str | None, passage: str, when: float) -> Values:
         """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What
         left the browser before the question was asked says nothing about it; where nothing was asked there is nothing
         to settle. The verdict is given again, because a message that took the one before away may have arrived after
         it."""
         if question is not None and question[:2] == (image or "", passage):
             return self._told(question)
-        if question is None or when <= question.asked:
+        if question is None or when <= latest.asked:
             return gr.skip()
         # the question is kept: what is still on its way for it is taken away as well
         return self.blank() | {self.verdict.html: self.verdict.waiting()}
