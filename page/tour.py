@@ -1,4 +1,4 @@
-"""The steps of the guided tour: what each says, which example it asks, which section it opens."""
+"""The steps of the guided tour: what each says, which example it asks, where it looks."""
 
 from typing import NamedTuple
 
@@ -6,30 +6,30 @@ from .language import later
 
 
 class Step(NamedTuple):
-    """A step of the tour. text: English, Markdown; example: its number on the page, from 0; section: the name of the
-    section that is opened."""
+    """A step of the tour. text: English, Markdown; example: its number on the page, from 0; place: the ``elem_id`` of
+    what is scrolled to the upper edge of the window; section: the name of the section that is opened, if any."""
 
     text: str
     example: int
-    section: str
+    place: str = "verdict"
+    section: str = ""
 
 
 TOUR = (
     Step(
         later(
             "Flowers, and *a rose by any other name*: YES. On the board the gate opened at *rose* and nearly "
-            "nowhere else; point at the word, and the picture shows where it looked."
+            "nowhere else; point at the word, and the picture shows where it looked. (When the tour ends, your own "
+            "picture and passage are back.)"
         ),
         0,
-        "why",
     ),
     Step(
         later(
-            "The same words before sheep: the gate stays shut at *rose*, and the answer is NO. The headline says "
-            "what was seen and what was read."
+            "The same words beside another picture: on the board the gate stays nearly shut at *rose*, and the "
+            "answer is NO. The headline says what was seen and what was read."
         ),
         2,
-        "why",
     ),
     Step(
         later(
@@ -38,7 +38,6 @@ TOUR = (
             "turns."
         ),
         1,
-        "vote",
     ),
     Step(
         later(
@@ -46,11 +45,13 @@ TOUR = (
             "back, and draw over the palace: it turns as well."
         ),
         1,
+        "altered",
         "what-if",
     ),
     Step(
-        later("*Vanity of vanities* names nothing that these weights know, so they say that they cannot tell."),
+        later(
+            "*Vanity of vanities* names nothing that these weights know, so the headline says that they cannot tell."
+        ),
         6,
-        "why",
     ),
 )

@@ -612,69 +612,104 @@ def draw(page, first: int, last: int) -> None:
     page.mouse.up()
 
 
-def test_guided_tour(page):
-    """Each step leads where it says, and what it says is so; its text stays in sight."""
+IN_SIGHT = """place => {
+  const at = document.querySelector(place)?.getBoundingClientRect(), panel = document.querySelector('#tour');
+  return at && at.height > 0 && at.top >= 0 && at.bottom <= panel.getBoundingClientRect().top;
+}"""
+
+
+def next_step(page, step: int) -> str:
+    """Goes there; -> its headline, when the answer and the board of its example are there."""
+    old = "() => document.querySelectorAll('#verdict .verdict, .gate-word').forEach((e) => { e.dataset.old = 'yes'; })"
+    page.evaluate(old)
+    page.locator("#show-around" if step == 1 else "#tour-next").click()
+    page.locator("#tour-text").get_by_text(f"Step {step} of 5").wait_for()
+    assert page.locator("#passage textarea").input_value() == app.EXAMPLES[TOUR[step - 1].example].passage
+    page.locator("#verdict .verdict:not([data-old])").wait_for(timeout=60_000)
+    page.locator(".gate-word:not([data-old])").first.wait_for(timeout=60_000)
+    return page.locator("#verdict h2").inner_text()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 1100), (390, 844)])
+def test_guided_tour(page, width, height):
+    """What each step speaks of is in sight above its text, and what it says is so."""
+    page.set_viewport_size({"width": width, "height": height})
     page.get_by_text("Voici venir les temps").first.click()
     page.locator("#verdict h2").wait_for()
-    old = "() => { document.querySelector('#verdict .verdict').dataset.old = 'yes'; }"
-    page.evaluate(old)
-    page.locator("#show-around").click()
     rose: dict[int, float] = {}  # how full the word's colour is at a step
-    places = {"why": "#evidence .word", "what-if": "#board .strike", "vote": "#votes table"}
-    for step, section in enumerate((s.section for s in TOUR), start=1):
-        if step > 1:
-            page.evaluate(old)
-            page.locator("#tour-next").click()
-        page.locator("#tour-text").get_by_text(f"Step {step} of 5").wait_for()
-        page.wait_for_function(
-            "text => document.querySelector('#passage textarea').value === text",
-            arg=app.EXAMPLES[TOUR[step - 1].example].passage,
-        )
-        if step == 1 or TOUR[step - 1].example != TOUR[step - 2].example:
-            page.wait_for_function("() => document.querySelector('#verdict .verdict:not([data-old])')", timeout=60_000)
-        page.locator(f"#section-{section} > button[aria-expanded=true]").wait_for()
-        answered(page)
-        page.locator(places[section]).first.wait_for()
-        assert [
-            n for n in SECTIONS if page.locator(f"#section-{n} > button").get_attribute("aria-expanded") == "true"
-        ] == [section]
-        tour = page.locator("#tour").bounding_box()
-        assert tour["y"] >= 0 and tour["y"] + tour["height"] <= 1100
-        headline = page.locator("#verdict h2").inner_text()
-        if step in (1, 2):  # the same words before flowers and before sheep
+    for step in range(1, len(TOUR) + 1):
+        headline = next_step(page, step)
+        opened = [n for n in SECTIONS if page.locator(f"#section-{n} > button.open").count()]
+        assert opened == (["what-if"] if step == 4 else [])
+        places = ["#altered", "#board .strike:nth-of-type(1)"] if step == 4 else ["#verdict h2", ".gate-passage"]
+        for place in places:
+            page.wait_for_function(IN_SIGHT, arg=place, timeout=60_000)
+        if step == 1:  # nobody is taken away when the explanations are there
+            page.evaluate("scrollBy(0, 30)")
+            scrolled = page.evaluate("scrollY")
+            answered(page)
+            page.wait_for_timeout(300)
+            assert page.evaluate("scrollY") == scrolled
+        if step in (1, 2):  # the same words beside two pictures
             widest = page.evaluate(
                 "[...document.querySelectorAll('.gate-word')].map(w => "
                 "[+(w.style.backgroundColor.match(/[0-9.]+(?=\\))/) || [0])[0], w.innerText]).sort((a, b) => b[0] "
                 "- a[0])"
             )
-            assert headline.startswith("YES" if step == 1 else "NO")
             rose[step] = {word: full for full, word in widest[::-1]}["rose"]
-            assert rose[step] == widest[0][0] if step == 1 else rose[step] < rose[1] / 2, widest
+        if step == 1:
+            assert headline.startswith("YES") and rose[1] == widest[0][0] > 4 * widest[1][0], widest
+        if step == 2:
+            assert headline == "NO: the picture shows “person”; the passage speaks of “flower”."
+            assert rose[2] < 0.1 * 0.7 and "nearly shut" in page.locator("#gate-board p").first.inner_text()
         if step == 3:
             learned, shut = (
                 page.locator(f".gate-answers tr:nth-child(2) td[data-of={state}]").inner_text()
                 for state in ("learned", "shut")
             )
             assert headline.startswith("YES") and (learned, shut) == ("YES", "NO")
+            assert page.evaluate(IN_SIGHT, ".gate-switches")
             page.locator(".gate-switch").get_by_role("radio", name="shut").click()
             assert "without the picture" in page.locator(".gate-told").inner_text()
+        if step == 4:
+            page.locator("#board .strike", has_text="Haus").evaluate("e => e.id = 'haus'")
+            assert page.evaluate(IN_SIGHT, "#haus")
+            page.locator("#haus").click()
+            page.locator("#altered").get_by_text("That turns the answer").wait_for()
         if step == 5:
-            assert "Cannot tell" in headline and page.locator("#tour-next").is_disabled()
+            assert headline.startswith("Cannot tell") and page.locator("#tour-next").is_disabled()
 
 
-def test_the_tour_goes_back_and_ends(page):
-    page.get_by_role("tab", name="About").click()
-    page.locator("#tour-from-here").click()
-    page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
-    assert page.locator("#tour-back").is_disabled() and page.locator("#passage").is_visible()
-    page.locator("#tour-next").click()
-    page.locator("#tour-text").get_by_text("Step 2 of 5").wait_for()
+def test_the_tour_goes_back_and_ends(page, flower):
+    """And what stood there before it is back, and is asked."""
+    ask(page, flower, PASSAGE)
+    page.locator("#verdict h2").wait_for()
+    before = page.locator("#picture img").first.get_attribute("src")
+    for _ in range(2):  # begun again while it is under way
+        page.get_by_role("tab", name="About").click()
+        page.locator("#tour-from-here").click()
+        page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
+        assert page.locator("#tour-back").is_disabled() and page.locator("#passage").is_visible()
+        page.locator("#tour-next").click()
+        page.locator("#tour-text").get_by_text("Step 2 of 5").wait_for()
     page.locator("#tour-back").click()
     page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
-    answered(page)
-    page.locator("#evidence .word").first.wait_for()
+    assert page.locator("#passage textarea").input_value() == app.EXAMPLES[TOUR[0].example].passage
     page.locator("#tour-end").click()
     page.locator("#tour").wait_for(state="hidden")
+    assert page.locator("#passage textarea").input_value() == PASSAGE
+    page.wait_for_function("src => document.querySelector('#picture img').src.endsWith(src)", arg=Path(before).name)
+    page.locator("#verdict").get_by_text("roses → flower").wait_for()
+
+
+def test_the_tour_of_a_visitor_who_had_nothing_leaves_its_example(page):
+    page.get_by_role("tab", name="About").click()
+    page.locator("#tour-from-here").click()
+    page.locator("#verdict h2").wait_for()
+    page.locator("#tour-end").click()
+    page.locator("#tour").wait_for(state="hidden")
+    assert page.locator("#passage textarea").input_value() == app.EXAMPLES[TOUR[0].example].passage
+    assert page.locator("#verdict h2").is_visible()
 
 
 def test_every_example_is_answered_rightly():

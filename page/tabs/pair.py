@@ -47,7 +47,7 @@ class PairTab:
             with gr.Column(scale=3, min_width=300, elem_id="answer"):
                 self.verdict = Verdict()
                 with gr.Column(elem_id="below"):  # the style sheet shows it while an answer stands above
-                    self.show_around = gr.Button("Show me around", size="sm", elem_id="show-around")
+                    self.show_around = gr.Button("Show me around", elem_id="show-around")
                     self.held = Held(question, explanation, measured, gr.HTML(elem_id="told"))
                     self.board = GateBoard(self.held)
                     self.why, self.what_if = Why(self.held, calls, scores), WhatIf(self.held, calls)
@@ -110,13 +110,13 @@ class PairTab:
         given = [self.latest, held.question, asking.image, asking.passage]
         looked = asked.success(self.look, given, self.board.shown, **FAST)
         looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
+        self.tour.leads(looked)
         explained = looked.success(self.run, given, [held.explanation, *self.keeping.shown], **SLOW)
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is
         # something to draw.
         drawn = explained.success(self.redraw, {held.explanation, *self.controls}, self.views, **SILENT)
-        self.tour.leads(drawn)
-        judged = self._measured(drawn.success, [self.keeping.opened, self.tour.section])
+        judged = self._measured(drawn.success, [self.keeping.opened])
         for done in (asked, looked, explained, judged):  # so may the picture or the passage
             self._check(done.then)
 
