@@ -58,7 +58,7 @@ const colourWords = (values) => element.querySelectorAll(".gate-word").forEach((
 const mostMet = (b, at) => {
   let best = 0;
   for (let c = 1; c < b.rows * b.columns; c++) if (looked(b, at, c) > looked(b, at, best)) best = c;
-  return {row: Math.floor(best / b.columns) + 1, column: best % b.columns + 1};
+  return {row: Math.floor(best / b.columns) + 1, column: best % b.columns + 1, rows: b.rows, columns: b.columns};
 };
 
 const told = () => {
@@ -72,7 +72,7 @@ const told = () => {
   }
   const values = meetings(chosen.x, chosen.y), order = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, 3);
   const met = order.filter((at) => values[at] > 0.02).map((at) => `“${board.words[at]}” ${digits(values[at])}`);
-  return fill(met.length ? board.texts.place : board.texts.nobody, {row: chosen.row, column: chosen.column, words: met.join(", ")});
+  return fill(met.length ? board.texts.place : board.texts.nobody, {...chosen, words: met.join(", ")});
 };
 
 const draw = () => {
@@ -104,7 +104,7 @@ const choose = (what, pin = false) => {
 const finest = () => shown().reduce((a, b) => a.rows * a.columns >= b.rows * b.columns ? a : b);
 const place = (row, column) => {
   const b = finest();
-  return {row: row + 1, column: column + 1, x: (column + 0.5) / b.columns, y: (row + 0.5) / b.rows};
+  return {row: row + 1, column: column + 1, rows: b.rows, columns: b.columns, x: (column + 0.5) / b.columns, y: (row + 0.5) / b.rows};
 };
 const placeUnder = (event) => {
   const box = element.querySelector(".gate-picture").getBoundingClientRect(), b = finest();
