@@ -89,6 +89,12 @@ def coloured(page) -> int:
     )
 
 
+def grey(page) -> bool:
+    """Whether the picture lies grey under the map, whose one hue is then seen on any."""
+    picture = page.locator(".gate-picture img")
+    return "grayscale(1)" in picture.evaluate("picture => getComputedStyle(picture).filter")
+
+
 def filled(page) -> dict[str, float]:
     """Word -> how full its colour is; of a word that stands twice, the fuller."""
     pairs = page.evaluate(
@@ -251,6 +257,7 @@ def test_the_switch_shows_both_answers(board):
         pytest.approx(answers[k]["probability"], abs=6e-4) for k in ("learned", "shut")
     ]
     everything = filled(board)
+    assert grey(board)
     board.locator(".gate-switch").get_by_role("radio", name="shut").click()
     assert (
         not grey(board)
