@@ -144,8 +144,8 @@ class MustiProcessor:
         return [
             Sentence(
                 (
-                    "The passage is longer than the model reads: its last {left} of {total} words were left out; the "
-                    "last word read is “{word}”."
+                    "The passage is longer than the model reads: the last {left} of its {total} words were left out; "
+                    "the last word read is “{word}”."
                 ),
                 left=total - len(kept),
                 total=total,

@@ -11,10 +11,10 @@ from musti_model import InputError
 Choices = dict[str, list[Any]]  # setting: the values that it may have
 
 
-def query_of(question: tuple[str, str] | None, examples: list[tuple[Path, str]], settings: dict[str, Any]) -> str:
+def query_of(question: tuple[str, str], examples: list[tuple[Path, str]], settings: dict[str, Any]) -> str:
     """``?example=2&...`` of what stands on the page. Raises InputError for anything but an example."""
     for number, (picture, passage) in enumerate(examples, start=1):
-        if question and question[1] == passage and Path(question[0]).read_bytes() == picture.read_bytes():
+        if question[1] == passage and Path(question[0]).read_bytes() == picture.read_bytes():
             return "?" + urlencode({"example": number} | {k: v for k, v in settings.items() if v is not None})
     raise InputError("Only an example can be reopened by a link: uploads are not kept. Choose one and press “Compare”.")
 

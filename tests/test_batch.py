@@ -263,7 +263,17 @@ def test_results_do_not_outlive_their_files(page, archive, tmp_path):
 def test_batch_needs_both_files(page):
     page.get_by_role("tab", name="Batch").click()
     page.locator("#batch-run").click()
-    page.get_by_text("Choose a file of pairs and a zip of pictures first").wait_for()
+    page.locator("#batch-told [role=alert]", has_text="Choose a file of pairs and a zip of pictures first").wait_for()
+
+
+def test_what_is_wrong_with_the_files_stays_until_they_change(pipe, archive, tmp_path):
+    (tmp_path / "pairs.csv").write_text("id,bild,text\n1,a.jpg,A rose.\n", encoding="utf-8")
+    with gr.Blocks():
+        tab = BatchTab(calls_of(pipe, lambda function: function, new_lanes()))
+    given = (str(tmp_path / "pairs.csv"), str(archive))
+    ((told, _, kept),) = tab.answer_all(*given, lambda *_, **__: None)
+    assert 'role="alert"' in told and "has no column image" in told
+    assert tab.forget(kept, *given) == (gr.skip(),) * 3 and tab.forget(kept, given[0], None)[0] == ""
 
 
 def test_the_examples_are_a_batch_that_can_be_read(pipe, tmp_path):

@@ -89,6 +89,12 @@ def coloured(page) -> int:
     )
 
 
+def grey(page) -> bool:
+    """Whether the picture lies grey under the map, whose one hue is then seen on any."""
+    picture = page.locator(".gate-picture img")
+    return "grayscale(1)" in picture.evaluate("picture => getComputedStyle(picture).filter")
+
+
 def filled(page) -> dict[str, float]:
     """Word -> how full its colour is; of a word that stands twice, the fuller."""
     pairs = page.evaluate(
@@ -185,7 +191,7 @@ def test_words_find_their_places_and_places_their_words(board):
     branch = max(held(board)["branches"], key=lambda b: b["rows"] * b["columns"])
     box = board.locator(".gate-picture").bounding_box()
     board.mouse.move(box["x"] + box["width"] * 1.5 / branch["columns"], box["y"] + box["height"] * 0.5 / branch["rows"])
-    assert told(board).startswith("Row 1, column 2: ")
+    assert told(board).startswith(f"Row 1 of {branch['rows']}, column 2 of {branch['columns']}: ")
     met = [
         [
             o * m
@@ -224,7 +230,7 @@ def test_a_click_pins_and_lets_go(board):
     box = board.locator(".gate-picture").bounding_box()
     board.mouse.click(box["x"] + 5, box["y"] + 5)
     first.hover()
-    assert "Row 1, column 1" in told(board)
+    assert "Row 1 of" in told(board) and "column 1 of" in told(board)
 
 
 def test_keys_alone_reach_words_and_places(board):
@@ -239,7 +245,7 @@ def test_keys_alone_reach_words_and_places(board):
     assert board.evaluate("document.activeElement.className") == "gate-picture"
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         board.keyboard.press(key)
-    assert told(board).startswith("Row 2, column 3")
+    assert re.match(r"Row 2 of \d+, column 3 of \d+: ", told(board))
     assert board.locator(".gate-told").get_attribute("aria-live") == "polite"
 
 
@@ -251,8 +257,14 @@ def test_the_switch_shows_both_answers(board):
         pytest.approx(answers[k]["probability"], abs=6e-4) for k in ("learned", "shut")
     ]
     everything = filled(board)
+    assert grey(board)
     board.locator(".gate-switch").get_by_role("radio", name="shut").click()
-    assert coloured(board) == 0 and max(filled(board).values()) == 0 and "without the picture" in told(board)
+    assert (
+        not grey(board)
+        and coloured(board) == 0
+        and max(filled(board).values()) == 0
+        and "without the picture" in told(board)
+    )
     board.locator(".gate-switch").get_by_role("radio", name="as learned").click()
     assert filled(board) == everything
 
@@ -275,7 +287,7 @@ def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
     tab.locator(".gate-word", has_text="nosegay").tap()
     assert "“nosegay”" in told(tab)
     tab.locator(".gate-picture").tap(position={"x": 10, "y": 10})
-    assert "Row 1, column 1" in told(tab)
+    assert "Row 1 of" in told(tab) and "column 1 of" in told(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
 

@@ -36,6 +36,16 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     tab.close()
 
 
+def test_a_link_waits_for_no_explanation(page, slowly):
+    slowly("explain")
+    page.get_by_text("What's in a name").first.click()
+    page.get_by_text("The explanations follow").wait_for()
+    page.locator("#make-link").click()
+    page.wait_for_function("() => document.querySelector('#link :is(textarea, input)')?.value.includes('example=1')")
+    assert page.get_by_text("uploads are not kept").count() == 1  # on the button, and in no error
+    answered(page)
+
+
 def test_a_link_is_read_as_browsers_write_it():
     choices = {"opacity": [n / 20 for n in range(21)], "head": [1, 2, 3]}
     for text, value in (("1", 1.0), ("0", 0.0), ("0.55", 0.55), ("1.0", 1.0)):

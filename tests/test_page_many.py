@@ -50,6 +50,15 @@ def open_tab(page) -> None:
     page.locator("#rank").wait_for()
 
 
+def test_what_is_wrong_is_told_in_place_of_the_ranking_until_the_inputs_change(page):
+    open_tab(page)
+    page.locator("#rank").click()
+    page.locator("#many-told [role=alert]").wait_for()
+    page.locator("#many-passages textarea").fill("A rose.")
+    page.locator("#many-told [role=alert]").wait_for(state="detached")
+    page.get_by_text("shows the evidence of a row").wait_for()
+
+
 def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
     open_tab(page)
     page.locator("#many-picture input[type=file]").set_input_files(str(flower.with_name("candle.jpg")))

@@ -139,7 +139,7 @@ def test_cut_passages_say_so(processor):
     batch = processor.passages(["roses " * 100 + "end", "roses"])
     assert batch.input_ids.shape == (2, 32)
     read = len(batch.words[0])
-    assert f"its last {101 - read} of 101 words" in batch.notices[0][0] and "“roses”" in batch.notices[0][0]
+    assert f"the last {101 - read} of its 101 words" in batch.notices[0][0] and "“roses”" in batch.notices[0][0]
     assert batch.notices[1] == []
     assert batch.rests == [batch.texts[0][batch.words[0][-1].end :], ""] and batch.rests[0].endswith("roses end")
 
@@ -188,7 +188,7 @@ def test_punctuation_is_read_but_not_counted(processor):
         "»",
     ]
     cut = processor.passages(["roses " + "! " * 60 + "end"])
-    assert "its last 1 of 2 words" in cut.notices[0][0]
+    assert "the last 1 of its 2 words" in cut.notices[0][0]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_broken_words_are_joined_and_lines_kept(text, read):
 def test_a_very_long_passage_is_cut_and_counted(processor):
     batch = processor.passages(["roses " * 10_000])
     assert batch.input_ids.shape == (1, 32)
-    assert f"its last {10_000 - len(batch.words[0])} of 10000 words" in batch.notices[0][0]
+    assert f"the last {10_000 - len(batch.words[0])} of its 10000 words" in batch.notices[0][0]
 
 
 def test_what_is_no_picture_is_said(tmp_path):

@@ -68,7 +68,7 @@ def check(processor: MustiProcessor, given: str) -> None:
         assert len(pieces) == length - 2  # all but [CLS] and [SEP]
     left = sum(is_counted(text[a:b]) for a, b in spans) - sum(is_counted(w.text) for w in words)
     assert bool(batch.notices[0]) == bool(left) and (
-        len(words) == 0 or not left or f"its last {left} of " in batch.notices[0][0]
+        len(words) == 0 or not left or f"the last {left} of its " in batch.notices[0][0]
     )
 
 
@@ -240,7 +240,7 @@ def test_words_beyond_what_is_read_are_counted(processor):
     words = 100_000
     batch = processor.passages(["rose, " * (words - 1) + "l’été."])
     left = words - sum(is_counted(w.text) for w in batch.words[0])
-    assert f"its last {left} of {words} words" in batch.notices[0][0] and len(batch.texts[0]) <= READ_CHARACTERS
+    assert f"the last {left} of its {words} words" in batch.notices[0][0] and len(batch.texts[0]) <= READ_CHARACTERS
     assert batch.texts[0].endswith(("rose,", "rose"))  # not within a word
 
 

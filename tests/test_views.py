@@ -18,9 +18,9 @@ from page.tabs.about import measured_scores
 @pytest.mark.parametrize(
     ("probability", "words"),
     [
-        (0.49, "Only just: NO: not the same smell"),
-        (0.51, "Only just: YES: the same smell"),
-        (0.9, "<h2>YES: the same smell"),
+        (0.49, "Only just NO: not the same smell"),
+        (0.51, "Only just YES: picture and passage go together"),
+        (0.9, "<h2>YES: picture and passage go together"),
     ],
 )
 def test_a_close_answer_is_called_close(probability, words):
@@ -109,6 +109,12 @@ def test_a_word_read_often_is_listed_once():
     assert "rose → flower (×40), hound → dog." in verdict.verdict_html(p)
 
 
+def test_what_rounds_to_nothing_is_not_said_to_be_seen():
+    p = Prediction("YES", 0.9, 0.5, {"vit": 0.1}, {"vit": 0.1}, 0.0, 0.1, [], [("flower", 0.9), ("dog", 0.004)])
+    assert verdict.seen_in(p) == "flower (90%)"
+    assert verdict.seen_in(replace(p, objects_in_picture=[("flower", 0.004), ("dog", 0.003)])) == "flower (0%)"
+
+
 @pytest.mark.parametrize(
     ("label", "seen", "read", "unsure", "words"),
     [
@@ -118,15 +124,15 @@ def test_a_word_read_often_is_listed_once():
             ["fire", "candle"],
             ["candle"],
             False,
-            "YES: the picture shows “fire”, perhaps also “candle”, of which the passage speaks.",
+            "YES: I see “fire” in the picture, perhaps also “candle”, of which the passage speaks.",
         ),
-        ("YES", ["fire"], ["candle"], False, "YES: the same smell"),
+        ("YES", ["fire"], ["candle"], False, "YES: picture and passage go together"),
         (
             "NO",
             ["horse", "dog"],
             ["wine", "bread"],
             False,
-            "NO: the picture shows “horse”; the passage speaks of “bread”, “wine”.",
+            "NO: I see “horse” in the picture; the passage speaks of “bread”, “wine”.",
         ),
         ("NO", ["horse"], ["horse", "wine"], False, "NO: not the same smell"),
         (
@@ -134,7 +140,7 @@ def test_a_word_read_often_is_listed_once():
             ["horse"],
             ["a", "b", "c", "d"],
             False,
-            "NO: the picture shows “horse”; the passage speaks of “a”, “b”, “c” ….",
+            "NO: I see “horse” in the picture; the passage speaks of “a”, “b”, “c” ….",
         ),
         ("YES", ["horse"], ["horse"], True, "Cannot tell: I am not sure what the picture shows."),
         ("NO", ["horse"], [], True, "Cannot tell: I read none of the things I know in the passage."),
@@ -172,7 +178,7 @@ def test_the_answer_in_one_line_names_what_was_seen_and_read(label, seen, read, 
         (
             [("house", 0.76), ("ship", 0.17)],
             ["ship"],
-            "YES: the picture shows “house”, perhaps also “ship”, of which the passage speaks.",
+            "YES: I see “house” in the picture, perhaps also “ship”, of which the passage speaks.",
         ),
         ([("house", 0.76), ("ship", 0.17)], ["ship", "house"], "YES: both point to “house”."),
         (

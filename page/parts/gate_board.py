@@ -134,10 +134,10 @@ def _texts(explanation: Explanation) -> dict[str, str]:
         "word": say("“{word}”: the gate opens by {opening} ({branches}).")
         if by_word
         else say("“{word}”: the picture's share is {opening} ({branches})."),
-        "looked": say("It looked most at row {row}, column {column}."),
+        "looked": say("It looked most at row {row} of {rows}, column {column} of {columns}."),
         "closed": say("That is nearly shut, so where the word looked hardly counts.") if by_word else "",
-        "place": say("Row {row}, column {column}: what was let in of it went to {words}."),
-        "nobody": say("Row {row}, column {column}: hardly anything of it was let in."),
+        "place": say("Row {row} of {rows}, column {column} of {columns}: what was let in of it went to {words}."),
+        "nobody": say("Row {row} of {rows}, column {column} of {columns}: hardly anything of it was let in."),
         "learned": say("as learned"),
         "off": say("shut"),
         "gate": say("Gate"),
@@ -149,6 +149,6 @@ def _texts(explanation: Explanation) -> dict[str, str]:
         "picture": say("The picture; the arrow keys move over its places"),
         "passage": say("The words that were read; the arrow keys move among them"),
         "scale": say("how far the gate opened:") if by_word else say("the picture's share:"),
-        "placeScale": say("what was let in of a place (1: eight times an even look of a wide open word):"),
+        "placeScale": say("how much of each place was let in (1: at least eight times an equal share):"),
         "note": say(BY_WORD if by_word else BY_ORDER),
     }

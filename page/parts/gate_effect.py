@@ -24,8 +24,8 @@ class GateEffect(Section):
     name = "gate"
     title = "Gate effect: what the picture changed in the answer by way of the passage"
     about = (
-        "Of picture and passage together: the vote of a branch with the gate as learned, against its vote with "
-        "the gate shut, word by word and patch by patch."
+        "This depends on picture and passage together: it compares the vote of a branch with the gate as learned "
+        "and with the gate shut, word by word and patch by patch."
     )
 
     def build(self) -> None:
@@ -73,9 +73,9 @@ def effect_html(explanation: Explanation, branch: str) -> str:
         return f"<p>{say('These weights have no gate: the picture does not touch the text before the cosine.')}</p>"
     told = say(
         (
-            "With the gate as learned, the {branch} branch's vote is <strong>{total:+.3f}</strong> from what it is "
-            "with the gate shut. Word by word (and {rest:+.3f} at places that are no words); the parts miss the whole "
-            "by {error:.2%}:"
+            "Opening the gate changes the vote of the {branch} branch by <strong>{total:+.3f}</strong>. The colours "
+            "show each word's part in that change; positions without a word add {rest:+.3f}, and the sum of all parts "
+            "is off by {error:.2%}."
         ),
         branch=escape(branch_name(branch)),
         total=effect.total,

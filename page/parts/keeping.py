@@ -11,7 +11,7 @@ from ..link import query_of, reopened
 from ..markup import script
 from ..take_away import keeper, zipped
 from ..visit import PRIVATE
-from .part import Control, Held, Section, Values, measured_of
+from .part import NOTHING, Control, Held, Section, Values, measured_of
 
 
 class Keeping:
@@ -34,7 +34,7 @@ class Keeping:
         self.shown = [self.bundle]
         for section in sections:
             self._watch(section)
-        given: set[gr.blocks.Block] = {held.question, held.explanation, self.opened, *self.controls.values()}
+        given: set[gr.blocks.Block] = {held.question, self.opened, *self.controls.values()}
         made = self.make_link.click(self.link_to, given, [self.query, self.link], **PRIVATE)
         made.success(None, self.query, self.link, js=script("full_address.js"), **PRIVATE)
 
@@ -64,14 +64,15 @@ class Keeping:
         return gr.update(value=path, visible=True)
 
     def link_to(self, given: Values) -> Values:
-        """The query of a link, and the field that will show the whole."""
+        """The query of a link, and the field that will show the whole. It needs what was asked and no explanation."""
         question, opened = given[self.held.question], given[self.opened].split()
+        if question is None:  # expired
+            raise refusal(NOTHING)
         settings = {name: given[control] for name, control in self.controls.items()} | {
             f"open-{s.name}": True for s in self.sections if s.name in opened
         }
-        asked = question[:2] if question and given[self.held.explanation] else None
         return {
-            self.query: refusing(lambda: query_of(asked, self.examples, settings)),
+            self.query: refusing(lambda: query_of(question[:2], self.examples, settings)),
             self.link: gr.update(visible=True),
         }
 

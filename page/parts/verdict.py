@@ -60,14 +60,14 @@ def headline(prediction: Prediction) -> str:
         told = _shared(prediction, seen[: seen.index(shared[0]) + 1])
     elif not yes and seen and read and seen[0] not in read:
         told = say(
-            "NO: the picture shows {seen}; the passage speaks of {read}.",
+            "NO: I see {seen} in the picture; the passage speaks of {read}.",
             seen=_things(seen[:1]),
             read=_things(sorted(read)),
         )
     else:
-        told = say("YES: the same smell") if yes else say("NO: not the same smell")
+        told = say("YES: picture and passage go together") if yes else say("NO: not the same smell")
     return (
-        say("Only just: {answer}", answer=told)
+        say("Only just {answer}", answer=told)
         if abs(prediction.probability - prediction.threshold) < CLOSE and not prediction.unsure
         else told
     )
@@ -95,7 +95,9 @@ def _shared(prediction: Prediction, guesses: list[str]) -> str:
         )
     if len(guesses) > 1:
         return say(
-            "YES: the picture shows {seen}, perhaps also {thing}, of which the passage speaks.", seen=first, thing=thing
+            "YES: I see {seen} in the picture, perhaps also {thing}, of which the passage speaks.",
+            seen=first,
+            thing=thing,
         )
     return say("YES: both point to {thing}.", thing=thing)
 
@@ -106,8 +108,10 @@ def _things(names: list[str], most: int = 3) -> str:
 
 
 def seen_in(prediction: Prediction) -> str:
-    """What the model sees in the picture; "" for weights that cannot name."""
-    return ", ".join(f"{object_name(n)} ({v:.0%})" for n, v in prediction.objects_in_picture)
+    """What the model sees in the picture, the first guess and what does not round to 0 %; "" for weights that cannot
+    name."""
+    guesses = [(n, f"{v:.0%}") for n, v in prediction.objects_in_picture]
+    return ", ".join(f"{object_name(n)} ({share})" for at, (n, share) in enumerate(guesses) if not at or share != "0%")
 
 
 def read_in(prediction: Prediction) -> str:

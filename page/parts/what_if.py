@@ -28,8 +28,8 @@ class WhatIf(Section):
     name = "what-if"
     title = "What if: strike words, blank out regions, shut the gate"
     about = (
-        "Of picture and passage together: what the model answers when something is taken away. Try whether the "
-        "answer hangs on what is said to matter."
+        "This depends on picture and passage together: it shows what the model answers when something is taken "
+        "away. Try whether the answer hangs on what is said to matter."
     )
 
     def build(self) -> None:

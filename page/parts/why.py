@@ -41,8 +41,8 @@ class Why(Section):
     name = "why"
     title = "Why: which words and regions speak for YES, and which against it"
     about = (
-        "Of picture and passage together: what the answer changes by when a word or a region is taken away. "
-        "Orange speaks for YES, purple against it."
+        "This depends on picture and passage together: it tells by how much the answer changes when a word or a "
+        "region is taken away. Orange speaks for YES, purple against it."
     )
 
     def __init__(self, held: Held, calls: Calls, scores: dict[str, Any] | None) -> None:

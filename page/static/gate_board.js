@@ -40,6 +40,7 @@ const meetings = (x, y) => {
 const drawPlaces = (at) => {
   const canvas = element.querySelector("canvas"), context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
+  element.querySelector(".gate-picture img").classList.toggle("under-map", board.places && !shut);
   if (shut) return;
   for (const b of shown()) {
     if (!b.meeting) continue;
@@ -58,7 +59,7 @@ const colourWords = (values) => element.querySelectorAll(".gate-word").forEach((
 const mostMet = (b, at) => {
   let best = 0;
   for (let c = 1; c < b.rows * b.columns; c++) if (looked(b, at, c) > looked(b, at, best)) best = c;
-  return {row: Math.floor(best / b.columns) + 1, column: best % b.columns + 1};
+  return {row: Math.floor(best / b.columns) + 1, column: best % b.columns + 1, rows: b.rows, columns: b.columns};
 };
 
 const told = () => {
@@ -72,7 +73,7 @@ const told = () => {
   }
   const values = meetings(chosen.x, chosen.y), order = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, 3);
   const met = order.filter((at) => values[at] > 0.02).map((at) => `“${board.words[at]}” ${digits(values[at])}`);
-  return fill(met.length ? board.texts.place : board.texts.nobody, {row: chosen.row, column: chosen.column, words: met.join(", ")});
+  return fill(met.length ? board.texts.place : board.texts.nobody, {...chosen, words: met.join(", ")});
 };
 
 const draw = () => {
@@ -104,7 +105,7 @@ const choose = (what, pin = false) => {
 const finest = () => shown().reduce((a, b) => a.rows * a.columns >= b.rows * b.columns ? a : b);
 const place = (row, column) => {
   const b = finest();
-  return {row: row + 1, column: column + 1, x: (column + 0.5) / b.columns, y: (row + 0.5) / b.rows};
+  return {row: row + 1, column: column + 1, rows: b.rows, columns: b.columns, x: (column + 0.5) / b.columns, y: (row + 0.5) / b.rows};
 };
 const placeUnder = (event) => {
   const box = element.querySelector(".gate-picture").getBoundingClientRect(), b = finest();
@@ -186,7 +187,7 @@ const answers = () => {
     row(board.texts.probability, digits(learned.probability, 3), digits(off.probability, 3)),
     ...board.branches.map((b) => row(fill(board.texts.vote, {branch: b.label}), signed(learned.votes[b.name]), signed(off.votes[b.name])))));
 };
-const legend = (text, low, high) => make("span", {class: "gate-legend"}, text + " ", low, make("i", {}), high);
+const legend = (text, of = "words") => make("span", {class: `gate-legend ${of}`}, text + " ", "0", make("i", {}), "1");
 
 const build = (data) => {
   board = data;
@@ -206,7 +207,7 @@ const build = (data) => {
       make("div", {class: "gate-right"},
         make("p", {class: "gate-passage", role: "group", "aria-label": board.texts.passage}, ...words),
         make("p", {class: "gate-told", "aria-live": "polite"}),
-        make("p", {class: "gate-legends"}, legend(board.texts.scale, "0", "1"), board.places ? legend(board.texts.placeScale, "0", "1") : ""))),
+        make("p", {class: "gate-legends"}, legend(board.texts.scale), board.places ? legend(board.texts.placeScale, "places") : ""))),
     make("div", {class: "gate-switches"}, radios(board.texts.gate, "gate", [["learned", board.texts.learned], ["shut", board.texts.off]]),
       board.branches.length > 1 ? radios(board.texts.branch, "branch", options) : ""),
     answers(), make("p", {class: "gate-note"}, board.texts.note));

@@ -16,7 +16,7 @@ from ..calls import Calls
 from ..examples import batch_of_examples
 from ..inputs import SafeFile
 from ..language import refusal, refusing, say
-from ..markup import render
+from ..markup import alert, render
 from ..take_away import keeper
 from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
 
@@ -128,7 +128,14 @@ class BatchTab:
     def answer_all(
         self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()
     ) -> Iterator[tuple[Any, ...]]:
-        """The counts so far, again and again, then the results."""
+        """The counts so far, again and again, then the results; or a sentence that stays in their place, as a toast
+        would not, until the files change."""
+        try:
+            yield from self._answer_all(file, archive, progress)
+        except gr.Error as error:
+            yield alert(error), *self.blank()[1:-1], (file, archive)
+
+    def _answer_all(self, file: str | None, archive: str | None, progress: gr.Progress) -> Iterator[tuple[Any, ...]]:
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
         records, pictures = refusing(

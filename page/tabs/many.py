@@ -15,7 +15,7 @@ from ..calls import MOST_PASSAGES, MOST_PICTURES, Calls
 from ..examples import EXAMPLES
 from ..inputs import SafeFile, SafeImage
 from ..language import later, number, refusal, refusing, say
-from ..markup import data_url, literal, script, template
+from ..markup import alert, data_url, literal, script, template
 from ..parts.why import WHOLE, evidence_figure, evidence_html
 from ..visit import LIFETIME, MANY, SILENT, SLOW, STAMP
 
@@ -124,7 +124,7 @@ class ManyTab:
         self.table = gr.HTML(
             [], html_template=template("ranking.hbs"), js_on_load=script("ranking.js"), elem_id="ranking"
         )
-        self.told = gr.Markdown(HINT, elem_id="many-told")
+        self.told = gr.HTML(HINT, elem_id="many-told")
         with gr.Row():
             self.cards = [self._card(number, alt) for number, alt in enumerate(ALTS, start=1)]
         self._wire()
@@ -229,8 +229,15 @@ class ManyTab:
         return [gr.update(visible=component in needed) for component in self.given[1:]]
 
     def rank_all(self, *given: Any) -> tuple[Any, ...]:
-        """The table; rows are explained when they are asked for."""
+        """The table, whose rows are explained when they are asked for; or a sentence that stays in its place, as a
+        toast would not, until the inputs change."""
         *inputs, when = given
+        try:
+            return self._ranked(inputs, when)
+        except gr.Error as error:
+            return Ranking(inputs, when, [], []), [], alert(error), *self._below([])
+
+    def _ranked(self, inputs: list[Any], when: float) -> tuple[Any, ...]:
         pictures, passages, names = refusing(lambda: _lists(*inputs))
         answers = self.calls.rank(pictures, passages)
         questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
