@@ -277,7 +277,7 @@ def test_a_clean_passage_is_not_cleaned_again(pipe, tmp_path, monkeypatch):
     Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
     answers = ranked(pipe, [str(tmp_path / "a.png")], ["The roses", "garden " * 90_000])
     assert len(begun) == 2
-    assert any(f"of {90_000} words" in notice for _, answer in answers for notice in answer.notices)
+    assert any(f"of its {90_000} words" in notice for _, answer in answers for notice in answer.notices)
 
 
 def test_a_passage_travels_with_its_count():
