@@ -127,7 +127,9 @@ class PairTab:
         held = self.held
         given = [held.question, held.explanation, held.measured, *opened]
         told = when(self.tell_measuring, given[1:], self.judged, **SILENT)
-        measured = told.success(self.measure, given, [held.measured, *self.judged], **SLOW)
+        # Gradio's own words of a queue, in English, would stand over the line that says it.
+        unsaid = SLOW | {"show_progress": "hidden"}
+        measured = told.success(self.measure, given, [held.measured, *self.judged], **unsaid)
         measured.failure(lambda: dict.fromkeys(self.judged, ""), None, self.judged, **SILENT)
         return measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
 
