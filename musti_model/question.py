@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .attention import vit_attention
+from .frames import shrunk
 from .fusion import Words
 from .image_tower import ImageTokens
 from .model import MustiModel, MustiOutput
@@ -53,6 +54,12 @@ class Question:
             encoded = {n: t.float() for n, t in model.encode_images(images).items()}
             read = model.words(texts.input_ids.to(device), texts.attention_mask.to(device))
         return cls(model, picture, texts, images, encoded, attention, read)
+
+    def fit(self, side: int) -> "Question":
+        """The same question, encoded from the whole picture, that keeps no more than a copy of it that is at most
+        ``side`` px wide and high: what a page shows of it, whatever was uploaded. Its explanations are on that copy,
+        and its ``fingerprint`` is of that copy."""
+        return replace(self, picture=shrunk(self.picture, side))
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for this question."""

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .frames import Maps, to_frame
+from .frames import Maps, shrunk, to_frame
 from .saving import save_explanation
 
 SAVED_SIDE = 1000  # px; picture and maps are written no larger, unless asked
@@ -231,10 +231,9 @@ class Explanation:
     def fit(self, side: int) -> "Explanation":
         """The same on a copy of the picture that is at most ``side`` px wide and high: what a page needs, whatever was
         uploaded."""
-        shrink = side / max(self.image.size)
-        if shrink >= 1:
+        image = shrunk(self.image, side)
+        if image is self.image:
             return self
-        image = self.image.resize([max(1, round(n * shrink)) for n in self.image.size])
         evidence = self.evidence and self.evidence.fit(image.size)
         return replace(self, image=image, maps=Maps(self.maps.grids, *image.size), evidence=evidence)
 

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from musti_model import Alteration, Explanation, InputError, MustiPipeline, Prediction
 from musti_model.processing import open_image
+from musti_model.question import Question
 from musti_model.reading import clean_passage
 from musti_model.results import Faithfulness
 
 from .answers import Item, answered
 from .archive import PictureZip
 from .language import in_language, language, later, refusing
+from .recent import Recent
 from .uploads import GONE
 
 PAGE_SIDE = 1000  # px; the page draws on a copy of the picture no larger than this
@@ -100,6 +102,7 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
     Visitors take turns on the lanes, whichever weights they ask; a batch lets others in between its parts.
     """
     quick, slow = lanes
+    recent = Recent(lambda image, passage: pipe.ask(image, passage).fit(PAGE_SIDE))
 
     def picture(image: str | None) -> str:
         if not image:
@@ -107,6 +110,9 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
         if not Path(image).is_file():
             raise InputError(GONE)
         return image
+
+    def asked(image: str | None, passage: str) -> Question:
+        return recent(picture(image), passage)
 
     def texts(passages: Any) -> list[str]:
         if not isinstance(passages, list) or not all(isinstance(p, str) for p in passages):
@@ -125,11 +131,15 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
 
     return Calls(
         pipe,
-        predict=lent(quick, lambda image, passage: pipe(picture(image), passage)),
-        look=lent(quick, lambda image, passage: pipe.explain(picture(image), passage, evidence=False).fit(PAGE_SIDE)),
-        explain=lent(slow, lambda image, passage: pipe.explain(picture(image), passage).fit(PAGE_SIDE)),
-        measure=lent(slow, lambda image, passage, explanation: pipe.faithfulness(picture(image), passage, explanation)),
-        alter=lent(quick, lambda image, passage, alteration: pipe.what_if(picture(image), passage, alteration)),
+        predict=lent(quick, lambda image, passage: pipe(asked(image, passage))),
+        look=lent(quick, lambda image, passage: pipe.explain(asked(image, passage), evidence=False)),
+        explain=lent(slow, lambda image, passage: pipe.explain(asked(image, passage))),
+        measure=lent(
+            slow, lambda image, passage, explanation: pipe.faithfulness(asked(image, passage), explanation=explanation)
+        ),
+        alter=lent(
+            quick, lambda image, passage, alteration: pipe.what_if(asked(image, passage), alteration=alteration)
+        ),
         rank=lent(slow, lambda images, passages: ranked(pipe, [picture(i) for i in images or []], texts(passages))),
         answer_many=lent(slow, lambda items, pictures: answered(pipe, items, pictures)),
     )

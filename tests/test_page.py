@@ -219,7 +219,7 @@ def test_an_answer_does_not_outlive_its_question(page, flower):
     assert page.locator("#verdict h2").count() == 0 and page.locator("#votes table").count() == 0
 
 
-@pytest.mark.parametrize("step", ["predict", "explain", "faithfulness"])
+@pytest.mark.parametrize("step", ["__call__", "explain", "faithfulness"])
 def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slowly, step):
     """The passage changes while the model is at work."""
     ask(page, flower, PASSAGE)
