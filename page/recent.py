@@ -1,10 +1,10 @@
 """The last few questions, each opened, tokenised and encoded once for all that a visitor asks about it one after the
 other."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from musti_model.question import Question
 
@@ -31,7 +31,7 @@ class Recent:
 
     def __call__(self, picture: str, passage: str) -> Question:
         """The question. Raises what ``ask`` raises."""
-        file = os.stat(picture)
+        file = Path(picture).stat()
         key = (picture, file.st_mtime_ns, file.st_size, passage)
         with self._lock:
             held = self._held.get(key)

@@ -1,6 +1,5 @@
 """A question of the page is opened, tokenised and encoded once for all that is asked about it, and forgotten soon."""
 
-import os
 import pickle
 import threading
 import time
@@ -150,7 +149,7 @@ def test_what_nobody_comes_back_to_is_forgotten_also_where_nobody_comes(file, mo
     deadline = time.monotonic() + 10
     while recent._held and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not recent._held and recent._alarm is None and os.path.exists(file)
+    assert not recent._held and recent._alarm is None and Path(file).exists()
     assert threading.active_count() <= threads + 1, "an alarm for each question"
 
 
