@@ -663,7 +663,7 @@ def test_guided_tour(page, width, height):
         if step == 1:
             assert headline.startswith("YES") and rose[1] == widest[0][0] > 4 * widest[1][0], widest
         if step == 2:
-            assert headline == "NO: the picture shows “person”; the passage speaks of “flower”."
+            assert headline == "NO: I see “person” in the picture; the passage speaks of “flower”."
             assert rose[2] < 0.1 * 0.7
         if step == 3:
             learned, shut = (
