@@ -146,7 +146,7 @@ def test_no_event_of_the_page_opens_anything_else(url, secret):
     assert tried > 5
     silent = next(n for n, f in demo.fns.items() if f.name == "settle")
     answer = machine.http.post(
-        "/run/x", json={"data": [None, {"path": str(secret)}, "", 1.0], "fn_index": silent, "session_hash": "try"}
+        "/run/x", json={"data": [None, None, {"path": str(secret)}, "", 1.0], "fn_index": silent, "session_hash": "try"}
     )
     assert answer.json()["error"] == GONE
 

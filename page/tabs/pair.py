@@ -148,7 +148,7 @@ class PairTab:
     def answer(self, latest: Latest, image: str | None, passage: str, when: float) -> Values:
         """The verdict and the votes alone; they come at once, and whatever else stood there was about another
         question."""
-        latest.asked = when
+        latest.asked = max(latest.asked, when)  # an older question may come to its turn later
         try:
             prediction = self.calls.predict(image, passage)
             verdict, votes, failed = (
