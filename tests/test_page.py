@@ -509,7 +509,8 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     name, kinds = model.config.branches[0].name, [v for _, v in view_choices(pipe)]
     pair = pair_of(pipe)
     why, effect, attention, what_if = pair.why, pair.effect, pair.attention, pair.what_if
-    values = pair.answer(Latest(), str(flower), PASSAGE, 5.0)
+    latest = Latest()
+    values = pair.answer(latest, str(flower), PASSAGE, 5.0)
     question, verdict = values[pair.held.question], values[pair.verdict.html]
     assert "Probability of YES" in verdict and question == (
         str(flower),
@@ -519,7 +520,7 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
         verdict,
         values[pair.vote.votes],
     )
-    explanation = pair.run(question, *question[:2])[pair.held.explanation]
+    explanation = pair.run(latest, question, *question[:2])[pair.held.explanation]
     given = {c: c.value for c in pair.controls} | {
         pair.held.explanation: explanation,
         pair.held.measured: None,
