@@ -553,7 +553,7 @@ def test_every_kind_of_model_has_a_page(changes, tokenizer, flower):
     ) == (not kinds)
     has_places = model.config.gate != "none" and model.config.branches[0].axes == "natural"
     assert drawn[effect.map.image]["visible"] == has_places and (
-        "With the gate as learned" in drawn[effect.effect]
+        "Opening the gate changes the vote" in drawn[effect.effect]
     ) == (model.config.gate != "none")
     if model.config.gate != "none":
         shown = json.loads(drawn[pair.board.board]["board"])
