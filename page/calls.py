@@ -119,7 +119,7 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
             raise InputError("passages is a list of texts.")
         return passages
 
-    def lent(lane: ThreadPoolExecutor, function: Callable[..., Any]) -> Callable[..., Any]:
+    def in_turn(lane: ThreadPoolExecutor, function: Callable[..., Any]) -> Callable[..., Any]:
         borrowed = on_gpu(lambda tag, *given: in_language(tag, lambda: refusing(lambda: function(*given))))
 
         def call(*given: Any) -> Any:
@@ -131,15 +131,15 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
 
     return Calls(
         pipe,
-        predict=lent(quick, lambda image, passage: pipe(asked(image, passage))),
-        look=lent(quick, lambda image, passage: pipe.explain(asked(image, passage), evidence=False)),
-        explain=lent(slow, lambda image, passage: pipe.explain(asked(image, passage))),
-        measure=lent(
+        predict=in_turn(quick, lambda image, passage: pipe(asked(image, passage))),
+        look=in_turn(quick, lambda image, passage: pipe.explain(asked(image, passage), evidence=False)),
+        explain=in_turn(slow, lambda image, passage: pipe.explain(asked(image, passage))),
+        measure=in_turn(
             slow, lambda image, passage, explanation: pipe.faithfulness(asked(image, passage), explanation=explanation)
         ),
-        alter=lent(
+        alter=in_turn(
             quick, lambda image, passage, alteration: pipe.what_if(asked(image, passage), alteration=alteration)
         ),
-        rank=lent(slow, lambda images, passages: ranked(pipe, [picture(i) for i in images or []], texts(passages))),
-        answer_many=lent(slow, lambda items, pictures: answered(pipe, items, pictures)),
+        rank=in_turn(slow, lambda images, passages: ranked(pipe, [picture(i) for i in images or []], texts(passages))),
+        answer_many=in_turn(slow, lambda items, pictures: answered(pipe, items, pictures)),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, two_processes
 from training.loop import train as loop
 from training.loop.memory import recompute_activations
 from training.loop.train import CollapseError, TrainSettings, parameter_groups, schedule, skipping, train
@@ -340,17 +340,12 @@ def test_sigterm_loses_nothing_but_the_running_step(tmp_path):
 def test_two_processes_agree_with_one(tmp_path):
     """The same global batch, shared by two processes: the same weights within rounding, the same scores."""
     assert job(tmp_path / "one", "--no-dropout").wait() == 0
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "tests.loop_job",
-    ]
-    done = subprocess.run([*launcher, str(tmp_path / "two"), "--no-dropout"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*two_processes("tests.loop_job"), str(tmp_path / "two"), "--no-dropout"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +17,10 @@ from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcess
 from musti_model import InputError, MustiPipeline, MustiProcessor
 from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
-from tests.conftest import tiny_config, tiny_model
+from tests.conftest import tiny_config, tiny_model, two_processes
 from training import compare, evaluate, predict, train
 from training.data.folds import leaks
+from training.data.parts import divide
 from training.lexicon.objects import carriers, gate_labels, object_scores, shared_objects
 from training.lexicon.vocabulary import Vocabulary
 from training.report.metrics import sigmoid
@@ -227,18 +227,8 @@ def test_what_the_lead_finds_is_told_once(folder, tmp_path):
     file = musti_file.make(tmp_path / "m")
     for path in (tmp_path / "m" / "images").iterdir():
         path.unlink()
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "training.train",
-    ]
     done = subprocess.run(
-        [*launcher, *arguments("musti-base", file, tmp_path / "run", folder)],
+        [*two_processes("training.train"), *arguments("musti-base", file, tmp_path / "run", folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -285,7 +275,7 @@ def test_the_best_weights_are_the_saved_ones(runs, pairs):
 def test_nothing_is_shared_between_the_parts(pairs):
     found, _ = read_pairs(pairs)
     options = {"leave_out": None, "folds": 3, "fold": 0, "split_seed": 0, "whole": False}
-    parts, _ = train.divide(found, options)
+    parts, _ = divide(found, options)
     place = {p.id: i for i, p in enumerate(found)}
     assert (
         leaks(found, {k: [place[p.id] for p in v] for k, v in parts.items()}) == 0
@@ -325,18 +315,8 @@ def test_two_processes_train_the_same_model(pairs, folder, tmp_path):
         "model.text=" + json.dumps(TINY["text"] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
     ]
     assert train.main(arguments("musti-base", pairs, tmp_path / "one", folder, changes=changes)) == 0
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "training.train",
-    ]
     done = subprocess.run(
-        [*launcher, *arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)],
+        [*two_processes("training.train"), *arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)],
         cwd=ROOT,
         capture_output=True,
         text=True,

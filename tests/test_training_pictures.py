@@ -14,9 +14,9 @@ from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
 from training.data.copies import SIDE, address_key, alike, colours, recognise
 from training.data.folds import leaks
+from training.data.parts import divide, usable
 from training.data.ties import tied
 from training.split import main
-from training.train import divide, usable
 
 
 def scene(seed: int, size=(300, 200)) -> Image.Image:

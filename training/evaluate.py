@@ -18,6 +18,7 @@ from musti_model.errors import InputError, WeightsError
 from musti_model.records import MustiPair, fingerprint, read_pairs
 
 from .data.folds import components
+from .data.parts import divide, usable
 from .report.metrics import (
     FLATTEST,
     best_threshold,
@@ -31,7 +32,6 @@ from .report.metrics import (
 )
 from .report.plots import draw_confusion, draw_curve, draw_reliability
 from .systems.learners import labels_of, load_learner, pair_logits
-from .train import divide, usable
 
 DRAWS = 2000
 
