@@ -22,7 +22,7 @@ class Tour:
         self.steps, self.asking = steps, asking
         # the step, None while there is no tour; and picture and passage that stood there before it
         self.number, self.kept = (gr.State(None, time_to_live=LIFETIME) for _ in range(2))
-        self.place = gr.Textbox("", visible=False)  # where the step looks, an ``elem_id``; "" once that was shown
+        self.place = gr.Textbox("", visible=False)  # where the step looks, an ``elem_id``; "" while there is no tour
         with gr.Column(visible=False, elem_id="tour") as self.panel:
             self.text = gr.Markdown(elem_id="tour-text")
             with gr.Row(elem_id="tour-buttons"):
@@ -44,7 +44,7 @@ class Tour:
 
     def leads(self, looked: gr.events.Dependency) -> None:
         """After an event that drew an answer and its board: has the place of the step in sight."""
-        looked.success(None, self.place, self.place, js=script("show_place.js"), **PRIVATE)
+        looked.success(None, self.place, None, js=script("show_place.js"), **PRIVATE)
 
     def begin(self, number: int | None, kept: tuple[str | None, str] | None, image: str | None, passage: str) -> Values:
         """The first step. What stands there is kept, unless a tour is under way, which put it there."""

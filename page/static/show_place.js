@@ -1,5 +1,4 @@
 (place) => {
-  // Where a step of the tour looks; once, so that nobody who reads on is taken away.
+  // Where a step of the tour looks, when its answer is there.
   if (place) document.querySelector(`#${place}`)?.scrollIntoView({block: "start"});
-  return "";
 }

@@ -80,15 +80,11 @@ class PairTab:
             **SILENT,
         )
         given = [self.latest, asking.image, asking.passage, self.when]
+        ask = [asking.button.click, asking.passage.submit, asking.mark.change]
+        # Whoever asks again before there is an answer, as by two steps of the tour, gets that of what stands there last.
+        last = FAST | {"trigger_mode": "always_last"}
         for event in (
-            gr.on(
-                [asking.button.click, asking.passage.submit, asking.mark.change],
-                self.answer,
-                given,
-                self.shown,
-                js=STAMP,
-                **FAST,
-            ),
+            gr.on(ask, self.answer, given, self.shown, js=STAMP, **last),
             asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
         ):
             self._explain(event)
@@ -148,7 +144,7 @@ class PairTab:
     def answer(self, latest: Latest, image: str | None, passage: str, when: float) -> Values:
         """The verdict and the votes alone; they come at once, and whatever else stood there was about another
         question."""
-        latest.asked = max(latest.asked, when)  # an older question may come to its turn later
+        latest.asked = when
         try:
             prediction = self.calls.predict(image, passage)
             verdict, votes, failed = (
