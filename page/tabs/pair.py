@@ -81,7 +81,7 @@ class PairTab:
         )
         given = [self.latest, asking.image, asking.passage, self.when]
         ask = [asking.button.click, asking.passage.submit, asking.mark.change]
-        # Whoever asks again before there is an answer, as by two steps of the tour, gets that of what stands there last.
+        # Who asks again before there is an answer, as by two steps of the tour, gets that of what stands there last.
         last = FAST | {"trigger_mode": "always_last"}
         for event in (
             gr.on(ask, self.answer, given, self.shown, js=STAMP, **last),
