@@ -13,9 +13,12 @@ MOST_VISITS = 500  # whose state is kept, some megabytes each with an explanatio
 # no visitor of five times as many is turned away.
 MOST_WAITING = 1000
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-SILENT: dict[str, Any] = PRIVATE | {"queue": False, "show_progress": "hidden"}  # at once, in no queue
+# What is asked again while it is under way is asked once more after it, with what stands there then. Gradio's default
+# would drop it, and who asked another question would never get its explanation.
+LAST = PRIVATE | {"trigger_mode": "always_last"}
+SILENT: dict[str, Any] = LAST | {"queue": False, "show_progress": "hidden"}  # at once, in no queue
 # Lanes: the events of each are answered one after the other, those of different lanes at the same time (see ``Calls``).
 # tens of milliseconds: some are unpacked while one is answered
-FAST: dict[str, Any] = PRIVATE | {"concurrency_id": "quick", "concurrency_limit": 4}
-SLOW: dict[str, Any] = PRIVATE | {"concurrency_id": "slow"}  # a second and more
-MANY: dict[str, Any] = PRIVATE | {"concurrency_id": "many"}  # rankings and batches
+FAST: dict[str, Any] = LAST | {"concurrency_id": "quick", "concurrency_limit": 4}
+SLOW: dict[str, Any] = LAST | {"concurrency_id": "slow"}  # a second and more
+MANY: dict[str, Any] = LAST | {"concurrency_id": "many"}  # rankings

@@ -256,6 +256,8 @@ def test_others_are_answered_between_the_parts_of_a_batch(browser, url, page, ar
 def test_results_do_not_outlive_their_files(page, archive, tmp_path):
     start(page, archive, tmp_path, RECORDS)
     page.get_by_text("Done:").wait_for()
+    page.locator("#batch-results a").first.wait_for()
+    page.wait_for_timeout(500)  # Gradio's client would cancel what has just ended, which its server calls misshapen
     page.locator("#batch-file").get_by_role("button").first.click()
     page.get_by_text("Done:").wait_for(state="detached")
 

@@ -257,6 +257,8 @@ def test_what_is_late_about_one_question_is_never_drawn_for_the_next(page, flowe
     answered(page)
     page.wait_for_timeout(1500)
     assert page.evaluate("[...window.boards].filter(w => w === 'herring' || w === 'roses')") == ["roses"]
+    open_section(page, "what-if")  # and the explanation of the second is made, once the first is through
+    page.locator("#board .strike", has_text="roses").wait_for()
 
 
 def test_a_picture_as_thin_as_a_thread(page, tmp_path):

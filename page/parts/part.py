@@ -19,7 +19,6 @@ from ..visit import SILENT
 
 Values = dict[Any, Any]  # {component: value}
 Control = gr.Radio | gr.Dropdown | gr.Slider | gr.Checkbox
-DRAWING = SILENT | {"trigger_mode": "always_last"}
 # also after an answer has expired
 NOTHING = later("There is nothing to show yet; if nothing follows, press “Compare”.")
 
@@ -107,7 +106,7 @@ class Part(ABC):
     def listen(self) -> None:
         """Has the controls redraw it."""
         given = {self.held.explanation, self.held.measured, *self.controls}
-        gr.on([c.change for c in self.controls], self.redraw, given, [*self.shown, self.held.told], **DRAWING)
+        gr.on([c.change for c in self.controls], self.redraw, given, [*self.shown, self.held.told], **SILENT)
 
 
 class Section(Part):

@@ -56,7 +56,6 @@ class WhatIf(Section):
             self.alter,
             given,
             self.altered,
-            trigger_mode="always_last",
             show_progress="minimal",
             **FAST,
         )

@@ -190,7 +190,7 @@ class ManyTab:
         asked = [b.success(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for b in begun]
         for event in asked:
             event.failure(self.blank, None, self.shown, **SILENT)
-        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], trigger_mode="always_last", **SLOW)
+        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], **SLOW)
         forgetful: dict[str, Any] = {
             "fn": self.forget,
             "inputs": [self.kept, *self.given, self.when],
@@ -198,7 +198,7 @@ class ManyTab:
             "js": STAMP,
             **SILENT,
         }
-        gr.on([c.change for c in self.given], trigger_mode="always_last", **forgetful)
+        gr.on([c.change for c in self.given], **forgetful)
         for done in (*asked, chosen):  # the inputs may have changed while the model was at work
             done.then(**forgetful)
 

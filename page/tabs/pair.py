@@ -16,7 +16,7 @@ from ..parts.attention import Attention
 from ..parts.gate_board import GateBoard
 from ..parts.gate_effect import GateEffect
 from ..parts.keeping import Keeping
-from ..parts.part import DRAWING, Held, Latest, Measured, Question, Values, measured_of
+from ..parts.part import Held, Latest, Measured, Question, Values, measured_of
 from ..parts.tour import Tour
 from ..parts.verdict import Verdict, verdict_html
 from ..parts.vote import Vote, votes_html
@@ -81,10 +81,8 @@ class PairTab:
         )
         given = [self.latest, asking.image, asking.passage, self.when]
         ask = [asking.button.click, asking.passage.submit, asking.mark.change]
-        # Who asks again before there is an answer, as by two steps of the tour, gets that of what stands there last.
-        last = FAST | {"trigger_mode": "always_last"}
         for event in (
-            gr.on(ask, self.answer, given, self.shown, js=STAMP, **last),
+            gr.on(ask, self.answer, given, self.shown, js=STAMP, **FAST),
             asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
         ):
             self._explain(event)
@@ -93,9 +91,7 @@ class PairTab:
             self._check(done.then)
         for section in self.telling:
             self._check(self._measured(section.accordion.expand).then)
-        self._check(
-            lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **(DRAWING | named))
-        )
+        self._check(lambda *given, **named: gr.on([asking.image.change, asking.passage.change], *given, **named))
         self.tour.starts(self.show_around)
 
     def _explain(self, asked: gr.events.Dependency) -> None:
