@@ -240,10 +240,10 @@ def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slow
 
 def test_what_is_late_about_one_question_is_never_drawn_for_the_next(page, flower, slowly):
     """Another question is asked while the explanation of the first is being made."""
-    begun = slowly("explain")
+    slowly("explain")
     ask(page, flower, "A stinking herring lay on the quay.")
-    page.locator("#verdict h2").wait_for()
-    wait_for(page, begun)
+    page.locator(".gate-word").first.wait_for()
+    page.wait_for_timeout(300)  # the board is drawn, the explanation is being made
     page.evaluate("""() => {
       window.boards = new Set();
       const told = () => document.querySelectorAll(".gate-word").forEach((w) => window.boards.add(w.innerText));
