@@ -32,7 +32,7 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
         page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=120_000)
         page.screenshot(path=folder / f"page-board-{width}-{scheme}.png")
         marks = {
-            "why": "#evidence-map img",
+            "why": "#faithful-evidence-map summary",
             "what-if": "#board .strike",
             "gate": "#gate-map img",
             "attention": "#attention-map img",
