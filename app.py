@@ -91,7 +91,7 @@ def build(
     """
     calls, scores = calls_of(pipe, on_gpu, lanes or new_lanes()), measured_scores(ASSETS)
     with Page(title=later("Do picture and passage smell alike?"), delete_cache=(LIFETIME, LIFETIME)) as demo:
-        Told(switch_html)
+        switch = Told(switch_html, js_on_load=script("languages.js"), elem_id="languages")
         gr.Markdown(
             "# Do this picture and this passage evoke the same smell?\nUpload a picture, paste a historical "
             "passage (English, German, French, Italian, Slovenian), and see the model's answer and why. Uploads "
@@ -113,7 +113,7 @@ def build(
         shown.then(None, js=script("show_card.js"), api_visibility="private")
         demo.load(None, js=script("page.js"), api_visibility="private")
         demo.load(None, js=script("queue.js"), api_visibility="private")
-        translate_on_load(demo)
+        translate_on_load(demo, switch)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)
 

@@ -54,9 +54,13 @@ def shortened(word: str) -> str:
 
 
 class MustiProcessor:
-    """Pictures and passages -> tensors for a MustiModel of ``config``."""
+    """Pictures and passages -> tensors for a MustiModel of ``config``.
+
+    Raises: ValueError for a tokenizer that does not fit the model.
+    """
 
     def __init__(self, config: MustiConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
         self.config, self.tokenizer = config, tokenizer
 
     def images(self, pictures: Iterable[Image.Image]) -> dict[str, Tensor]:
@@ -171,6 +175,4 @@ class MustiProcessor:
 
         Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
         """
-        tokenizer = load_tokenizer(folder)
-        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
-        return cls(config, tokenizer)
+        return cls(config, load_tokenizer(folder))

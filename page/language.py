@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -28,6 +29,7 @@ from musti_model import InputError, Sentence, WeightsError
 FOLDER = Path(__file__).parent / "languages"
 FIXED: ContextVar[str] = ContextVar("language", default="")  # instead of the visitor's
 NAMES = {"en": "English", "de": "Deutsch", "fr": "Français", "it": "Italiano", "sl": "Slovenščina"}
+SPEAK = Path(__file__).parent / "static" / "speak.js"
 LONGEST_HEADER = 1000  # characters of Accept-Language that are read
 TEXTS = ("label", "info", "placeholder", "alt_text")  # properties of components that people read
 
@@ -212,23 +214,25 @@ def said_texts(component: gr.blocks.Block) -> dict[str, Any]:
     return {name: _said(held) for name, held in texts_of(component).items()}
 
 
-def translate_on_load(demo: gr.Blocks) -> None:
-    """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it."""
+def translate_on_load(demo: gr.Blocks, switch: gr.HTML) -> None:
+    """Has the page of ``demo``, which is complete and open, say all its texts in the language of whoever opens it, and
+    in another when that is chosen. switch: the component that says it by a click; see ``static/languages.js``."""
     told = [b for b in demo.blocks.values() if isinstance(b, Told) or texts_of(b)]
     tag, title, english = gr.Textbox(visible=False), gr.Textbox(visible=False), str(demo.title)
 
-    def translate() -> list[Any]:
-        if language() == "en":
+    def translate(built: bool) -> list[Any]:
+        """built: in English, as every page comes."""
+        if built and language() == "en":
             return ["en", english, *[gr.skip() for _ in told]]
         return [language(), say(english), *[gr.update(**said_texts(b)) for b in told]]
 
-    spoken = demo.load(
-        translate, None, [tag, title, *told], queue=False, show_progress="hidden", api_visibility="private"
-    )
-    spoken.then(
-        None,
-        [tag, title],
-        None,
-        js="(tag, title) => { document.documentElement.lang = tag; document.title = title; }",
-        api_visibility="private",
-    )
+    for event, built in ((demo.load, True), (switch.click, False)):
+        spoken = event(
+            partial(translate, built),
+            None,
+            [tag, title, *told],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        spoken.then(None, [tag, title], None, js=SPEAK.read_text(encoding="utf-8"), api_visibility="private")

@@ -219,6 +219,27 @@ def test_the_page_is_switched_to_another_language(page, url, flower):
     assert re.search(r"Wahrscheinlichkeit für JA: \d,\d{3}", page.locator("#verdict").inner_text())
 
 
+def test_picture_and_answer_stay_when_the_language_changes(page, flower):
+    ask(page, flower, "She smelled the roses.")
+    answered(page)
+    board = page.locator(".gate-told")
+    assert "Point at a word" in board.inner_text()
+    for name, tag, told in (("Deutsch", "de", "Wahrscheinlichkeit für JA"), ("English", "en", "Probability of YES")):
+        page.locator("nav.languages").get_by_role("link", name=name).click()
+        page.wait_for_function("tag => document.documentElement.lang === tag", arg=tag)
+        page.locator("#verdict", has_text=told).wait_for()
+        answered(page)
+        assert page.url.endswith(f"?lang={tag}") and page.locator("#picture img").count()
+        assert page.locator("nav.languages [aria-current]").inner_text() == name
+        assert page.locator("#passage textarea").input_value() == "She smelled the roses."
+        assert page.locator("#run").inner_text() == say_in(tag, "Compare")
+    assert "Point at a word" in board.inner_text()  # the board is drawn anew as well
+
+
+def say_in(tag: str, text: str) -> str:
+    return in_language(tag, lambda: say(text))
+
+
 def test_an_address_can_only_ask_for_a_language_that_is_there():
     assert wanted({"referer": "https://host/?lang=sl", "accept-language": "de"}) == "sl"
     for referer in (

@@ -36,6 +36,46 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     tab.close()
 
 
+def link_of(page):
+    """Presses the button; -> the link."""
+    page.locator("#make-link").click()
+    page.wait_for_function("() => document.querySelector('#link :is(textarea, input)')?.value.startsWith('http')")
+    return page.locator("#link textarea, #link input").input_value()
+
+
+@pytest.mark.parametrize("pin", ["word", "place"])
+def test_a_link_keeps_how_the_board_stands(browser, page, second_branch, pin):
+    page.get_by_text("What's in a name").first.click()
+    answered(page)
+    page.locator(f"[data-branch={second_branch[0]}]").click()
+    if pin == "word":
+        page.locator(".gate-word", has_text="rose").first.click()
+    else:
+        box = page.locator(".gate-picture").bounding_box()
+        page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
+    here = page.locator(".gate-told").inner_text()
+    assert here.startswith("📌")
+    tab = browser.new_page(locale="en-GB")
+    tab.goto(link_of(page))
+    answered(tab)
+    assert tab.locator(".gate-told").inner_text() == here
+    assert tab.locator(f"[data-branch={second_branch[0]}]").get_attribute("aria-checked") == "true"
+    # of the first board only
+    tab.get_by_text("What's in a name").nth(1).click()
+    tab.locator(".gate-told", has_text="Point at a word").wait_for()
+    tab.close()
+
+
+@pytest.mark.parametrize("at", ["9999", "-1", "0-0", "99-1", "1-2-3", "<b>", "1e1", ""])
+def test_a_board_stays_as_it_is_for_an_address_that_means_nothing(browser, url, at):
+    tab = browser.new_page(locale="en-GB")
+    tab.goto(f"{url}?example=1&board-gate=ajar&board-branch=x&board-at={at}")
+    answered(tab)
+    assert tab.locator(".gate-told").inner_text().startswith("Point at a word")
+    assert tab.locator("[data-gate=learned]").get_attribute("aria-checked") == "true"
+    tab.close()
+
+
 def test_a_link_waits_for_no_explanation(page, slowly):
     slowly("explain")
     page.get_by_text("What's in a name").first.click()

@@ -7,7 +7,7 @@ from musti_model.processing import open_image
 from page.calls import ranked
 from page.examples import EXAMPLES
 from page.markup import data_url
-from page.tabs.many import THUMBNAIL, short, split_passages, table_rows
+from page.tabs.many import THUMBNAIL, readable, short, split_passages, table_rows
 from tests.browser import wait_for
 from tests.conftest import ANSWER
 
@@ -107,6 +107,54 @@ def test_one_passage_with_pictures(page, flower):
     assert "picture 1" in page.locator("#ranking tbody tr").first.inner_text()
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(page, flower, tmp_path):
+    (tmp_path / "<b>broken.png").write_bytes(b"no picture")
+    open_tab(page)
+    page.get_by_label("One passage, many pictures").check()
+    given = [tmp_path / "<b>broken.png", flower.with_name("china.jpg"), flower.with_name("candle.jpg")]
+    page.locator("#many-pictures input[type=file]").set_input_files([str(path) for path in given])
+    page.locator("#many-pictures").get_by_text("china").first.wait_for()
+    page.locator("#one-passage textarea").fill(PASSAGES[1])
+    page.locator("#rank").click()
+    page.locator("#ranking tbody tr").nth(1).wait_for()
+    first = page.locator("#ranking tbody tr").first
+    assert page.locator("#ranking tbody tr").count() == 2 and "picture 3" in first.inner_text()
+    told = page.locator("#many-told .notice").inner_text()
+    assert told.startswith("picture 1: ") and "is left out" in told and "not a picture" in told
+    first.get_by_role("button").click()  # its own evidence, though another picture came first
+    page.locator("#card-1 h3", has_text="picture 3").wait_for()
+
+
+def test_no_picture_that_can_be_read(page, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in (1, 2)]
+    for path in paths:
+        path.write_bytes(b"no picture")
+    open_tab(page)
+    page.get_by_label("One passage, many pictures").check()
+    page.locator("#many-pictures input[type=file]").set_input_files([str(path) for path in paths])
+    page.locator("#many-pictures").get_by_text("2.png").first.wait_for()
+    page.locator("#one-passage textarea").fill(PASSAGES[1])
+    page.locator("#rank").click()
+    assert "not a picture" in page.locator("#many-told [role=alert]").inner_text()
+
+
+def test_why_a_row_could_not_be_explained_stays_on_the_page(page, flower, monkeypatch):
+    open_tab(page)
+    page.locator("#many-picture input[type=file]").set_input_files(str(flower))
+    page.locator("#many-picture img").first.wait_for()
+    page.locator("#many-passages textarea").fill("\n\n".join(PASSAGES))
+    page.locator("#rank").click()
+    page.locator("#ranking tbody tr").nth(2).wait_for()
+
+    def fails(*given, **named):
+        raise InputError("The lens is foggy.")
+
+    monkeypatch.setattr("musti_model.MustiPipeline.explain", fails)
+    page.locator("#ranking tbody tr").first.get_by_role("button").click()
+    assert "foggy" in page.locator("#card-1 [role=alert]").inner_text()
+    assert page.locator("#ranking tbody tr").count() == 3
+
+
 def test_one_passage_in_several_languages(page, flower):
     open_tab(page)
     page.get_by_label("One passage in several languages").check()
@@ -204,12 +252,9 @@ def test_an_example_is_ranked_with_one_click_and_ranked_pictures_are_seen(page, 
 
 def test_thumbnails_are_of_the_ranked_pictures(pipe, flower):
     files = [str(flower.with_name(n)) for n in ("candle.jpg", "lemons.jpg")]
-    rows = table_rows(pipe.rank(files, "A rose."), files, files)
-    assert {r["picture"] for r in rows} == {data_url(open_image(f, THUMBNAIL), THUMBNAIL) for f in files}
-    for row in rows:
-        assert (
-            row["picture"] == data_url(open_image(row["about"], THUMBNAIL), THUMBNAIL) and len(row["picture"]) < 10_000
-        )
-    assert [
-        r["picture"] for r in table_rows(pipe.rank(files[0], ["A rose.", "A dog."]), ["A rose.", "A dog."], files[:1])
-    ] == ["", ""]
+    kept, names, shown, told = readable([files[0], __file__, files[1]], ["candle", "script", "lemons"])
+    assert kept == files and names == ["candle", "lemons"] and "script is left out" in told
+    rows = {r["about"]: r["picture"] for r in table_rows(pipe.rank(kept, "A rose."), names, shown)}
+    for name, file in zip(names, files, strict=True):
+        assert rows[name] == data_url(open_image(file, THUMBNAIL), THUMBNAIL) and len(rows[name]) < 10_000
+    assert rows["candle"] != rows["lemons"]

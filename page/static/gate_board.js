@@ -3,6 +3,7 @@
 const HUE = "230, 97, 0", FULL = 8; // a place is in full colour where a wide open word looks eight times as much as if it looked everywhere alike
 const SHUT = 0.1; // an opening under which what the word met hardly counts
 let board = null, chosen = null, pinned = false, shut = false, branch = "";
+let asked = new URLSearchParams(location.search); // what the address asks of the first board
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -91,6 +92,25 @@ const draw = () => {
   element.querySelectorAll("[data-gate]").forEach((b) => b.setAttribute("aria-checked", String((b.dataset.gate === "shut") === shut)));
   element.querySelectorAll("[data-branch]").forEach((b) => b.setAttribute("aria-checked", String(b.dataset.branch === branch)));
   element.querySelectorAll("td[data-of], th[data-of]").forEach((cell) => cell.classList.toggle("here", (cell.dataset.of === "shut") === shut));
+  element.dataset.view = viewed();
+};
+
+// What a link keeps of the board (``full_address.js``): gate, branch, and the word or the place that is pinned.
+const viewed = () => {
+  const view = new URLSearchParams(shut ? {"board-gate": "shut"} : {});
+  if (branch) view.set("board-branch", branch);
+  if (pinned) view.set("board-at", chosen.word ?? `${chosen.row}-${chosen.column}`);
+  return view.toString();
+};
+const view = (wanted) => {
+  shut = wanted.get("board-gate") === "shut";
+  branch = board.branches.find((b) => b.name === wanted.get("board-branch"))?.name ?? "";
+  const [, first, second] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(wanted.get("board-at") ?? "") ?? [];
+  const within = (number, count) => number >= 1 && number <= count;
+  chosen = null;
+  if (first && !second && first < board.words.length) chosen = {word: +first};
+  if (second && board.places && within(first, finest().rows) && within(second, finest().columns)) chosen = place(first - 1, second - 1);
+  pinned = chosen !== null;
 };
 
 // Choosing -----------------------------------------------------------------------------------------------------------------------------
@@ -189,9 +209,10 @@ const answers = () => {
 };
 const legend = (text, of = "words") => make("span", {class: `gate-legend ${of}`}, text + " ", "0", make("i", {}), "1");
 
-const build = (data) => {
+const build = (data, same) => {
   board = data;
-  [chosen, pinned, shut, branch] = [null, false, false, ""];
+  if (!same) view(asked); // one that is drawn once more stays as it is seen
+  asked = new URLSearchParams();
   for (const b of board.branches) b.meeting = b.meeting && bytes(b.meeting);
   const words = board.segments.map(([text, at]) => at < 0 ? text
     : make("span", {class: "gate-word", role: "button", tabindex: at ? -1 : 0, "data-at": at, "aria-pressed": "false"}, text));
@@ -219,9 +240,10 @@ const build = (data) => {
 let seen = null;
 const arrived = () => {
   const place = element.querySelector(".gate-board"), text = place?.dataset.board || "";
-  if (text === seen && (!text || place.firstChild)) return;
+  const same = text === seen;
+  if (same && (!text || place.firstChild)) return;
   seen = text;
-  if (text) build(JSON.parse(text));
+  if (text) build(JSON.parse(text), same);
   else board = null;
 };
 new MutationObserver(arrived).observe(element, {childList: true, subtree: true, attributes: true, attributeFilter: ["data-board"]});

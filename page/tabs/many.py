@@ -52,14 +52,8 @@ def split_passages(text: str) -> list[str]:
     return passages
 
 
-def table_rows(answers: list[tuple[int, Prediction]], names: list[str], pictures: list[str]) -> list[dict[str, Any]]:
-    """What ``ranking.hbs`` shows of each answer, best first. pictures: files that are ranked; one alone is not shown
-    again in each row."""
-    shown = (
-        [data_url(open_image(path, THUMBNAIL), THUMBNAIL) for path in pictures]
-        if len(pictures) > 1
-        else [""] * len(names)
-    )
+def table_rows(answers: list[tuple[int, Prediction]], names: list[str], shown: list[str]) -> list[dict[str, Any]]:
+    """What ``ranking.hbs`` shows of each answer, best first. shown: a small picture of each, or ""."""
     told = {"heads": [say(h) for h in HEADS], "why": say("Why?")}
     return [
         told
@@ -74,6 +68,29 @@ def table_rows(answers: list[tuple[int, Prediction]], names: list[str], pictures
         }
         for rank, (i, a) in enumerate(answers, start=1)
     ]
+
+
+def readable(pictures: list[str], names: list[str]) -> tuple[list[str], list[str], list[str], str]:
+    """Of several pictures and their names those that can be read; each of them small; and what is to be said of the
+    others, as HTML. Raises gr.Error where none can be read."""
+    kept: list[tuple[str, str, str]] = []
+    refused: list[tuple[str, gr.Error]] = []
+    for path, name in zip(pictures, names, strict=True):
+        try:
+            kept.append((path, name, refusing(partial(_thumbnail, path))))
+        except gr.Error as error:
+            refused.append((name, error))
+    if not kept:
+        raise refused[0][1]
+    told = "".join(
+        f'<div class="notice">{escape(say("{name} is left out. {problem}", name=name, problem=error.message))}</div>'
+        for name, error in refused
+    )
+    return [k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept], told
+
+
+def _thumbnail(path: str) -> str:
+    return data_url(open_image(path, THUMBNAIL), THUMBNAIL)
 
 
 def short(text: str, length: int = 90) -> str:
@@ -239,6 +256,9 @@ class ManyTab:
 
     def _ranked(self, inputs: list[Any], when: float) -> tuple[Any, ...]:
         pictures, passages, names = refusing(lambda: _lists(*inputs))
+        shown, left_out = [""] * len(names), ""
+        if len(pictures) > 1:  # one alone is not shown again in each row
+            pictures, names, shown, left_out = readable(pictures, names)
         answers = self.calls.rank(pictures, passages)
         questions = [(pictures[i % len(pictures)], passages[i % len(passages)], names[i]) for i, _ in answers]
         probabilities = [a.probability for _, a in answers]
@@ -247,8 +267,8 @@ class ManyTab:
             spread=max(probabilities) - min(probabilities),
         )
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
-        rows = refusing(lambda: table_rows(answers, names, pictures))
-        return Ranking(inputs, when, questions, []), rows, told, *self._below([])
+        rows = table_rows(answers, names, shown)
+        return Ranking(inputs, when, questions, []), rows, left_out + told, *self._below([])
 
     def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple[Any, ...]:
         """The evidence of a row, beside that of the row before."""
@@ -258,7 +278,10 @@ class ManyTab:
         if not isinstance(row, int) or not 0 <= row < len(kept.questions):
             return (gr.skip(),) * (1 + len(self.below))
         image, passage, name = kept.questions[row]
-        shown = [(name, self.calls.explain(image, passage)), *kept.shown][:2]
+        try:
+            shown = [(name, self.calls.explain(image, passage)), *kept.shown][:2]
+        except gr.Error as error:
+            return kept._replace(shown=[]), alert(error), *self._below([])[1:]
         return kept._replace(shown=shown), *self._below(shown)
 
     def _below(self, shown: list[tuple[str, Explanation]]) -> list[Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, SwinConfig, SwinModel, ViTConfig, ViTModel
 
-from musti_model import MustiPipeline, WeightsError, preset, published
+from musti_model import MustiPipeline, WeightsError, mmm2024, preset
 from tests.conftest import TEXTS
 from tests.wordpieces import train_tokenizer
 
@@ -235,7 +235,7 @@ def checkpoint(model, words):
 
 def convert(checkpoint, tmp_path, words, **options):
     torch.save(checkpoint, tmp_path / "their.pt")
-    return published.convert(tmp_path / "their.pt", tmp_path / "out", tokenizer=words[0], **options)
+    return mmm2024.convert(tmp_path / "their.pt", tmp_path / "out", tokenizer=words[0], **options)
 
 
 def assert_same_logits(model, variant, tmp_path, words):
@@ -263,7 +263,7 @@ def test_the_variants_differ_and_so_do_the_pairs(model, words):
     with torch.no_grad():
         model_of = {n: original(words[1], n) for n in (1, 2, 3)}
         every = {v: logits(model_of[len(VARIANTS[v][1])], v, pixels, ids) for v in VARIANTS}
-    assert set(every) == set(published.ARCHITECTURES) and len(every) == 18
+    assert set(every) == set(mmm2024.ARCHITECTURES) and len(every) == 18
     for (a, x), (b, y) in itertools.combinations(every.items(), 2):
         assert (x - y).abs().max() > 1e-3, (a, b)
     assert all(x.std() > 1e-3 for x in every.values())
@@ -286,7 +286,7 @@ def test_full_size_gives_the_plain_preset(resnet):
     expected = preset("published-all").to_dict() | {"name": "TSF"}
     if resnet == "basic":
         expected["branches"][1]["backbone"] = "resnet34.a1_in1k"
-    assert published._config("TSF", state_of_2023(full)).to_dict() == expected
+    assert mmm2024._config("TSF", state_of_2023(full)).to_dict() == expected
 
 
 def test_the_folder_answers_pictures_and_passages(checkpoint, tmp_path, words):
@@ -341,7 +341,7 @@ def test_missing_parts_leave_fewer_candidates(checkpoint, tmp_path, words):
         del state[key]
     torch.save(checkpoint, tmp_path / "none.pt")
     with pytest.raises(WeightsError, match="none of the published"):
-        published.detect_architecture(published.read_checkpoint(tmp_path / "none.pt"))
+        mmm2024.detect_architecture(mmm2024.read_checkpoint(tmp_path / "none.pt"))
 
 
 # Files that are refused -----------------------------------------------------------------------------------------------
@@ -364,8 +364,8 @@ def test_a_hostile_pickle_runs_nothing(form, checkpoint, tmp_path, words, capsys
     else:
         torch.save(checkpoint, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(WeightsError, match=r"their.pt asks for \w+\.mkdir to be loaded"):
-        published.convert(path, tmp_path / "out", tokenizer=words[0])
-    assert published.main([str(path), str(tmp_path / "out"), "--tokenizer", str(words[0])]) == 2
+        mmm2024.convert(path, tmp_path / "out", tokenizer=words[0])
+    assert mmm2024.main([str(path), str(tmp_path / "out"), "--tokenizer", str(words[0])]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not mark.exists() and not (tmp_path / "out").exists()
     pickle.load(path.open("rb")) if form == "pickle" else torch.load(path, weights_only=False)
@@ -379,7 +379,7 @@ def test_a_number_of_numpy_is_read_past(checkpoint, tmp_path, words):
 
 def test_a_file_of_old_torch_is_read(checkpoint, tmp_path, words):
     torch.save(checkpoint, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert published.convert(tmp_path / "old.pt", tmp_path / "out", tokenizer=words[0]).name == "TSF"
+    assert mmm2024.convert(tmp_path / "old.pt", tmp_path / "out", tokenizer=words[0]).name == "TSF"
 
 
 def cut(path, checkpoint):
@@ -419,7 +419,7 @@ def with_a_huge_shape(path, checkpoint):
 def test_files_that_are_no_checkpoint(make, words_said, checkpoint, tmp_path, words, capsys):
     make(tmp_path / "their.pt", checkpoint)
     arguments = [str(tmp_path / "their.pt"), str(tmp_path / "out"), "--tokenizer", str(words[0])]
-    assert published.main(arguments) == 2
+    assert mmm2024.main(arguments) == 2
     said = capsys.readouterr().err
     assert words_said in said and said.count("\n") == 1 and "Traceback" not in said
     assert not (tmp_path / "out").exists()
@@ -494,21 +494,21 @@ def test_a_folder_with_something_in_it_is_refused(checkpoint, tmp_path, words):
     assert pipe.model.fusion.scalars.bias.item() == 7 and pipe.card == {}
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="is a file"):
-        published.convert(tmp_path / "their.pt", tmp_path / "file", force=True)
+        mmm2024.convert(tmp_path / "their.pt", tmp_path / "file", force=True)
 
 
 def test_command(checkpoint, tmp_path, words, capsys, monkeypatch):
-    asked, load = [], published.AutoTokenizer.from_pretrained
-    monkeypatch.setattr(published, "reachable", lambda repo, revision: False)  # no network
+    asked, load = [], mmm2024.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(mmm2024, "reachable", lambda repo, revision: False)  # no network
 
     def spy(source, **options):
         asked.append((source, options["local_files_only"]))
         return load(source, **options)
 
-    monkeypatch.setattr(published.AutoTokenizer, "from_pretrained", spy)
+    monkeypatch.setattr(mmm2024.AutoTokenizer, "from_pretrained", spy)
     torch.save(checkpoint, tmp_path / "their.pt")
     arguments = [str(tmp_path / "their.pt"), str(tmp_path / "out")]
-    assert published.main([*arguments, "--tokenizer", "nobody/no-tokenizer"]) == 2
+    assert mmm2024.main([*arguments, "--tokenizer", "nobody/no-tokenizer"]) == 2
     said = capsys.readouterr().err
     assert (
         "nobody/no-tokenizer cannot be had" in said
@@ -517,10 +517,10 @@ def test_command(checkpoint, tmp_path, words, capsys, monkeypatch):
     )
     other = train_tokenizer(TEXTS, [], words[1] - 20, GRID)
     other.save_pretrained(tmp_path / "other")
-    assert published.main([*arguments, "--tokenizer", str(tmp_path / "other")]) == 2
+    assert mmm2024.main([*arguments, "--tokenizer", str(tmp_path / "other")]) == 2
     assert f"wordpieces and the checkpoint {words[1]}" in capsys.readouterr().err
-    assert published.main([*arguments, "--architecture", "TSF2"]) == 2
+    assert mmm2024.main([*arguments, "--architecture", "TSF2"]) == 2
     assert "TSF2" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    assert published.main([*arguments, "--architecture", "TSF", "--tokenizer", str(words[0])]) == 0
+    assert mmm2024.main([*arguments, "--architecture", "TSF", "--tokenizer", str(words[0])]) == 0
     assert "TSF, branches vit, resnet, swin" in capsys.readouterr().out
     assert MustiPipeline.from_pretrained(tmp_path / "out", device="cpu").config.name == "TSF"

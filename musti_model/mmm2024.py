@@ -1,4 +1,4 @@
-"""The authors' checkpoints -> a folder that MustiPipeline loads: ``python -m musti_model.published CKPT.pt OUT``.
+"""The authors' checkpoints -> a folder that MustiPipeline loads: ``python -m musti_model.mmm2024 CKPT.pt OUT``.
 
 Source: MMM2024, "Image-guided Feature Extractor on the MUSTI dataset" (MediaEval 2023). Their file is a torch pickle of
 ``{"epoch", "model_state_dict", "optimizer_state_dict", "loss"}``, with the encoders named as transformers named them in
@@ -535,7 +535,7 @@ def convert(
 def main(arguments: list[str] | None = None) -> int:
     """Converts one file; returns the exit status (2: one sentence on standard error)."""
     parser = argparse.ArgumentParser(
-        prog="python -m musti_model.published",
+        prog="python -m musti_model.mmm2024",
         description="Turns the authors' checkpoint into a folder of weights for this project.",
     )
     parser.add_argument("checkpoint", help="their .pt file; it is read as weights only")
