@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from musti_model import MustiModel, MustiPipeline, preset
-from musti_model.pipeline import choose_device
+from musti_model.device import choose_device
 
 PICTURE = Path(__file__).parents[1] / "assets" / "examples" / "flower.jpg"
 PASSAGE = (

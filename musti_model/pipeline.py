@@ -16,6 +16,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
+from .device import choose_device
 from .errors import InputError, Sentence, WeightsError
 from .explain import evidence_of, explained, measured
 from .fusion import Words
@@ -41,19 +42,6 @@ NAMED = 0.5  # probability from which a wordpiece counts as naming an object
 WINDOWS = 3  # as long as the model reads, of what was cut off from a passage, that are looked at
 LISTED = 3  # words in a notice
 T = TypeVar("T")
-
-
-def choose_device(device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype | None]:
-    """Device (CUDA, MPS, CPU in this order) and autocast type: bfloat16 on CUDA and on CPUs that multiply it, else None
-    (float32)."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
-        return chosen, torch.bfloat16
-    if chosen.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
-        return chosen, torch.bfloat16
-    return chosen, None
 
 
 # objects that a picture shows with their probabilities, and whether it most probably shows none

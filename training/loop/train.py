@@ -28,6 +28,8 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from musti_model.device import PRECISIONS, autocast
+
 from .memory import recompute_activations
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -60,7 +62,7 @@ class TrainSettings:
     patience: epochs without a better one before stopping, 0 = never.
 
     batch_norm: "train", or "frozen" (kept statistics: small batches, and the same result for any number of processes);
-    precision: "bf16" (autocast) or "float32"; recompute: gradient checkpointing, less memory for more arithmetic;
+    precision: see ``musti_model.device.autocast``; recompute: gradient checkpointing, less memory for more arithmetic;
     checkpoint_steps: steps between checkpoints, 0 = at the end of each epoch.
     """
 
@@ -80,7 +82,7 @@ class TrainSettings:
     select: str = "score"
     on_collapse: str = "stop"
     batch_norm: str = "train"
-    precision: str = "bf16"
+    precision: str = "auto"
     recompute: bool = False
     checkpoint_steps: int = 0
     seed: int = 0
@@ -92,7 +94,7 @@ class TrainSettings:
             "on_collapse": ("stop", "report"),
             "select": ("score", "loss"),
         }
-        allowed |= {"batch_norm": ("train", "frozen"), "precision": ("bf16", "float32")}
+        allowed |= {"batch_norm": ("train", "frozen"), "precision": PRECISIONS}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise ValueError(f"{key} is one of {', '.join(values)}, not {getattr(self, key)!r}.")
@@ -327,7 +329,7 @@ class _Run:
             batch = next(source, None)
             if batch is None:
                 raise ValueError(f"Epoch {epoch + 1} has too few batches for {settings.steps_per_epoch} steps.")
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            with autocast(self.device, settings.precision):
                 loss, numbers = module(batch)
             if self._any(not torch.isfinite(loss).item()):
                 raise CollapseError(

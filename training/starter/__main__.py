@@ -3,7 +3,7 @@
 Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal
 loss), finish (8-bit weights, threshold and temperature from dev pairs, scores, card). DIR holds pretrained/,
 images/<object>.zip, musti/musti-train.json, corpora/odeuropa-<language>.txt; see training/README.md. Some hours on two
-cores that multiply bfloat16.
+cores that multiply bfloat16, in float32 where they do not.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     model.to(device)
     name_objects(model, tokenizer)
     if not (options.work / "names" / "checkpoint.pt").exists():  # a run that goes on has its own weights
-        place_objects(model, pictures["train"])
+        place_objects(model, pictures["train"], recipe.each or 240)
     shop = Workshop(options.data, options.work, pictures, model, tokenizer)
     told("the towers stand, the passages are read")
     epochs, steps = options.names

@@ -152,7 +152,7 @@ class Shown:
     def encoded(self, encode: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The features that are kept, else what a backbone makes of the pixels."""
         if self.pixels is None:
-            return self.features
+            return {name: kept.float() for name, kept in self.features.items()}
         return encode(self.pixels)
 
 

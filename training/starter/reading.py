@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from transformers import PreTrainedTokenizerBase
 
+from musti_model.device import autocast
 from musti_model.model import MustiModel
 
 from .passages import Passage
@@ -38,7 +39,7 @@ def reading_scores(
             return_offsets_mapping=True,
             return_tensors="pt",
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             logits = model.name_text(enc["input_ids"].to(device), enc["attention_mask"].to(device))
         for p, passage, offsets in zip(logits.float().softmax(-1).cpu().numpy(), rows, enc["offset_mapping"].numpy()):
             real = offsets[:, 1] > offsets[:, 0]

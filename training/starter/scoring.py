@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from musti_model.device import autocast
 from musti_model.fusion import Met, Opened, Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
@@ -20,10 +21,6 @@ from .pairs import Pair
 from .passages import Passage
 
 MODES: tuple[Opened, ...] = ("learned", "shut", "open")
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def grid_of(image: ImageTokens) -> tuple[int, int]:
@@ -50,7 +47,7 @@ def encode_pictures(model: MustiModel, pixels: np.ndarray, batch: int = 128) -> 
     for start in range(0, len(pixels), batch):
         part = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
         for name, branch in model.towers.items():
-            with _autocast(device):
+            with autocast(device):
                 image = model.encode_image(
                     name, branch_input(plain_view(part, branch.config.image_size), branch.config)
                 )
@@ -99,7 +96,7 @@ def score_pairs(
         of_row = torch.tensor([texts.index(pairs[i].passage) for i in rows], device=device)
         pictures = torch.tensor([pairs[i].picture for i in rows], device=device)
         chosen = {n: ImageTokens(t.tokens[pictures].float(), t.grid) for n, t in encoded.items()}
-        with _autocast(device):
+        with autocast(device):
             words = model.words(enc["input_ids"].to(device), enc["attention_mask"].to(device))
             asked = Words(words.text[of_row], words.mask[of_row], None if words.read is None else words.read[of_row])
             for mode in modes:

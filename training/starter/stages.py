@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from musti_model.device import autocast
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
@@ -141,7 +142,7 @@ class Workshop:
 
         @torch.no_grad()
         def encode(pixels: Tensor) -> dict[str, Tensor]:
-            with torch.autocast(pixels.device.type, torch.bfloat16):
+            with autocast(pixels.device):
                 return features_of(model, pixels)
 
         model.eval()

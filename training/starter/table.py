@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from musti_model.config import MustiConfig, preset
+from musti_model.device import autocast
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
@@ -155,7 +156,7 @@ class Table:
         rows = self.shown(split)
         for start in range(0, len(rows), batch):
             pixels = torch.from_numpy(self.shop.pictures[split].pixels[rows[start : start + batch]]).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with autocast(self.device):
                 for name, features in features_of(model, plain_view(pixels, STORED_SIZE)).items():
                     parts[name].append(features.bfloat16())
         return {n: torch.cat(p) for n, p in parts.items()}
@@ -166,10 +167,9 @@ class Table:
 
     def _scored(self, model: MustiModel, split: str) -> Scored:
         model.eval()
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            encoded = {
-                n: b.to_tokens(self.held[split][n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()
-            }
+        with torch.inference_mode(), autocast(self.device):
+            held = {n: features.float() for n, features in self.held[split].items()}
+            encoded = {n: b.to_tokens(held[n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()}
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
         pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from musti_model.attention import Backbone
 from musti_model.config import preset
+from musti_model.device import autocast
 from musti_model.fusion import LinearGate, WordGate
 from musti_model.model import MustiModel
 
@@ -162,7 +163,7 @@ def place_objects(
         part = torch.from_numpy(np.array(pictures.pixels[rows[start : start + batch]])).to(device)
         for name, branch in model.towers.items():
             images = branch_input(plain_view(part, branch.config.image_size), branch.config)
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 features = branch.features(images)
             places = (
                 features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from musti_model.device import autocast, choose_device
 from musti_model.errors import InputError
 from musti_model.model import MustiModel
 from musti_model.older import renamed_state
-from musti_model.pipeline import choose_device
 from musti_model.processing import MustiProcessor, clean_passage, open_image
 from musti_model.records import MustiPair
 from musti_model.storage import restored
@@ -208,7 +208,7 @@ def pair_logits(
     for start in tqdm(range(0, len(pairs), size), desc="scoring", mininterval=5, leave=False, disable=quiet):
         rows = order[start : start + size]
         batch = to_device(learner.batch([pairs[i] for i in rows]), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             logits[rows] = learner.logits(model, batch)[0].float().cpu().numpy()
     return logits
 
