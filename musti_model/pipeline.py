@@ -274,9 +274,8 @@ class MustiPipeline:
         passages = []
         for row, read in enumerate(texts.words):
             best = [named[row, list(w.pieces)].mean(0)[:-1].max(-1) for w in read]
-            passages.append(
-                [(self.objects[int(b.indices)], w.text) for b, w in zip(best, read, strict=True) if b.values >= NAMED]
-            )
+            naming = [at for at, b in enumerate(best) if b.values >= NAMED and not _outdone(best, at)]
+            passages.append([(self.objects[int(best[at].indices)], read[at].text) for at in naming])
         return passages
 
     def _left_out(self, rest: Passage) -> list[str]:
@@ -443,6 +442,13 @@ class MustiPipeline:
             "precision": "bfloat16 autocast" if self.autocast else "float32",
             "versions": versions,
         }
+
+
+def _outdone(best: list[Any], at: int) -> bool:
+    """Whether a word beside it names the same, and more surely: read in its context an adjective may name what its noun
+    names ("old horse"). best: of each word, values and indices of the best guess."""
+    beside = best[max(0, at - 1) : at] + best[at + 1 : at + 2]
+    return any(b.indices == best[at].indices and b.values > best[at].values for b in beside)
 
 
 def _listed(words: list[str]) -> str:

@@ -110,6 +110,18 @@ def test_the_gate_opens_at_the_word_for_what_the_picture_shows(pipe):
             assert e.words[int(np.argmax(gate.words))] == word
 
 
+@pytest.mark.parametrize(
+    ("passage", "read"),
+    [
+        ("Le vieux cheval sentait la sueur.", [["horse", "cheval"]]),
+        ("The wet dog lay by the fire and stank.", [["dog", "dog"], ["fire", "fire"]]),
+        ("A dog, a dog and a horse.", [["dog", "dog"], ["dog", "dog"], ["horse", "horse"]]),
+    ],
+)
+def test_an_adjective_does_not_name_what_its_noun_names(pipe, flower, passage, read):
+    assert pipe(flower, passage).to_json()["objects_in_passage"] == read
+
+
 def test_bfloat16_agrees_with_float32():
     exact = MustiPipeline.from_pretrained(STARTER, device="cpu", precision="float32")
     rough = MustiPipeline.from_pretrained(STARTER, device="cpu")
