@@ -1,6 +1,7 @@
 """The small table: its rows are what they say, start alike, and are compared rightly."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 
 from musti_model.config import preset
 from training.loop.losses import FocalLoss
-from training.starter.table import OURS, ROWS, STEPS, Table, draw, write
+from training.starter.table import OURS, ROWS, Size, Table, draw, write
 
 
 def made() -> Table:
-    return Table.__new__(Table)
+    table = Table.__new__(Table)
+    table.size = Size(steps=7, layers=2, every=3)
+    return table
 
 
 def test_every_row_differs_from_ours_in_its_own_way():
@@ -35,7 +38,7 @@ def test_every_row_differs_from_ours_in_its_own_way():
 
 def test_the_budget_is_the_same_for_all_and_the_backbones_rest():
     settings = made().settings(3)
-    assert (settings.epochs, settings.steps_per_epoch, settings.seed) == (1, STEPS, 3)
+    assert (settings.epochs, settings.steps_per_epoch, settings.seed) == (1, 7, 3)
     assert settings.lr_of["branches.vit.backbone"] == settings.lr_of["branches.cnn.backbone"] == 0
 
 
@@ -44,10 +47,17 @@ def test_a_run_is_known_by_all_that_it_is_made_of():
     table.shop, table.start = SimpleNamespace(record={"data": "x"}, objects=("a",)), {"prototypes": torch.zeros(2, 4)}
     kinds = {table.kind(name, seed) for name in ROWS for seed in range(2)}
     assert len(kinds) == 2 * len(ROWS)
+    assert table.config(OURS).text["num_hidden_layers"] == 2
     table.done = [{"row": OURS, "seed": 1, "kind": table.kind(OURS, 1)}]
     assert table.kept(OURS, 1) and not table.kept(OURS, 0)
     table.start = {"prototypes": torch.ones(2, 4)}
     assert not table.kept(OURS, 1)  # other weights to start from
+    table.start = {"prototypes": torch.zeros(2, 4)}
+    for other in ({"steps": 8}, {"layers": None}, {"every": 4}):
+        table.size = replace(made().size, **other)
+        assert not table.kept(OURS, 1)
+    table.size = made().size
+    assert table.kept(OURS, 1)
 
 
 def test_differences_and_summary_by_hand(tmp_path):

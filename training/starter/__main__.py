@@ -18,7 +18,7 @@ from .finish import finish
 from .measure import summary
 from .pictures import load_pictures
 from .stages import LARGE, SMALL, Workshop, match_stage, names_stage, settle_arithmetic
-from .towers import name_objects, place_objects, starter_model, toward_pretrained
+from .towers import name_objects, place_objects, starter_model, text_of, toward_pretrained
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
         "--names", type=int, nargs=2, default=(4, 100), metavar=("EPOCHS", "STEPS"), help="epochs, and steps in each"
     )
     parser.add_argument("--match", type=int, nargs=2, default=(4, 200), metavar=("EPOCHS", "STEPS"))
+    parser.add_argument("--layers", type=int, help="of the text encoder, only the first so many")
     parser.add_argument(
         "--large", action="store_true", help="larger batches, and image backbones that go on learning: for a GPU"
     )
@@ -49,7 +50,7 @@ def main() -> None:
     pictures = load_pictures(options.data, options.work)
     told("pictures are read")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = starter_model(options.data, pictures["train"].objects)
+    model, tokenizer = starter_model(options.data, pictures["train"].objects, **text_of(options.layers))
     model.to(device)
     name_objects(model, tokenizer)
     if not (options.work / "names" / "checkpoint.pt").exists():  # a run that goes on has its own weights
@@ -66,7 +67,8 @@ def main() -> None:
     sizes = " ".join(
         f"--{stage} {epochs} {steps}" for stage, (epochs, steps) in (("names", options.names), ("match", options.match))
     )
-    command = f"python -m training.starter --data DIR --out assets/starter {'--large ' if options.large else ''}{sizes}"
+    kind = ("--large " if options.large else "") + (f"--layers {options.layers} " if options.layers else "")
+    command = f"python -m training.starter --data DIR --out assets/starter {kind}{sizes}"
     metrics = finish(model, shop, options.data, options.work, options.out, command)
     print(json.dumps(summary(metrics), indent=1))
     told("done")

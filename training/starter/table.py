@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from musti_model.config import MustiConfig, preset
 from musti_model.device import autocast
+from musti_model.fusion import Opened
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 
@@ -36,9 +37,8 @@ from .pairs import Pair
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
 from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
-from .towers import starter_model
+from .towers import starter_model, text_of
 
-STEPS = 60
 OURS = "word gate, by content (ours)"
 # Changes to the model's config, and to the focal loss.
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -55,16 +55,26 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a table is. steps: of each run; layers: of the text encoder, None for all; every: of the held-out
+    passages every so many are scored."""
+
+    steps: int = 60
+    layers: int | None = None
+    every: int = 3
+
+
 class Table:
     """What all runs share: pictures, passages, pairs, the weights to start from, and the held-out pictures as the
     frozen backbones see them."""
 
-    def __init__(self, data: Path, work: Path, so_far: Path) -> None:
-        self.work = work
+    def __init__(self, data: Path, work: Path, so_far: Path, size: Size) -> None:
+        self.work, self.size = work, size
         self.done: list[dict[str, Any]] = json.loads(so_far.read_text()) if so_far.exists() else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pictures = load_pictures(data, work)
-        model, tokenizer = starter_model(data, pictures["train"].objects)
+        model, tokenizer = starter_model(data, pictures["train"].objects, **text_of(size.layers))
         self.start = torch.load(work / "names" / "best.pt", weights_only=True, map_location="cpu")["model"]
         self.shop = Workshop(data, work, pictures, model, tokenizer)
         model.load_state_dict(self.start)
@@ -73,13 +83,13 @@ class Table:
 
     def config(self, name: str) -> MustiConfig:
         """The row's model."""
-        return preset("starter", objects=self.shop.objects, **ROWS[name][0])
+        return preset("starter", objects=self.shop.objects, **text_of(self.size.layers), **ROWS[name][0])
 
     def settings(self, seed: int) -> TrainSettings:
         """The budget of every row."""
         return TrainSettings(
             epochs=1,
-            steps_per_epoch=STEPS,
+            steps_per_epoch=self.size.steps,
             lr=SMALL.lr,
             lr_of=SMALL.match_rates,
             batch_norm="frozen",
@@ -96,6 +106,7 @@ class Table:
             dataclasses.asdict(self.settings(seed)),
             SMALL.match,
             self.shop.record["data"],
+            self.size.every,
         ]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
@@ -119,7 +130,7 @@ class Table:
                 self.shop.mill,
                 self.shop.tokenizer,
                 self.shop.objects,
-                STEPS,
+                self.size.steps,
                 (30 + seed, epoch),
                 0.1,
                 **texts_of(SMALL.match),
@@ -142,8 +153,8 @@ class Table:
         }
 
     def pairs(self, split: str) -> list[Pair]:
-        """The pairs of every third passage."""
-        return [p for p in self.shop.pairs[split] if p.passage % 3 == 0]
+        """The pairs of every so many passages."""
+        return [p for p in self.shop.pairs[split] if p.passage % self.size.every == 0]
 
     def shown(self, split: str) -> list[int]:
         """The pictures of these pairs, in order."""
@@ -165,7 +176,7 @@ class Table:
         """1 YES, 0 NO of ``pairs``."""
         return np.array([p.label for p in self.pairs(split)])
 
-    def _scored(self, model: MustiModel, split: str) -> Scored:
+    def _scored(self, model: MustiModel, split: str, modes: Sequence[Opened]) -> Scored:
         model.eval()
         with torch.inference_mode(), autocast(self.device):
             held = {n: features.float() for n, features in self.held[split].items()}
@@ -173,11 +184,11 @@ class Table:
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
         pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
-        modes = MODES if model.fusion.gated else MODES[:1]
         return score_pairs(model, self.shop.tokenizer, encoded, self.shop.passages[split], pairs, modes=modes)
 
     def _scores(self, model: MustiModel) -> dict[str, Any]:
-        dev, test = (self._scored(model, s) for s in ("dev", "test"))
+        dev = self._scored(model, "dev", MODES[:1])  # for the threshold
+        test = self._scored(model, "test", MODES if model.fusion.gated else MODES[:1])
         threshold = best_threshold(self.labels("dev"), sigmoid(dev.logits["learned"]))
         labels, answers = self.labels("test"), {m: sigmoid(z) for m, z in test.logits.items()}
         tuned = {m: scores(labels, p, threshold) for m, p in answers.items()}
@@ -276,10 +287,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("assets/table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=len(ROWS), help="only the first rows")
+    parser.add_argument("--steps", type=int, default=Size.steps, help="of each run")
+    parser.add_argument("--layers", type=int, help="of the text encoder, as in the training of the starter")
+    parser.add_argument("--every", type=int, default=Size.every, help="of the held-out passages, only every so many")
     options = parser.parse_args()
     keep_freed_memory()
     settle_arithmetic()
-    table = Table(options.data, options.work, options.out / "table.json")
+    size = Size(options.steps, options.layers, options.every)
+    table = Table(options.data, options.work, options.out / "table.json", size)
     wanted = [(name, seed) for seed in range(options.seeds) for name in list(ROWS)[: options.rows]]
     # also those after a row that is still to be run
     results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from musti_model.attention import Backbone
-from musti_model.config import preset
+from musti_model.config import E5_SMALL, preset
 from musti_model.device import autocast
 from musti_model.fusion import LinearGate, WordGate
 from musti_model.model import MustiModel
@@ -37,6 +37,11 @@ def load_tokenizer(folder: Path, length: int) -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def text_of(layers: int | None) -> dict[str, object]:
+    """The change of the preset by which the text encoder has only its first so many layers; none for None."""
+    return {} if layers is None else {"text": E5_SMALL | {"num_hidden_layers": layers}}
 
 
 def starter_model(
