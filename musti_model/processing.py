@@ -54,13 +54,9 @@ def shortened(word: str) -> str:
 
 
 class MustiProcessor:
-    """Pictures and passages -> tensors for a MustiModel of ``config``.
-
-    Raises: ValueError for a tokenizer that does not fit the model.
-    """
+    """Pictures and passages -> tensors for a MustiModel of ``config``."""
 
     def __init__(self, config: MustiConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
         self.config, self.tokenizer = config, tokenizer
 
     def images(self, pictures: Iterable[Image.Image]) -> dict[str, Tensor]:
@@ -175,4 +171,6 @@ class MustiProcessor:
 
         Raises: OSError for a missing file; ValueError for a tokenizer that is damaged or does not fit the model.
         """
-        return cls(config, load_tokenizer(folder))
+        tokenizer = load_tokenizer(folder)
+        check_tokenizer(tokenizer, config.vocabulary, config.text_length)
+        return cls(config, tokenizer)
