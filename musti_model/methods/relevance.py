@@ -83,17 +83,16 @@ def relevance(layers: list[tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
 
     Args:
         layers: (attention, its gradient) [heads, N, N] each, first layer first. start: [N], weights of the last layer's
-            tokens in the output.
+            tokens in the output, none below 0.
 
     Returns: [N].
     """
     signed = torch.zeros_like(start)
     for sign in (1.0, -1.0):
-        row = start.clamp(min=0) if sign > 0 else start.abs()
         total = torch.eye(len(start), dtype=start.dtype, device=start.device)
         for attention, gradient in layers:
             total = total + (sign * attention * gradient).clamp(min=0).mean(0) @ total
-        signed += sign * (row @ total - row)  # without the identity: only what attention carried
+        signed += sign * (start @ total - start)  # without the identity: only what attention carried
     return signed
 
 
