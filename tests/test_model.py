@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from musti_model import ImageBranchConfig, MustiConfig, MustiModel, preset
+from musti_model.image_tower import ImageTokens
 from tests.conftest import BIAS, GATES, GRIDS, SCALE, SIZES, VOTES, VOTING_BIAS, WORD, tiny_config, tiny_model
 
 
@@ -449,3 +450,24 @@ def test_finding_the_grid_leaves_the_backbone_as_it_was():
     branch = tiny_model().train().branches["resnet"]
     assert branch.grid == GRIDS["resnet"] and all(m.training for m in branch.modules())
     assert branch.backbone.bn1.num_batches_tracked == 0 and branch.backbone.conv1.weight.device.type == "cpu"
+
+
+def test_a_vectors_names_are_its_cosines_with_the_prototypes():
+    model = tiny_model(naming_scale=5.0)
+    with torch.no_grad():
+        model.known_prototypes().zero_()
+        model.known_prototypes()[0, 0], model.known_prototypes()[1, 1] = 3.0, -7.0
+    vectors = torch.zeros(2, 3, 32)
+    vectors[0, 1, :2], vectors[1, 2, :2] = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
+    logits = model.name_vector(vectors)
+    assert logits.shape[:2] == (2, 3)
+    assert torch.allclose(logits[0, 1, :2], 5 * torch.tensor([0.6, -0.8]), atol=1e-6)
+    assert torch.allclose(logits[1, 2, :2], 5 * torch.tensor([0.0, -1.0]), atol=1e-6)
+
+
+def test_pictures_are_chosen_with_all_that_belongs_to_them():
+    tokens, features = torch.rand(3, 6, 4), torch.rand(3, 5, 2, 3)
+    chosen = ImageTokens(tokens, (2, 3), features).select(torch.tensor([2, 0, 2]))
+    assert chosen.grid == (2, 3) and torch.equal(chosen.tokens, tokens[[2, 0, 2]])
+    assert torch.equal(chosen.feature_map, features[[2, 0, 2]])
+    assert ImageTokens(tokens, None, None).select(torch.tensor([1])).feature_map is None
