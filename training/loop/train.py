@@ -88,7 +88,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        allowed = {
+        allowed: dict[str, tuple[str, ...]] = {
             "optimizer": ("adamw", "adam"),
             "decay": ("cosine", "constant"),
             "on_collapse": ("stop", "report"),
