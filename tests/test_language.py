@@ -105,8 +105,8 @@ def texts_seen(browser, url, flower, locale: str) -> set[str]:
     answered(page)
     for name in ("why", "what-if", "gate", "attention", "vote"):
         open_section(page, name)
-    page.locator("#faithful-evidence details").evaluate("e => e.open = true")
-    page.locator("#faithful-evidence-map details").evaluate("e => e.open = true")
+    for told in ("#faithful-evidence details", "#faithful-evidence-map details"):
+        page.locator(told).evaluate("e => e.open = true", timeout=120_000)
     seen = set(page.evaluate(VISIBLE, LEFT_OUT))
     page.locator("#show-around").click()
     page.locator("#tour-text p").wait_for()
@@ -221,19 +221,17 @@ def test_the_page_is_switched_to_another_language(page, url, flower):
 
 def test_picture_and_answer_stay_when_the_language_changes(page, flower):
     ask(page, flower, "She smelled the roses.")
-    answered(page)
-    board = page.locator(".gate-told")
-    assert "Point at a word" in board.inner_text()
+    point = "Point at a word or at a place in the picture; a click keeps it."
+    page.locator(".gate-told", has_text=point).wait_for()
     for name, tag, told in (("Deutsch", "de", "Wahrscheinlichkeit für JA"), ("English", "en", "Probability of YES")):
         page.locator("nav.languages").get_by_role("link", name=name).click()
         page.wait_for_function("tag => document.documentElement.lang === tag", arg=tag)
         page.locator("#verdict", has_text=told).wait_for()
-        answered(page)
+        page.locator(".gate-told", has_text=say_in(tag, point)).wait_for()  # the board is drawn anew as well
         assert page.url.endswith(f"?lang={tag}") and page.locator("#picture img").count()
         assert page.locator("nav.languages [aria-current]").inner_text() == name
         assert page.locator("#passage textarea").input_value() == "She smelled the roses."
         assert page.locator("#run").inner_text() == say_in(tag, "Compare")
-    assert "Point at a word" in board.inner_text()  # the board is drawn anew as well
 
 
 def say_in(tag: str, text: str) -> str:

@@ -46,7 +46,7 @@ def link_of(page):
 @pytest.mark.parametrize("pin", ["word", "place"])
 def test_a_link_keeps_how_the_board_stands(browser, page, second_branch, pin):
     page.get_by_text("What's in a name").first.click()
-    answered(page)
+    page.locator(".gate-told", has_text="Point at a word").wait_for()
     page.locator(f"[data-branch={second_branch[0]}]").click()
     if pin == "word":
         page.locator(".gate-word", has_text="rose").first.click()
@@ -57,8 +57,7 @@ def test_a_link_keeps_how_the_board_stands(browser, page, second_branch, pin):
     assert here.startswith("📌")
     tab = browser.new_page(locale="en-GB")
     tab.goto(link_of(page))
-    answered(tab)
-    assert tab.locator(".gate-told").inner_text() == here
+    tab.locator(".gate-told", has_text=here).wait_for()
     assert tab.locator(f"[data-branch={second_branch[0]}]").get_attribute("aria-checked") == "true"
     # of the first board only
     tab.get_by_text("What's in a name").nth(1).click()
