@@ -27,7 +27,7 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     assert "example=1" in address and f"part={second_branch[0]}" in address and "open-vote" not in address
     tab = browser.new_page()
     tab.goto(address)
-    tab.locator("#evidence .word").first.wait_for()
+    tab.locator("#evidence .word").first.wait_for(timeout=120_000)
     assert (
         "rose" in tab.get_by_label("Passage").input_value()
         and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
