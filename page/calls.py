@@ -99,10 +99,12 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
     """on_gpu: marks a function that runs on a borrowed GPU. The functions hold the pipeline instead of taking it:
     arguments are sent there.
 
-    Visitors take turns on the lanes, whichever weights they ask; a batch lets others in between its parts.
+    Visitors take turns on the lanes, whichever weights they ask; a batch lets others in between its parts. A question
+    is opened, tokenised and encoded once, and explained and measured once, for all visitors who ask it (the examples,
+    a class of students).
     """
     quick, slow = lanes
-    recent = Recent(lambda image, passage: pipe.ask(image, passage).fit(PAGE_SIDE))
+    questions, explanations, measurements = Recent[Question](), Recent[Explanation](), Recent[dict[str, Faithfulness]]()
 
     def picture(image: str | None) -> str:
         if not image:
@@ -112,7 +114,17 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
         return image
 
     def asked(image: str | None, passage: str) -> Question:
-        return recent(picture(image), passage)
+        path = picture(image)
+        return questions(path, passage, lambda: pipe.ask(path, passage).fit(PAGE_SIDE))
+
+    def explained(image: str | None, passage: str) -> Explanation:
+        return explanations(picture(image), passage, lambda: pipe.explain(asked(image, passage)))
+
+    def measured(image: str, passage: str, explanation: Explanation) -> dict[str, Faithfulness]:
+        def measure() -> dict[str, Faithfulness]:
+            return pipe.faithfulness(asked(image, passage), explanation=explanation)
+
+        return measurements(picture(image), passage, measure, explanation.asked)
 
     def texts(passages: Any) -> list[str]:
         if not isinstance(passages, list) or not all(isinstance(p, str) for p in passages):
@@ -133,10 +145,8 @@ def calls_of(pipe: MustiPipeline, on_gpu: Callable[[Callable[..., Any]], Callabl
         pipe,
         predict=in_turn(quick, lambda image, passage: pipe(asked(image, passage))),
         look=in_turn(quick, lambda image, passage: pipe.explain(asked(image, passage), evidence=False)),
-        explain=in_turn(slow, lambda image, passage: pipe.explain(asked(image, passage))),
-        measure=in_turn(
-            slow, lambda image, passage, explanation: pipe.faithfulness(asked(image, passage), explanation=explanation)
-        ),
+        explain=in_turn(slow, explained),
+        measure=in_turn(slow, measured),
         alter=in_turn(
             quick, lambda image, passage, alteration: pipe.what_if(asked(image, passage), alteration=alteration)
         ),

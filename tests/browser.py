@@ -24,7 +24,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real page on the embedded starter."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     import app
+    import page.recent
 
+    page.recent.MOST = 64  # most tests ask the same question; it is explained once for all of them
     demo = app.build(*app.load_pipeline())
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()

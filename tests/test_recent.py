@@ -1,6 +1,8 @@
-"""A question of the page is opened, tokenised and encoded once for all that is asked about it, and forgotten soon."""
+"""A question of the page is opened, tokenised, encoded, explained and measured once for all that is asked about it, and
+forgotten soon."""
 
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 import page.recent
-from musti_model import Alteration, InputError
+from musti_model import Alteration, InputError, MustiPipeline
 from musti_model.model import MustiModel
 from page.calls import PAGE_SIDE, calls_of, new_lanes
 from page.recent import MOST, Recent
@@ -118,34 +120,56 @@ def test_what_cannot_be_asked_is_not_kept(word_pipe, tmp_path):
     for _ in range(2):
         with pytest.raises(gr.Error, match="could not be read|not a picture|cannot be read"):
             calls.predict(str(broken), PASSAGE)
-    recent = Recent(lambda picture, passage: (_ for _ in ()).throw(InputError("The passage is empty.")))
+    recent = Recent()
     with pytest.raises(InputError):
-        recent(str(broken), "")
+        recent(str(broken), "", lambda: (_ for _ in ()).throw(InputError("The passage is empty.")))
     assert not recent._held and recent._alarm is None
 
 
+def test_explanations_are_made_and_measured_once_for_all_visitors(word_pipe, file, tmp_path, monkeypatch):
+    made, explain, measure = [], MustiPipeline.explain, MustiPipeline.faithfulness
+    monkeypatch.setattr(MustiPipeline, "explain", lambda self, *given: made.append("explain") or explain(self, *given))
+    monkeypatch.setattr(
+        MustiPipeline,
+        "faithfulness",
+        lambda self, *given, **named: made.append("measure") or measure(self, *given, **named),
+    )
+    calls, again = calls_of(word_pipe, here, new_lanes()), str(tmp_path / "again.png")
+    shutil.copy(file, again)
+    first, second = calls.explain(file, PASSAGE), calls.explain(again, PASSAGE)
+    assert first is second and calls.measure(file, PASSAGE, first) is calls.measure(again, PASSAGE, second)
+    assert made == ["explain", "measure"]
+    other = calls.explain(file, "A dog.")
+    assert other.asked != first.asked and made.count("explain") == 2
+    with pytest.raises(gr.Error, match="another picture"):  # what is kept of a pair says nothing of another
+        calls.measure(file, PASSAGE, other)
+
+
 def test_few_are_kept_and_the_longest_unused_goes_first(file):
-    asked = []
-    recent = Recent(lambda picture, passage: asked.append(passage) or passage)
+    asked, recent = [], Recent()
+
+    def ask(passage: str) -> str:
+        return recent(file, passage, lambda: asked.append(passage) or passage)
+
     for number in range(MOST):
-        recent(file, str(number))
-    assert recent(file, "0") == "0" and asked.count("0") == 1
-    recent(file, "one more")
+        ask(str(number))
+    assert ask("0") == "0" and asked.count("0") == 1
+    ask("one more")
     assert len(recent._held) == MOST
-    recent(file, "0"), recent(file, "1")
+    ask("0"), ask("1")
     assert asked.count("0") == 1 and asked.count("1") == 2
     recent._alarm.cancel()
 
 
 def test_what_nobody_comes_back_to_is_forgotten_also_where_nobody_comes(file, monkeypatch):
     monkeypatch.setattr(page.recent, "KEPT", 0.4)
-    threads, recent = threading.active_count(), Recent(lambda picture, passage: passage)
-    recent(file, "a")
+    threads, recent = threading.active_count(), Recent()
+    recent(file, "a", lambda: "a")
     time.sleep(0.25)
-    recent(file, "b")
+    recent(file, "b", lambda: "b")
     time.sleep(0.25)
-    recent(file, "c")
-    assert [key[3] for key in recent._held] == ["b", "c"]
+    recent(file, "c", lambda: "c")
+    assert [key[1] for key in recent._held] == ["b", "c"]
     deadline = time.monotonic() + 10
     while recent._held and time.monotonic() < deadline:
         time.sleep(0.05)

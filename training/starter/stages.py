@@ -84,6 +84,8 @@ SMALL = Recipe(
     back=0.0,
     checkpoint_steps=25,
 )
+# Image backbones that are trained already, and stay as they are in both stages.
+STILL = replace(SMALL, names_rates=SMALL.match_rates)
 _ALL = _RATES | {"text.encoder": 1.5e-4, "branches.vit.backbone": 1.5e-4, "branches.cnn.backbone": 3e-4}
 LARGE = Recipe(
     names={"tokens": 9600, "most": 256, "strength": 0.8, "collage_share": 0.4, "count": 192},
@@ -207,11 +209,17 @@ def picture_top1(model: MustiModel, encoded: dict[str, ImageTokens], labels: np.
 
 
 def names_stage(
-    model: MustiModel, shop: Workshop, folder: Path, epochs: int, steps: int, recipe: Recipe = SMALL
+    model: MustiModel,
+    shop: Workshop,
+    folder: Path,
+    epochs: int,
+    steps: int,
+    recipe: Recipe = SMALL,
+    album: KeptAlbum | None = None,
 ) -> None:
-    """Words and pictures learn the object prototypes; no pairs yet."""
+    """Words and pictures learn the object prototypes; no pairs yet. album: where the image backbones do not learn."""
     data = shop.epochs(steps, 1, lambda epoch: 0.5 if epoch < epochs / 2 else 0.25, **texts_of(recipe.names))
-    objective = Objective(shop.album(_device(model), **shown_of(recipe.names)))
+    objective = Objective(album or shop.album(_device(model), **shown_of(recipe.names)))
     train(
         model,
         data,

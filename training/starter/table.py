@@ -1,10 +1,12 @@
 """``python -m training.starter.table --data DIR --work runs/starter --out assets/table``: gates, meetings, losses and
 votes side by side.
 
-Every row starts from the same weights (the stage "names" of ``python -m training.starter``, whose work folder this
-needs) and trains the same number of steps on the same pairs, image backbones frozen, several seeds. Besides F1-macro it
-tells what the answers lose when the gate is shut, and when it is open at every word: a gate that costs nothing when it
-is shut does nothing. What stands in OUT/table.json is not run again, so the command can be stopped and given again.
+Every row starts from the same weights and trains the same number of steps on the same pairs, image backbones frozen,
+several seeds. The weights to start from are those of the stage "names" of ``python -m training.starter``, whose work
+folder this needs; or, with ``--images DIR``, the image backbones of the weights in DIR, and a pretrained text tower
+that first learns names, but has seen no pair and no gate. Besides F1-macro it tells what the answers lose when the gate
+is shut, and when it is open at every word: a gate that costs nothing when it is shut does nothing. What stands in
+OUT/table.json is not run again, so the command can be stopped and given again.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from musti_model.device import autocast
 from musti_model.fusion import Opened
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
+from musti_model.weights import find_weights
 
 from ..loop.losses import FocalLoss
 from ..loop.memory import keep_freed_memory
@@ -36,8 +39,8 @@ from .objective import Objective, features_of
 from .pairs import Pair
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
-from .stages import SMALL, Workshop, settle_arithmetic, shown_of, texts_of
-from .towers import starter_model, text_of
+from .stages import SMALL, STILL, Workshop, names_stage, settle_arithmetic, shown_of, texts_of
+from .towers import borrow_backbones, name_objects, place_kept, starter_model, text_of
 
 OURS = "word gate, by content (ours)"
 # Changes to the model's config, and to the focal loss.
@@ -58,27 +61,41 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How large a table is. steps: of each run; layers: of the text encoder, None for all; every: of the held-out
-    passages every so many are scored."""
+    passages every so many are scored; each: pictures of each object that are kept; names: steps in which words learn
+    their names before, where image backbones are given."""
 
     steps: int = 60
     layers: int | None = None
     every: int = 3
+    each: int = SMALL.each
+    names: int = 200
 
 
 class Table:
     """What all runs share: pictures, passages, pairs, the weights to start from, and the held-out pictures as the
     frozen backbones see them."""
 
-    def __init__(self, data: Path, work: Path, so_far: Path, size: Size) -> None:
+    def __init__(self, data: Path, work: Path, so_far: Path, size: Size, images: Path | None = None) -> None:
         self.work, self.size = work, size
         self.done: list[dict[str, Any]] = json.loads(so_far.read_text()) if so_far.exists() else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pictures = load_pictures(data, work)
         model, tokenizer = starter_model(data, pictures["train"].objects, **text_of(size.layers))
-        self.start = torch.load(work / "names" / "best.pt", weights_only=True, map_location="cpu")["model"]
         self.shop = Workshop(data, work, pictures, model, tokenizer)
-        model.load_state_dict(self.start)
-        self.album: KeptAlbum = self.shop.kept(model.to(self.device), SMALL.each, **shown_of(SMALL.match))
+        named = work / "names"
+        if images:
+            borrow_backbones(model, images)
+            name_objects(model, tokenizer)
+            named = (
+                work / "table" / f"names-{find_weights(images).revision[-12:]}-{size.layers}-{size.each}-{size.names}"
+            )
+        else:
+            model.load_state_dict(_best(named))
+        self.album: KeptAlbum = self.shop.kept(model.to(self.device), size.each, **shown_of(SMALL.match))
+        if images:
+            place_kept(model, self.album.singles)
+            names_stage(model, self.shop, named, 1, size.names, STILL, self.album)
+        self.start = _best(named)
         self.held = {split: self._features(model, split) for split in ("dev", "test")}
 
     def config(self, name: str) -> MustiConfig:
@@ -107,6 +124,7 @@ class Table:
             SMALL.match,
             self.shop.record["data"],
             self.size.every,
+            self.size.each,
         ]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
@@ -219,6 +237,11 @@ class Table:
         return [float(v) for v in np.quantile(np.mean(gaps, axis=0), [0.025, 0.975])]
 
 
+def _best(folder: Path) -> dict[str, Tensor]:
+    """The best weights of a run."""
+    return torch.load(folder / "best.pt", weights_only=True, map_location="cpu")["model"]
+
+
 def write(table: Table, results: list[dict[str, Any]], out: Path) -> None:
     """table.json, table.md and table.png in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
@@ -290,11 +313,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Size.steps, help="of each run")
     parser.add_argument("--layers", type=int, help="of the text encoder, as in the training of the starter")
     parser.add_argument("--every", type=int, default=Size.every, help="of the held-out passages, only every so many")
+    parser.add_argument("--each", type=int, default=Size.each, help="pictures of each object, varied, that are kept")
+    parser.add_argument("--images", type=Path, help="weights whose image backbones all runs share, as they are")
+    parser.add_argument("--names", type=int, default=Size.names, help="steps of naming before, with --images")
     options = parser.parse_args()
     keep_freed_memory()
     settle_arithmetic()
-    size = Size(options.steps, options.layers, options.every)
-    table = Table(options.data, options.work, options.out / "table.json", size)
+    size = Size(options.steps, options.layers, options.every, options.each, options.names)
+    table = Table(options.data, options.work, options.out / "table.json", size, options.images)
     wanted = [(name, seed) for seed in range(options.seeds) for name in list(ROWS)[: options.rows]]
     # also those after a row that is still to be run
     results = [kept for name, seed in wanted if (kept := table.kept(name, seed))]

@@ -15,10 +15,13 @@ from musti_model.attention import Backbone
 from musti_model.config import E5_SMALL, preset
 from musti_model.device import autocast
 from musti_model.fusion import LinearGate, WordGate
+from musti_model.image_tower import ImageTower
 from musti_model.model import MustiModel
+from musti_model.weights import find_weights
 
 from ..lexicon.naming import LANGUAGES, Lexicon
 from .augment import branch_input, plain_view
+from .drawing import Shown
 from .pictures import Pictures
 
 TEXT, CNN, VIT = "multilingual-e5-small", "tf_efficientnet_lite0.safetensors", "vit_small_patch14_dinov2.safetensors"
@@ -92,6 +95,18 @@ def _norm_as_it_is(model: MustiModel, tokenizer: PreTrainedTokenizerFast) -> Non
         model.fusion.pass_on.weight.mul_(states.std(-1, correction=0).mean())
 
 
+def borrow_backbones(model: MustiModel, folder: Path) -> None:
+    """The image backbones of trained weights, for a text tower that knows nothing of them.
+
+    Args:
+        folder: of the weights. Raises: WeightsError for one that holds none; RuntimeError for backbones of another
+            shape.
+    """
+    trained, _ = find_weights(folder).load()
+    for name, branch in model.towers.items():
+        branch.backbone.load_state_dict(trained.tower(name).backbone.state_dict())
+
+
 @torch.no_grad()
 def toward_pretrained(model: MustiModel, data: Path, share: float) -> None:
     """Moves the image backbones that share of the way back to the pretrained ones: pictures unlike those of the
@@ -162,20 +177,35 @@ def place_objects(
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(pictures.labels == k))[:most] for k in range(len(pictures.objects))]
     )
-    targets = F.normalize(model.known_prototypes().float(), dim=-1)[torch.from_numpy(pictures.labels[rows]).to(device)]
-    means: dict[str, list[Tensor]] = {n: [] for n in model.branches}
+    kept: dict[str, list[Tensor]] = {n: [] for n in model.branches}
     for start in range(0, len(rows), batch):
         part = torch.from_numpy(np.array(pictures.pixels[rows[start : start + batch]])).to(device)
         for name, branch in model.towers.items():
             images = branch_input(plain_view(part, branch.config.image_size), branch.config)
             with autocast(device):
-                features = branch.features(images)
-            places = (
-                features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
-            )
-            means[name].append(places.float())
+                kept[name].append(_mean_place(branch, branch.features(images)))
+    means = {name: torch.cat(parts) for name, parts in kept.items()}
+    _lead_places(model, means, torch.from_numpy(pictures.labels[rows]), strength)
+
+
+@torch.inference_mode()
+def place_kept(model: MustiModel, shown: Shown, strength: float = 0.3) -> None:
+    """The same from pictures of one thing each, whose features are kept."""
+    means = {n: _mean_place(branch, shown.features[n].float()) for n, branch in model.towers.items()}
+    _lead_places(model, means, shown.presence.float().argmax(1), strength)
+
+
+def _mean_place(branch: ImageTower, features: Tensor) -> Tensor:
+    """[R, C] mean over the places of what the backbone made of pictures."""
+    places = features[:, branch.backbone.num_prefix_tokens :].mean(1) if branch.is_vit else features.mean((2, 3))
+    return places.float()
+
+
+def _lead_places(model: MustiModel, means: dict[str, Tensor], labels: Tensor, strength: float) -> None:
+    prototypes = F.normalize(model.known_prototypes().float(), dim=-1)
+    targets = prototypes[labels.to(prototypes.device)]
     for name, branch in model.towers.items():
-        weight, bias = _ridge(torch.cat(means[name]), targets, strength)
+        weight, bias = _ridge(means[name], targets, strength)
         linear: Backbone = branch.projection
         linear[0].weight.copy_(weight)
         linear[0].bias.copy_(bias)
