@@ -7,16 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
 )
+PATIENCE = 120_000  # ms that anything on the page may take on a slow, busy machine
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +55,32 @@ def browser() -> Iterator["Browser"]:
         chromium.close()
 
 
+def new_context(browser: "Browser", **named: Any) -> "BrowserContext":
+    """A visitor's browser, with nothing in its cache."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1100}, "locale": "en-GB"} | named)
+    context.set_default_timeout(PATIENCE)
+    return context
+
+
+def new_tab(browser: "Browser", **named: Any) -> "Page":
+    """A tab of a browser of its own."""
+    tab = browser.new_page(**{"viewport": {"width": 1280, "height": 1100}, "locale": "en-GB"} | named)
+    tab.set_default_timeout(PATIENCE)
+    return tab
+
+
+@pytest.fixture(scope="session")
+def visitor(browser: "Browser") -> Iterator["BrowserContext"]:
+    """A browser that has the page's scripts in its cache, which a page is loaded with in half the time."""
+    context = new_context(browser)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(browser: "Browser", url: str) -> Iterator["Page"]:
+def page(visitor: "BrowserContext", url: str) -> Iterator["Page"]:
     """A fresh tab; afterwards: no outside request, no script error, nothing that the console calls an error."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    tab = visitor.new_page()
     requests: list[str] = []
     errors: list[str] = []
     tab.on("request", lambda r: requests.append(r.url))
@@ -67,26 +90,38 @@ def page(browser: "Browser", url: str) -> Iterator["Page"]:
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     yield tab
     outside = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
+    tab.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    visitor.clear_cookies()
     tab.close()
     assert not outside
     assert not errors
 
 
+class Slow(NamedTuple):
+    """When a call that takes a second longer was begun, and when it had ended."""
+
+    begun: threading.Event
+    ended: threading.Event
+
+
 @pytest.fixture
-def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
-    """Has a method of the pipeline take a second longer; -> an event that is set when it is first called."""
+def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Slow]:
+    """Has a method of the pipeline take a second longer; the events tell of its first call."""
     from musti_model import MustiPipeline
 
-    def slow_down(step: str) -> threading.Event:
-        real, begun = getattr(MustiPipeline, step), threading.Event()
+    def slow_down(step: str) -> Slow:
+        real, told = getattr(MustiPipeline, step), Slow(threading.Event(), threading.Event())
 
         def slow(self: MustiPipeline, *given: Any, **named: Any) -> Any:
-            begun.set()
+            told.begun.set()
             time.sleep(1.0)
-            return real(self, *given, **named)
+            try:
+                return real(self, *given, **named)
+            finally:
+                told.ended.set()
 
         monkeypatch.setattr(MustiPipeline, step, slow)
-        return begun
+        return told
 
     return slow_down
 
@@ -115,7 +150,7 @@ passage.value.includes(w.innerText));
 }"""
 
 
-def answered(page: "Page", timeout: float = 120_000) -> None:
+def answered(page: "Page", timeout: float = PATIENCE) -> None:
     """Waits until all is told of the question that was asked: the answer, its explanations, how faithful they are."""
     page.locator("#verdict h2").wait_for(timeout=timeout)
     page.evaluate("() => { window.quiet = 0; }")

@@ -1,7 +1,6 @@
 """Tiny random models and tokenizers that the tests make; nothing is fetched."""
 
 import os
-import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -128,11 +127,6 @@ def tiny_model(**changes) -> MustiModel:
             for side in (model.fusion.space.word, model.fusion.space.place):
                 side.weight.add_(0.3 * torch.randn(32, 32, generator=generator))
     return model
-
-
-def two_processes(module: str) -> list[str]:
-    """The beginning of a command that runs a module in two processes."""
-    return [sys.executable, *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"], module]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ one stop."""
 
 import pytest
 
-from tests.browser import answered, ask, open_section, serious
+from tests.browser import answered, ask, new_tab, open_section, serious
 
 PASSAGE = "She blew out the candle, and the room went dark."
 SECTIONS = ("why", "what-if", "gate", "attention", "vote")
@@ -49,7 +49,7 @@ def test_the_other_tabs(page, url, flower, scheme):
 
 @pytest.mark.parametrize("width", [390, 768, 1920])
 def test_no_width_scrolls_sideways(browser, url, flower, width):
-    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab = new_tab(browser, viewport={"width": width, "height": 900})
     tab.goto(url)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     ask(tab, flower.with_name("candle.jpg"), PASSAGE)

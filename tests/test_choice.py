@@ -21,7 +21,7 @@ from musti_model import MustiPipeline, MustiProcessor, WeightsError
 from musti_model.weights import EMBEDDED, STARTER
 from page.choice import Choice, choice_html, listed, offers_of
 from page.language import in_language
-from tests.browser import answered, ask
+from tests.browser import answered, ask, new_tab
 from tests.conftest import ANSWER, WORD, tiny_model
 from tests.test_door import GONE, META, Machine
 
@@ -238,7 +238,7 @@ def loads(monkeypatch):
 
 
 def opened(browser, address, **named):
-    tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB"} | named)
+    tab = new_tab(browser, **{"viewport": {"width": 1280, "height": 900}} | named)
     tab.goto(address)
     tab.locator("nav.weights").wait_for()
     return tab
@@ -270,7 +270,7 @@ def test_weights_are_chosen_by_keyboard_and_answer_on_a_page_of_their_own(served
     assert here.inner_text() == folders[0]
     here.focus()
     tab.keyboard.press("Tab")
-    with tab.expect_navigation(url=lambda url: "/weights/" in url, timeout=60_000):
+    with tab.expect_navigation(url=lambda url: "/weights/" in url):
         tab.keyboard.press("Enter")
         tab.locator(".weights-told").get_by_text("Diese Gewichte werden geladen …").wait_for()
         other = opened(browser, address)  # another visitor, who asks for the same meanwhile

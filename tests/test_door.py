@@ -25,6 +25,7 @@ from page.inputs import SafeFile, SafeImage
 from page.language import in_language, say, translations
 from page.uploads import upload_of
 from page.visit import MOST_WAITING
+from tests.browser import new_context
 
 META = {"_type": "gradio.FileData"}
 GONE = "There is no such upload; it was deleted meanwhile, or never made. Upload the file again."
@@ -347,7 +348,7 @@ def test_a_full_queue_is_told_in_a_sentence(machine, monkeypatch):
 def test_a_question_waits_for_room_and_goes_on_by_itself(browser, url, flower, monkeypatch):
     from gradio.queueing import Queue
 
-    context = browser.new_context(locale="sl")
+    context = new_context(browser, locale="sl")
     page = context.new_page()
     page.goto(url)
     page.wait_for_function("() => document.documentElement.lang === 'sl'")

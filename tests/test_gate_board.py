@@ -12,7 +12,7 @@ from PIL import Image
 import app
 from musti_model import MustiPipeline, MustiProcessor
 from page.parts.gate_board import gate_board_value, segments
-from tests.browser import answered, ask, open_section, serious
+from tests.browser import answered, ask, new_context, new_tab, open_section, serious
 from tests.conftest import GATES, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
@@ -153,7 +153,7 @@ def widest(tab) -> tuple[str, int]:
 @pytest.fixture(scope="module")
 def asked_once(browser, word_url, flower):
     """A tab with one answer: enough for all that happens in the browser."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    tab = new_tab(browser)
     opened(tab, word_url, flower)
     yield tab
     tab.close()
@@ -279,8 +279,8 @@ def test_each_branch_has_its_own_gate(board):
 
 
 def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
-    context = browser.new_context(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB"
+    context = new_context(
+        browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB"
     )
     tab = context.new_page()
     opened(tab, f"{word_url}?__theme=dark", flower)
@@ -295,7 +295,7 @@ def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, flower, scheme):
     """Of a gate of words, with a word and the shut gate chosen, and with every section open."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    tab = new_tab(browser)
     opened(tab, f"{word_url}?__theme={scheme}", flower)
     assert serious(tab) == []
     tab.locator(".gate-word", has_text="nosegay").click()
@@ -309,7 +309,7 @@ def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, 
 
 
 def test_the_published_gate_says_that_its_places_are_no_findings(browser, published_url, flower):
-    tab = browser.new_page(viewport={"width": 1280, "height": 1100}, locale="en-GB")
+    tab = new_tab(browser)
     opened(tab, published_url, flower)
     assert "no finding of a thing" in tab.locator(".gate-note").inner_text()
     tab.locator(".gate-word", has_text="nosegay").hover()

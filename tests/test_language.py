@@ -10,7 +10,7 @@ import pytest
 import app
 from musti_model import InputError, MustiPipeline, Sentence
 from page.language import chosen, in_language, number, say, translations, wanted
-from tests.browser import answered, ask, open_section
+from tests.browser import answered, ask, new_context, open_section
 from tests.texts import texts_of_page
 
 TAGS = ["de", "fr", "it", "sl"]
@@ -94,7 +94,7 @@ LEFT_OUT = (
 
 def texts_seen(browser, url, flower, locale: str) -> set[str]:
     """All that stands on the page, one tab after another, for a browser of a language."""
-    context = browser.new_context(locale=locale, viewport={"width": 1280, "height": 1100})
+    context = new_context(browser, locale=locale, viewport={"width": 1280, "height": 1100})
     page = context.new_page()
     page.goto(url)
     page.wait_for_function("tag => document.documentElement.lang === tag", arg=locale[:2])
@@ -106,7 +106,7 @@ def texts_seen(browser, url, flower, locale: str) -> set[str]:
     for name in ("why", "what-if", "gate", "attention", "vote"):
         open_section(page, name)
     for told in ("#faithful-evidence details", "#faithful-evidence-map details"):
-        page.locator(told).evaluate("e => e.open = true", timeout=120_000)
+        page.locator(told).evaluate("e => e.open = true")
     seen = set(page.evaluate(VISIBLE, LEFT_OUT))
     page.locator("#show-around").click()
     page.locator("#tour-text p").wait_for()
@@ -140,7 +140,7 @@ def test_no_english_is_left_on_the_page(browser, url, flower, english, locale):
 
 
 def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flower):
-    context = browser.new_context(locale="fr-FR")
+    context = new_context(browser, locale="fr-FR")
     page = context.new_page()
     page.goto(url)
     page.wait_for_function("() => document.documentElement.lang === 'fr'")

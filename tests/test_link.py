@@ -4,7 +4,7 @@ import pytest
 
 import app
 from page.link import reopened
-from tests.browser import answered, ask, open_section
+from tests.browser import answered, ask, new_tab, open_section
 
 FILES = [(e.path, e.passage) for e in app.EXAMPLES]
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
@@ -25,9 +25,9 @@ def test_a_link_reopens_an_example_with_its_settings(browser, url, page, second_
     page.wait_for_function("() => document.querySelector('#link textarea, #link input').value.startsWith('http')")
     address = field.input_value()
     assert "example=1" in address and f"part={second_branch[0]}" in address and "open-vote" not in address
-    tab = browser.new_page()
+    tab = new_tab(browser)
     tab.goto(address)
-    tab.locator("#evidence .word").first.wait_for(timeout=120_000)
+    tab.locator("#evidence .word").first.wait_for()
     assert (
         "rose" in tab.get_by_label("Passage").input_value()
         and tab.locator("#part").get_by_label(second_branch[1]).is_checked()
@@ -55,7 +55,7 @@ def test_a_link_keeps_how_the_board_stands(browser, page, second_branch, pin):
         page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
     here = page.locator(".gate-told").inner_text()
     assert here.startswith("📌")
-    tab = browser.new_page(locale="en-GB")
+    tab = new_tab(browser)
     tab.goto(link_of(page))
     tab.locator(".gate-told", has_text=here).wait_for()
     assert tab.locator(f"[data-branch={second_branch[0]}]").get_attribute("aria-checked") == "true"
@@ -66,7 +66,7 @@ def test_a_link_keeps_how_the_board_stands(browser, page, second_branch, pin):
 
 
 def test_a_board_stays_as_it_is_for_an_address_that_means_nothing(browser, url):
-    tab = browser.new_page(locale="en-GB")
+    tab = new_tab(browser)
     for at in ("9999", "0-0", "1-2-3", "<b>"):
         tab.goto(f"{url}?example=1&board-gate=ajar&board-branch=x&board-at={at}")
         tab.locator(".gate-told").wait_for()

@@ -3,16 +3,15 @@
 import errno
 import io
 import json
-import signal
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import tiny_model, two_processes
+from tests.conftest import tiny_model
+from tests.processes import ended, start, start_two
 from training.loop import train as loop
 from training.loop.memory import recompute_activations
 from training.loop.train import CollapseError, TrainSettings, parameter_groups, schedule, skipping, train
@@ -283,73 +282,62 @@ def test_recomputed_layers_give_the_same_gradients():
 
 # Runs in processes of their own ---------------------------------------------------------------------------------------
 
-ROOT = Path(__file__).parents[1]
-JOB = [sys.executable, "-m", "tests.loop_job"]
+JOB = "tests.loop_job"
 
 
-def job(folder: Path, *more: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*JOB, str(folder), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert ended(start(JOB, [str(folder)], folder / "log")) == 0
+    return folder
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "end.pt", weights_only=True)
 
 
-def test_twenty_kills_leave_no_trace(tmp_path):
+def test_twenty_kills_leave_no_trace(whole, tmp_path):
     """kill -9 at twenty random steps: the finished run has the very weights, scores and losses of an undisturbed
     one."""
-    assert job(tmp_path / "whole").wait() == 0
-    forked = subprocess.run(
-        [*JOB, str(tmp_path / "broken"), "--kills", "20", "--checkpoint-steps", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert forked.returncode == 0, forked.stdout + forked.stderr
-    assert forked.stdout.count("killed") == 20
-    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
-    assert whole.keys() == broken.keys() and all(torch.equal(whole[k], broken[k]) for k in whole)
+    log = tmp_path / "log"
+    job = start(JOB, [str(tmp_path / "broken"), "--kills", "20", "--checkpoint-steps", "1"], log)
+    assert ended(job) == 0, log.read_text()
+    assert log.read_text().count("killed") == 20
+    one, other = weights(whole), weights(tmp_path / "broken")
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
     rows = [
-        [json.loads(line) for line in (tmp_path / f / "log.jsonl").read_text().splitlines()]
-        for f in ("whole", "broken")
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (whole, tmp_path / "broken")
     ]
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
-def test_sigterm_loses_nothing_but_the_running_step(tmp_path):
+def test_sigterm_loses_nothing_but_the_running_step(whole, tmp_path):
     """No checkpoint is due before the epoch's end, yet after SIGTERM the run goes on from the step it was in."""
-    process = job(tmp_path / "run", "--slow")
-    for line in process.stdout:
-        if "step 3 " in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    output = process.stdout.read()
-    assert process.wait() != 0 and "the same command goes on from there" in output
+    logs = [tmp_path / "log", tmp_path / "log-again"]
+    job = start(JOB, [str(tmp_path / "run"), "--slow"], logs[0])
+    while job.is_alive() and not (logs[0].exists() and "step 3 " in logs[0].read_text()):
+        time.sleep(0.01)
+    job.terminate()
+    assert ended(job) != 0 and "the same command goes on from there" in logs[0].read_text()
     place = json.loads(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["place"])
     assert place["rows"] == [] and place["done"] >= 3
-    again = job(tmp_path / "run", "--slow")
-    steps = again.stdout.read().count("step ")
-    assert again.wait() == 0 and steps == 60 - place["done"]
-    assert job(tmp_path / "whole").wait() == 0
-    assert all(torch.equal(v, weights(tmp_path / "run")[k]) for k, v in weights(tmp_path / "whole").items())
+    assert ended(start(JOB, [str(tmp_path / "run"), "--slow"], logs[1])) == 0
+    assert logs[1].read_text().count("step ") == 60 - place["done"]
+    assert all(torch.equal(v, weights(tmp_path / "run")[k]) for k, v in weights(whole).items())
 
 
 def test_two_processes_agree_with_one(tmp_path):
     """The same global batch, shared by two processes: the same weights within rounding, the same scores."""
-    assert job(tmp_path / "one", "--no-dropout").wait() == 0
-    done = subprocess.run(
-        [*two_processes("tests.loop_job"), str(tmp_path / "two"), "--no-dropout"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    one = start(JOB, [str(tmp_path / "one"), "--no-dropout"], tmp_path / "log")
+    two = start_two(JOB, [str(tmp_path / "two"), "--no-dropout"], tmp_path / "logs")
+    for process in (one, *two):
+        assert ended(process) == 0, [log.read_text() for log in (tmp_path / "logs").iterdir()]
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+    alone, shared = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.allclose(alone[k], shared[k], atol=1e-5) for k in alone)
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / f / "log.jsonl").read_text().splitlines()]
         for f in ("one", "two")

@@ -21,7 +21,7 @@ from page.parts.why import Why
 from page.tabs.pair import PairTab
 from page.tour import TOUR
 from page.weights import weights_banner, weights_html
-from tests.browser import answered, ask, open_section, wait_for
+from tests.browser import answered, ask, new_tab, open_section, wait_for
 from tests.conftest import GATES, tiny_config, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
@@ -226,12 +226,14 @@ def test_a_late_answer_does_not_stand_beside_another_question(page, flower, slow
     answered(page)
     for section in ("why", "what-if", "vote"):  # views are built when they are opened
         open_section(page, section)
-    page.locator("#faithful-evidence summary").wait_for(timeout=60_000)
-    begun = slowly(step)
+    page.locator("#faithful-evidence summary").wait_for()
+    slow = slowly(step)
+    page.get_by_label("Passage").fill(f"A rose, {step}.")  # that nobody asked before
     page.get_by_role("button", name="Compare", exact=True).click()
-    wait_for(page, begun)
+    wait_for(page, slow.begun)
     page.get_by_label("Passage").fill("A stinking herring lay on the quay.")
-    page.wait_for_timeout(4000)
+    wait_for(page, slow.ended)
+    page.wait_for_timeout(1000)
     page.get_by_text("Press “Compare”").first.wait_for()
     assert page.locator("#verdict h2").count() == 0 and not page.locator("#section-why").is_visible()
     for place in ("#votes table", "#evidence .word", ".faithful summary", "#board .strike", ".gate-word"):
@@ -328,7 +330,7 @@ def test_an_unknown_smell_is_not_a_confident_no(page, flower):
 @pytest.fixture
 def narrow(browser, url):
     """A tab as wide as a telephone."""
-    tab = browser.new_page(viewport={"width": 390, "height": 844}, locale="en-GB")
+    tab = new_tab(browser, viewport={"width": 390, "height": 844})
     tab.goto(url)
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     yield tab
@@ -337,7 +339,7 @@ def narrow(browser, url):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_narrow_page_does_not_scroll_sideways(browser, url, flower, scheme):
-    tab = browser.new_page(viewport={"width": 390, "height": 844})
+    tab = new_tab(browser, viewport={"width": 390, "height": 844})
     tab.goto(f"{url}?__theme={scheme}")
     tab.get_by_role("button", name="Compare", exact=True).wait_for()
     ask(tab, flower, PASSAGE)
@@ -629,8 +631,8 @@ def next_step(page, step: int) -> str:
     page.locator("#tour-text").get_by_text(f"Step {step} of 5").wait_for()
     assert page.locator("#passage textarea").input_value() == app.EXAMPLES[TOUR[step - 1].example].passage
     if step == 1 or TOUR[step - 1].example != TOUR[step - 2].example:
-        page.locator("#verdict .verdict:not([data-old])").wait_for(timeout=60_000)
-        page.locator(".gate-word:not([data-old])").first.wait_for(timeout=60_000)
+        page.locator("#verdict .verdict:not([data-old])").wait_for()
+        page.locator(".gate-word:not([data-old])").first.wait_for()
     return page.locator("#verdict h2").inner_text()
 
 
@@ -647,15 +649,15 @@ def test_guided_tour(page, width, height):
         assert opened == (["what-if"] if step == 4 else [])
         places = ["#altered", "#board .strike:nth-of-type(1)"] if step == 4 else ["#verdict h2", ".gate-passage"]
         for place in places:
-            page.wait_for_function(IN_SIGHT, arg=place, timeout=60_000)
+            page.wait_for_function(IN_SIGHT, arg=place)
         if step == 1:
             page.evaluate("scrollTo(0, 0)")
-        answered(page)
         if step == 1:  # who scrolled on is not taken away when the explanations are there
+            answered(page)
             page.wait_for_timeout(300)
             assert page.evaluate("scrollY") == 0
         if step == 2:
-            page.locator("#gate-board p").get_by_text("The gate stayed nearly shut").wait_for(timeout=60_000)
+            page.locator("#gate-board p").get_by_text("The gate stayed nearly shut").wait_for()
         if step in (1, 2):  # the same words beside two pictures
             widest = page.evaluate(
                 "[...document.querySelectorAll('.gate-word')].map(w => "

@@ -83,14 +83,15 @@ def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, sl
     open_tab(page)
     page.locator("#many-picture input[type=file]").set_input_files(str(flower))
     page.locator("#many-picture img").first.wait_for()
-    page.locator("#many-passages textarea").fill("\n\n".join(PASSAGES))
-    begun = slowly(step)
+    page.locator("#many-passages textarea").fill("\n\n".join(f"{p} {step}." for p in PASSAGES))  # asked by no other
+    slow = slowly(step)
     page.locator("#rank").click()
     if step == "explain":
         page.locator("#ranking tbody tr").first.get_by_role("button").click()
-    wait_for(page, begun)
+    wait_for(page, slow.begun)
     page.locator("#many-passages textarea").fill("Entirely other: a horse.")
-    page.wait_for_timeout(3500)
+    wait_for(page, slow.ended)
+    page.wait_for_timeout(1000)
     for place in ("#ranking tbody tr", "#card-1 .word", "#card-map-1 img"):
         assert page.locator(place).count() == 0
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,8 @@ from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcess
 from musti_model import InputError, MustiPipeline, MustiProcessor
 from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
-from tests.conftest import tiny_config, tiny_model, two_processes
+from tests.conftest import tiny_config, tiny_model
+from tests.processes import FORKS, ended, start_two
 from training import compare, evaluate, predict, train
 from training.data.folds import leaks
 from training.data.parts import divide
@@ -227,17 +227,10 @@ def test_what_the_lead_finds_is_told_once(folder, tmp_path):
     file = musti_file.make(tmp_path / "m")
     for path in (tmp_path / "m" / "images").iterdir():
         path.unlink()
-    done = subprocess.run(
-        [*two_processes("training.train"), *arguments("musti-base", file, tmp_path / "run", folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (
-        done.returncode != 0
-        and (done.stdout + done.stderr).count("No pair has a label and a picture on this machine") == 1
-    )
+    options = arguments("musti-base", file, tmp_path / "run", folder)
+    assert all(ended(process) != 0 for process in start_two("training.train", options, tmp_path / "logs"))
+    told = "".join(log.read_text() for log in (tmp_path / "logs").iterdir())
+    assert told.count("No pair has a label and a picture on this machine") == 1, told
 
 
 def test_a_collapse_ends_the_command(pairs, folder, tmp_path, capsys):
@@ -309,19 +302,16 @@ def test_each_process_takes_its_share(pairs, folder):
 
 
 def test_two_processes_train_the_same_model(pairs, folder, tmp_path):
-    """The whole command under torchrun: equal global batch, weights within tolerance of one process."""
+    """The whole command as torchrun starts it: equal global batch, weights within tolerance of one process."""
     changes = [
         *SMALL,
         "model.text=" + json.dumps(TINY["text"] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
     ]
     assert train.main(arguments("musti-base", pairs, tmp_path / "one", folder, changes=changes)) == 0
-    done = subprocess.run(
-        [*two_processes("training.train"), *arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    logs = tmp_path / "logs"
+    options = arguments("musti-base", pairs, tmp_path / "two", folder, changes=changes)
+    for process in start_two("training.train", options, logs):
+        assert ended(process) == 0, [log.read_text() for log in logs.iterdir()]
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     one, two = (load_file(tmp_path / n / "weights" / "model.safetensors") for n in ("one", "two"))
     assert one.keys() == two.keys()
@@ -462,6 +452,7 @@ def test_a_stopped_prediction_goes_on(file_to_fill, runs, monkeypatch, capsys):
 
 def test_a_process_that_cannot_start_ends_in_a_sentence(file_to_fill, tmp_path, monkeypatch, capsys):
     """The weights are gone once the parent has looked at them."""
+    monkeypatch.setattr(predict.multiprocessing, "get_context", lambda _kind: FORKS)  # need not import all anew
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "config.json").write_text("{}")
     (tmp_path / "w" / "model.safetensors").write_bytes(b"nothing")

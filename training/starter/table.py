@@ -62,13 +62,16 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 class Size:
     """How large a table is. steps: of each run; layers: of the text encoder, None for all; every: of the held-out
     passages every so many are scored; each: pictures of each object that are kept; names: steps in which words learn
-    their names before, where image backbones are given."""
+    their names before, where image backbones are given; drills: share of the batches that are a few words each, dense
+    with names; rate: learning rates, as a multiple of those of the starter's training."""
 
     steps: int = 60
     layers: int | None = None
     every: int = 3
     each: int = SMALL.each
     names: int = 200
+    drills: float = 0.1
+    rate: float = 1.0
 
 
 class Table:
@@ -107,8 +110,8 @@ class Table:
         return TrainSettings(
             epochs=1,
             steps_per_epoch=self.size.steps,
-            lr=SMALL.lr,
-            lr_of=SMALL.match_rates,
+            lr=self.size.rate * SMALL.lr,
+            lr_of={part: self.size.rate * rate for part, rate in SMALL.match_rates.items()},
             batch_norm="frozen",
             layer_decay=0.95,
             on_collapse="report",
@@ -125,6 +128,7 @@ class Table:
             self.shop.record["data"],
             self.size.every,
             self.size.each,
+            self.size.drills,
         ]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
@@ -150,7 +154,7 @@ class Table:
                 self.shop.objects,
                 self.size.steps,
                 (30 + seed, epoch),
-                0.1,
+                self.size.drills,
                 **texts_of(SMALL.match),
                 padding=self.shop.padding,
             )
@@ -316,10 +320,12 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=Size.each, help="pictures of each object, varied, that are kept")
     parser.add_argument("--images", type=Path, help="weights whose image backbones all runs share, as they are")
     parser.add_argument("--names", type=int, default=Size.names, help="steps of naming before, with --images")
+    parser.add_argument("--drills", type=float, default=Size.drills, help="share of batches of short, dense texts")
+    parser.add_argument("--rate", type=float, default=Size.rate, help="of learning, as a multiple of the starter's")
     options = parser.parse_args()
     keep_freed_memory()
     settle_arithmetic()
-    size = Size(options.steps, options.layers, options.every, options.each, options.names)
+    size = Size(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Size)})
     table = Table(options.data, options.work, options.out / "table.json", size, options.images)
     wanted = [(name, seed) for seed in range(options.seeds) for name in list(ROWS)[: options.rows]]
     # also those after a row that is still to be run
