@@ -1,6 +1,7 @@
 """The tab "Compare many" and the endpoint that ranks."""
 
 import pytest
+from playwright.sync_api import expect
 
 from musti_model import InputError
 from musti_model.processing import open_image
@@ -8,7 +9,7 @@ from page.calls import ranked
 from page.examples import EXAMPLES
 from page.markup import data_url
 from page.tabs.many import THUMBNAIL, readable, short, split_passages, table_rows
-from tests.browser import wait_for
+from tests.browser import PATIENCE, wait_for
 from tests.conftest import ANSWER
 
 PASSAGES = [
@@ -93,7 +94,7 @@ def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, sl
     wait_for(page, slow.ended)
     page.wait_for_timeout(1000)
     for place in ("#ranking tbody tr", "#card-1 .word", "#card-map-1 img"):
-        assert page.locator(place).count() == 0
+        expect(page.locator(place)).to_have_count(0, timeout=PATIENCE)
 
 
 def test_one_passage_with_pictures(page, flower):
@@ -129,11 +130,11 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_named(page, flower, tmp_p
 def test_no_picture_that_can_be_read(page, tmp_path):
     paths = [tmp_path / f"{number}.png" for number in (1, 2)]
     for path in paths:
-        path.write_bytes(b"no picture")
+        path.write_text(f"no picture, {path.name}")
     open_tab(page)
     page.get_by_label("One passage, many pictures").check()
     page.locator("#many-pictures input[type=file]").set_input_files([str(path) for path in paths])
-    page.locator("#many-pictures").get_by_text("2.png").first.wait_for()
+    page.locator("#many-pictures [aria-label='2.png']").wait_for()
     page.locator("#one-passage textarea").fill(PASSAGES[1])
     page.locator("#rank").click()
     assert "not a picture" in page.locator("#many-told [role=alert]").inner_text()

@@ -9,7 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -150,22 +150,6 @@ HUB = {  # source: the Hub's answer, and words of the sentence that follows from
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Answers like a Hub that does not hand the weights out, for one reason or another."""
-
-    def do_HEAD(self):
-        status, code, _ = next(answer for source, answer in HUB.items() if source.partition("@")[0] in self.path)
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_HEAD
-
-    def log_message(self, *_):
-        pass
-
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
 import contextlib, io, json, sys, time
@@ -194,16 +178,47 @@ def fetch(sources, tmp_path, **environment):
     return results
 
 
+class TroubledHub(BaseHTTPRequestHandler):
+    """Does not hand the weights out, for one reason or another; breaks off in the middle of a file; is overloaded."""
+
+    def do_HEAD(self):
+        refused = next((a for source, a in HUB.items() if source.partition("@")[0] in self.path), None)
+        if refused:
+            self.answer(refused[0], {"X-Error-Code": refused[1]})
+        elif "busy" in self.path:
+            self.answer(503, {})
+        else:
+            self.answer(200, {"X-Repo-Commit": COMMIT, "ETag": '"1"', "Content-Length": "500"})
+
+    def do_GET(self):
+        self.do_HEAD()
+        if "broken" in self.path:
+            self.wfile.write(b"{" * 20)
+            self.close_connection = True
+
+    def answer(self, status, headers):
+        self.send_response(status)
+        for name, value in ({"Content-Length": "0"} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 def test_hub_errors_are_sentences(tmp_path):
-    server = HTTPServer(("127.0.0.1", 0), Hub)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TroubledHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    sources = [*HUB, "me/broken", "me/busy"]
     try:
-        results = fetch(HUB, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        *refused, broken, busy = fetch(sources, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()
-    for (_, _, words), (status, sentence, seconds) in zip(HUB.values(), results):
+    for (_, _, words), (status, sentence, seconds) in zip(HUB.values(), refused, strict=True):
         assert status == 2 and words in sentence and seconds < 10, sentence
+    assert broken[0] == 2 and "could not be fetched" in broken[1]
+    assert busy[0] == 2 and "status 503" in busy[1] and busy[2] < 10
 
 
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
@@ -439,31 +454,3 @@ def test_an_unwritable_folder_is_a_sentence(folder, pictures, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(pictures[0]), TEXT, "--weights", str(folder), "--explain", str(tmp_path / "file" / "out")]) == 2
     assert "could not be written" in capsys.readouterr().err
-
-
-class TroubledHub(Hub):
-    """Breaks off in the middle of a file, or is overloaded."""
-
-    def do_HEAD(self):
-        busy = "busy" in self.path
-        self.send_response(503 if busy else 200)
-        for name, value in {"X-Repo-Commit": COMMIT, "ETag": '"1"', "Content-Length": "0" if busy else "500"}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def do_GET(self):
-        self.do_HEAD()
-        self.wfile.write(b"{" * 20)
-        self.close_connection = True
-
-
-def test_a_hub_in_trouble_is_a_sentence(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TroubledHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        broken, busy = fetch(["me/broken", "me/busy"], tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert broken[0] == 2 and "could not be fetched" in broken[1]
-    assert busy[0] == 2 and "status 503" in busy[1] and busy[2] < 10

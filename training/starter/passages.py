@@ -198,6 +198,15 @@ def _cut(passage: Passage, stretch: tuple[int, int]) -> Passage:
     return Passage(passage.text[a:b], passage.language, _moved(inside, -a), passage.origin)
 
 
+def around(passage: Passage, mention: Mention, words: int) -> Passage:
+    """So many words of it, the mention in their middle where the passage is long enough."""
+    starts, ends = word_spans(passage.text)
+    middle = bisect_left(ends, mention.start + 1)  # the first word that reaches into it
+    first = max(0, min(middle - words // 2, len(starts) - words))
+    last = min(len(starts), first + words) - 1
+    return _cut(passage, (min(starts[first], mention.start), max(ends[last], mention.end)))
+
+
 def swap(passage: Passage, mention: Mention, target: str, lexicon: Lexicon, rng: np.random.Generator) -> Passage | None:
     """The passage with one name replaced by a name of ``target``; None where the language has none."""
     form = lexicon.replacement(mention, target, rng)

@@ -37,6 +37,7 @@ from .augment import plain_view
 from .drawing import KeptAlbum, TextBatches, Texts, text_batches
 from .objective import Objective, features_of
 from .pairs import Pair
+from .passages import Passage, around
 from .pictures import STORED_SIZE, load_pictures
 from .scoring import MODES, Scored, score_pairs, widest_names
 from .stages import SMALL, STILL, Workshop, names_stage, settle_arithmetic, shown_of, texts_of
@@ -63,7 +64,8 @@ class Size:
     """How large a table is. steps: of each run; layers: of the text encoder, None for all; every: of the held-out
     passages every so many are scored; each: pictures of each object that are kept; names: steps in which words learn
     their names before, where image backbones are given; drills: share of the batches that are a few words each, dense
-    with names; rate: learning rates, as a multiple of those of the starter's training."""
+    with names; words: so many of each held-out passage, around a name, None for all; rate: learning rates, as a
+    multiple of those of the starter's training."""
 
     steps: int = 60
     layers: int | None = None
@@ -71,6 +73,7 @@ class Size:
     each: int = SMALL.each
     names: int = 200
     drills: float = 0.1
+    words: int | None = None
     rate: float = 1.0
 
 
@@ -129,6 +132,7 @@ class Table:
             self.size.every,
             self.size.each,
             self.size.drills,
+            self.size.words,
         ]
         made += [self.start["prototypes"].flatten()[:64].tolist()]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
@@ -178,6 +182,19 @@ class Table:
         """The pairs of every so many passages."""
         return [p for p in self.shop.pairs[split] if p.passage % self.size.every == 0]
 
+    def asked(self, split: str) -> tuple[list[Passage], list[Pair]]:
+        """The pairs, and the passages they count in: whole, or for each pair the words around a name, of the shared
+        object where it is YES."""
+        passages, pairs = self.shop.passages[split], self.pairs(split)
+        if self.size.words is None:
+            return passages, pairs
+        cut = []
+        for pair in pairs:
+            sure = [m for m in passages[pair.passage].mentions if m.sure]
+            mention = next((m for m in sure if m.object == pair.object), sure[0])
+            cut.append(around(passages[pair.passage], mention, self.size.words))
+        return cut, [dataclasses.replace(pair, passage=row) for row, pair in enumerate(pairs)]
+
     def shown(self, split: str) -> list[int]:
         """The pictures of these pairs, in order."""
         return sorted({p.picture for p in self.pairs(split)})
@@ -205,8 +222,9 @@ class Table:
             encoded = {n: b.to_tokens(held[n], model.fusion.norm, model.grid_norm) for n, b in model.towers.items()}
         encoded = {n: ImageTokens(t.tokens.bfloat16(), t.grid) for n, t in encoded.items()}
         number = {picture: row for row, picture in enumerate(self.shown(split))}
-        pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in self.pairs(split)]
-        return score_pairs(model, self.shop.tokenizer, encoded, self.shop.passages[split], pairs, modes=modes)
+        passages, pairs = self.asked(split)
+        pairs = [dataclasses.replace(p, picture=number[p.picture]) for p in pairs]
+        return score_pairs(model, self.shop.tokenizer, encoded, passages, pairs, modes=modes)
 
     def _scores(self, model: MustiModel) -> dict[str, Any]:
         dev = self._scored(model, "dev", MODES[:1])  # for the threshold
@@ -218,9 +236,7 @@ class Table:
             "f1_macro": tuned["learned"]["f1_macro"],
             "auc": tuned["learned"]["auc"],
             "lost": {m: tuned["learned"]["f1_macro"] - s["f1_macro"] for m, s in tuned.items() if m != "learned"},
-            "widest": widest_names(test, self.shop.passages["test"], self.pairs("test"))
-            if model.fusion.gated
-            else None,
+            "widest": widest_names(test, *self.asked("test")) if model.fusion.gated else None,
             "collapsed": collapsed(answers["learned"]),
             # of the test pairs in order, a bit a pair
             "answers": np.packbits(answers["learned"] >= threshold).tobytes().hex(),
@@ -321,6 +337,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="weights whose image backbones all runs share, as they are")
     parser.add_argument("--names", type=int, default=Size.names, help="steps of naming before, with --images")
     parser.add_argument("--drills", type=float, default=Size.drills, help="share of batches of short, dense texts")
+    parser.add_argument("--words", type=int, help="of each held-out passage only so many, around a name")
     parser.add_argument("--rate", type=float, default=Size.rate, help="of learning, as a multiple of the starter's")
     options = parser.parse_args()
     keep_freed_memory()
