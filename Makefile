@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO = .venv
 TEST = .venv-test
 # Processes that share the tests, a file at a time. Each loads the page and the weights for itself (some 1.5 GB).
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: demo test lint mutants benchmark
 

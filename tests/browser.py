@@ -26,8 +26,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     import app
     import page.recent
+    from musti_model.methods import deletion_insertion, hiding
 
-    page.recent.MOST = 64  # most tests ask the same question; it is explained once for all of them
+    # Most tests ask the same question; it is explained once for all of them, and with few passes: what the page does
+    # with the numbers is tested here, not how good they are.
+    page.recent.MOST, hiding.FEW = 64, 8
+    deletion_insertion.FEW_STEPS, deletion_insertion.FEW_RANDOM = 3, 1
     demo = app.build(*app.load_pipeline())
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
