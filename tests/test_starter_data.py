@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.conftest import tiny_model
-from training.lexicon.naming import FOLDER, LANGUAGES, Lexicon, held_out_forms
+from training.lexicon.naming import FOLDER, LANGUAGES, Lexicon, Mention, held_out_forms
 from training.starter.pairs import balanced_pairs
-from training.starter.passages import Passage, PassageMill, load_passages, sprinkle, swap, wear, window
+from training.starter.passages import Passage, PassageMill, around, load_passages, sprinkle, swap, wear, window
 from training.starter.pictures import Pictures, split_of
 from training.starter.reading import reading_scores
 
@@ -185,6 +185,19 @@ def test_windows_around_a_name_may_begin_anywhere(lexicons):
     starts = {p.text.index(q.text) for q in made}
     assert all(name.object in q.named and len(q.text.split()) == 5 for q in made)
     assert len(starts) == 5  # the name stands first, ..., fifth
+
+
+def test_so_many_words_around_a_name_by_hand():
+    text = "a old b dog c d fish e f"
+    dog, fish = Mention(8, 11, "dog", "sg", ""), Mention(16, 20, "fish", "sg", "")
+    p = Passage(text, "en", (dog, fish), "musti")
+    cut = around(p, dog, 3)
+    assert cut.text == "b dog c" and [(m.start, m.end, m.object) for m in cut.mentions] == [(2, 5, "dog")]
+    cut = around(p, fish, 4)  # what is named besides comes along
+    assert cut.text == "c d fish e" and cut.named == {"fish"}
+    assert around(p, dog, 8).text == text[:18] + text[18:].rsplit(" ", 1)[0] and around(p, dog, 50).text == text
+    name = Mention(2, 11, "old b dog", "sg", "")  # longer than the window: it stays whole
+    assert around(Passage(text, "en", (name,), "musti"), name, 1).text == "old b dog"
 
 
 def test_wear_moves_what_follows_with_it(lexicons):

@@ -10,13 +10,16 @@ import torch
 from PIL import Image
 
 from musti_model.model import MustiModel
+from musti_model.weights import find_weights
 from training.lexicon.naming import LANGUAGES, Mention
+from training.starter.augment import branch_input, plain_view
+from training.starter.drawing import Shown
 from training.starter.evidence import PHOTOGRAPHS, SENTENCES, photograph_scores, share_in_quarter, top_word_names
 from training.starter.passages import Passage
 from training.starter.pictures import Pictures
 from training.starter.scoring import encode_pictures
 from training.starter.stages import picture_top1
-from training.starter.towers import _ridge, place_objects
+from training.starter.towers import _ridge, borrow_backbones, place_kept, place_objects
 
 from .conftest import tiny_config
 
@@ -94,3 +97,36 @@ def test_places_start_at_the_prototype_of_what_is_shown():
     place_objects(model, pictures, most=20, strength=0.01)
     assert named()["resnet"] > 0.9 and named()["both"] > 0.9
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before)
+
+
+def test_places_start_alike_where_features_are_kept():
+    torch.manual_seed(0)
+    models = [MustiModel(tiny_config(gate="word", meeting="content")).eval() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    colours = np.random.default_rng(0).integers(0, 255, (12, 24, 24, 3), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    pictures = Pictures(colours, labels, np.array(["x"] * 12), np.array(["n"] * 12), models[0].config.objects)
+    place_objects(models[0], pictures)
+    with torch.no_grad():
+        kept = {
+            name: branch.features(
+                branch_input(plain_view(torch.from_numpy(colours), branch.config.image_size), branch.config)
+            )
+            for name, branch in models[1].towers.items()
+        }
+    shows = torch.nn.functional.one_hot(torch.from_numpy(labels), 3).bool()
+    none = torch.zeros(0, 4)
+    place_kept(models[1], Shown(None, shows, len(shows), none, none, kept))
+    for a, b in zip(*(m.towers.values() for m in models), strict=True):
+        assert torch.allclose(a.projection[0].weight, b.projection[0].weight, atol=1e-4)
+        assert torch.allclose(a.projection[0].bias, b.projection[0].bias, atol=1e-4)
+
+
+def test_backbones_are_borrowed_and_nothing_else(folder):
+    torch.manual_seed(9)
+    model = MustiModel(tiny_config())
+    before, lender = {n: v.clone() for n, v in model.state_dict().items()}, find_weights(folder).load()[0].state_dict()
+    borrow_backbones(model, folder)
+    changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed and all(".backbone." in n for n in changed)
+    assert all(torch.equal(v, lender[n]) for n, v in model.state_dict().items() if ".backbone." in n)

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from musti_model.config import preset
+from training.lexicon.naming import Mention
 from training.loop.losses import FocalLoss
+from training.starter.pairs import Pair
+from training.starter.passages import Passage
 from training.starter.table import OURS, ROWS, Size, Table, draw, write
 
 
@@ -42,6 +45,28 @@ def test_the_budget_is_the_same_for_all_and_the_backbones_rest():
     assert settings.lr_of["branches.vit.backbone"] == settings.lr_of["branches.cnn.backbone"] == 0
 
 
+def test_rates_of_learning_are_multiples_of_the_starters():
+    table = made()
+    table.size = replace(table.size, rate=3.0)
+    settings, plain = table.settings(0), made().settings(0)
+    assert settings.lr == pytest.approx(3 * plain.lr) and settings.lr_of.keys() == plain.lr_of.keys()
+    assert all(rate == pytest.approx(3 * plain.lr_of[part]) for part, rate in settings.lr_of.items())
+
+
+def test_short_passages_hold_the_shared_name_or_else_the_first_sure_one():
+    text = "a dog b c d e f g fish h"
+    mentions = (Mention(2, 5, "dog", "sg", "", sure=False), Mention(18, 22, "fish", "sg", ""))
+    passages = [Passage("none", "en", (), "musti")] * 3 + [Passage(text, "en", mentions, "musti")]
+    pairs = [Pair(7, 3, 1, "fish"), Pair(8, 3, 0, "cat"), Pair(9, 1, 0, "cat")]
+    table = made()
+    table.shop = SimpleNamespace(passages={"test": passages}, pairs={"test": pairs})
+    assert table.asked("test") == (passages, pairs[:2])  # of every third passage
+    table.size = replace(table.size, words=3)
+    cut, asked = table.asked("test")
+    assert [p.text for p in cut] == ["g fish h"] * 2 and [(p.picture, p.passage) for p in asked] == [(7, 0), (8, 1)]
+    assert table.pairs("test") == pairs[:2]  # resampled by the passages that they are from
+
+
 def test_a_run_is_known_by_all_that_it_is_made_of():
     table = made()
     table.shop, table.start = SimpleNamespace(record={"data": "x"}, objects=("a",)), {"prototypes": torch.zeros(2, 4)}
@@ -53,7 +78,15 @@ def test_a_run_is_known_by_all_that_it_is_made_of():
     table.start = {"prototypes": torch.ones(2, 4)}
     assert not table.kept(OURS, 1)  # other weights to start from
     table.start = {"prototypes": torch.zeros(2, 4)}
-    for other in ({"steps": 8}, {"layers": None}, {"every": 4}):
+    for other in (
+        {"steps": 8},
+        {"layers": None},
+        {"every": 4},
+        {"words": 9},
+        {"drills": 0.5},
+        {"rate": 2.0},
+        {"each": 3},
+    ):
         table.size = replace(made().size, **other)
         assert not table.kept(OURS, 1)
     table.size = made().size
