@@ -23,7 +23,7 @@ def test_one_pair(page, url, flower, scheme):
             page.locator("#board .strike", has_text="candle").click()
             page.locator("#altered table").wait_for()
             assert page.locator("#altered").get_attribute("aria-live") == "polite"
-        assert serious(page) == [], name
+    assert serious(page) == [], "sections"
     page.locator("#show-around").click()
     page.locator("#tour-next").wait_for()
     answered(page)

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from musti_model import InputError
 from musti_model.frames import shrunk
 from musti_model.results import Gate
 from tests.conftest import GATES, PASSAGE, pipeline
@@ -107,3 +109,20 @@ def test_a_large_model_on_a_cpu_gets_evidence_from_gradients(pipe, picture, monk
         and e.evidence.methods == {"words": "relevance", "regions": "relevance"}
         and e.evidence.map.shape == (48, 64)
     )
+
+
+def test_a_question_that_fits_a_page_keeps_no_large_picture(pipe):
+    question = pipe.ask(Image.effect_noise((1300, 400), 80).convert("RGB"), PASSAGE)
+    small = question.fit(100)
+    assert (
+        small.picture.size == (100, 31)
+        and question.picture.size == (1300, 400)
+        and question.fit(5000).picture is question.picture
+    )
+    assert (
+        small.encoded is question.encoded
+        and pipe(small) == pipe(question)
+        and small.fingerprint != question.fingerprint
+    )
+    with pytest.raises(InputError, match="another picture"):
+        pipe.faithfulness(small, explanation=pipe.explain(question))

@@ -175,20 +175,3 @@ def test_what_nobody_comes_back_to_is_forgotten_also_where_nobody_comes(file, mo
         time.sleep(0.05)
     assert not recent._held and recent._alarm is None and Path(file).exists()
     assert threading.active_count() <= threads + 1, "an alarm for each question"
-
-
-def test_a_question_that_fits_a_page_keeps_no_large_picture(pipe, file):
-    question = pipe.ask(file, PASSAGE)
-    small = question.fit(100)
-    assert (
-        small.picture.size == (100, 31)
-        and question.picture.size == (1300, 400)
-        and question.fit(5000).picture is question.picture
-    )
-    assert (
-        small.encoded is question.encoded
-        and pipe(small) == pipe(question)
-        and small.fingerprint != question.fingerprint
-    )
-    with pytest.raises(InputError, match="another picture"):
-        pipe.faithfulness(small, explanation=pipe.explain(question))
