@@ -23,7 +23,7 @@ demo: $(DEMO)/ready
 	$(DEMO)/bin/python app.py
 
 test: $(TEST)/ready lint
-	$(TEST)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+	$(TEST)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .

@@ -25,13 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real page on the embedded starter."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     import app
-    import page.recent
-    from musti_model.methods import deletion_insertion, hiding
 
-    # Most tests ask the same question; it is explained once for all of them, and with few passes: what the page does
-    # with the numbers is tested here, not how good they are.
-    page.recent.MOST, hiding.FEW = 64, 8
-    deletion_insertion.FEW_STEPS, deletion_insertion.FEW_RANDOM = 3, 1
     demo = app.build(*app.load_pipeline())
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
@@ -99,6 +93,20 @@ def page(visitor: "BrowserContext", url: str) -> Iterator["Page"]:
     tab.close()
     assert not outside
     assert not errors
+
+
+@pytest.fixture(autouse=True)
+def few_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tests of the page an explanation takes few passes, and is kept for those that ask the same: what the page
+    does with the numbers is tested there, not how good they are."""
+    if "browser" in request.fixturenames:
+        import page.recent
+        from musti_model.methods import deletion_insertion, hiding
+
+        monkeypatch.setattr(page.recent, "MOST", 64)
+        monkeypatch.setattr(hiding, "FEW", 8)
+        monkeypatch.setattr(deletion_insertion, "FEW_STEPS", 3)
+        monkeypatch.setattr(deletion_insertion, "FEW_RANDOM", 1)
 
 
 class Slow(NamedTuple):

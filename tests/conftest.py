@@ -1,6 +1,7 @@
 """Tiny random models and tokenizers that the tests make; nothing is fetched."""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -34,6 +35,12 @@ TEXTS = [
     "L'odore del caffè e del pane riempiva la città.",
     "Čebele so letele nad cvetlicami, žena je kuhala čaj.",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that open the page most go first: they take longest, and a file is one process's (see the Makefile)."""
+    opens = Counter(item.path for item in items if "browser" in item.fixturenames)
+    items.sort(key=lambda item: -opens[item.path])
 
 
 SIZES = {"vit": 40, "resnet": 48}  # px of the tiny model's branches
