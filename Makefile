@@ -2,7 +2,8 @@
 PYTHON ?= python3
 DEMO = .venv
 TEST = .venv-test
-# Processes that share the tests, a file at a time. Each loads the page and the weights for itself (some 1.5 GB).
+# Processes that share the tests, a file at a time; more than cores, since browsers mostly wait. Each loads the page and the weights for
+# itself (up to 3 GB).
 WORKERS ?= 3
 
 .PHONY: demo test lint mutants benchmark
