@@ -2,7 +2,8 @@
 
 Opens the page in Chromium with the embedded weights, asks about a long passage, and lets the pointer go over words and
 places. A step is timed from the event until its style and layout are done, and until the frame after it has begun.
-Nothing is asked of the server meanwhile (that too is counted). Needs Chromium and playwright.
+Nothing is asked of the server meanwhile (that too is counted). The server explains the passage first, which
+takes some minutes on two cores. Needs Chromium and playwright.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main() -> None:
         from playwright.sync_api import sync_playwright
 
         import app
-        from tests.browser import CHROMIUM
+        from tests.browser import CHROMIUM, answered
 
         demo = app.build(*app.load_pipeline())
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.launch_settings())
@@ -65,9 +66,7 @@ def main() -> None:
             page.locator("#picture input[type=file]").set_input_files(str(PICTURE))
             page.get_by_label("Passage").fill(passage)
             page.locator("#run").click()
-            page.locator(".gate-word").first.wait_for(timeout=300_000)
-            # the server is done with this pair
-            page.locator("#faithful p").first.wait_for(state="attached", timeout=300_000)
+            answered(page, timeout=900_000)  # the server is done with this pair, and disturbs no step
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             times = page.evaluate(STEPS, options.steps)
