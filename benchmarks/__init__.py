@@ -1,1 +1,1 @@
-"""Measurements; each prints ratios against a plain implementation in the same run."""
+"""Measurements. Speed is printed as ratios against a plain implementation in the same run."""

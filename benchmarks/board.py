@@ -55,18 +55,19 @@ def main() -> None:
         from playwright.sync_api import sync_playwright
 
         import app
-        from tests.browser import CHROMIUM, answered
+        from tools.chromium import chromium
 
         demo = app.build(*app.load_pipeline())
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.launch_settings())
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(url)
             page.locator("#picture input[type=file]").set_input_files(str(PICTURE))
             page.get_by_label("Passage").fill(passage)
             page.locator("#run").click()
-            answered(page, timeout=900_000)  # the server is done with this pair, and disturbs no step
+            # the server is done with this pair, and disturbs no step
+            page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=900_000)
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             times = page.evaluate(STEPS, options.steps)

@@ -128,7 +128,7 @@ def started_page(folder: str) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k != "MUSTI_MODEL"} | {
+    env = {k: v for k, v in os.environ.items() if k not in ("MUSTI_MODEL", "MUSTI_MODELS")} | {
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": folder,
     }

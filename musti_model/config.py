@@ -305,7 +305,7 @@ _STARTER_CNN = ImageBranchConfig(
     std=(0.502, 0.502, 0.502),
 )
 
-# Small enough to be trained on two CPU cores; the embedded weights are of this size.
+# Small enough to be trained from nothing on two CPU cores; the weights of version 0.1 are of this size.
 _COMPACT_VIT = ImageBranchConfig(
     "vit",
     "vit_base_patch16_224",
@@ -332,7 +332,8 @@ def preset(name: str, **changes: Any) -> MustiConfig:
 
     Names: "musti-base" (ViT-B/16 + ResNet-34 + multilingual BERT), "musti-word" (the same with a gate for each word),
     "published" (ViT-B/16 + ResNet-50, as the authors' code), "published-all" (+ Swin-T), "compact" (the size of the
-    weights embedded in this repository), "starter" (pretrained towers that travel well, with a gate for each word).
+    weights of version 0.1), "starter" (that of the embedded weights: pretrained towers that travel well, with a gate
+    for each word).
 
     Raises: ValueError for an unknown name or change.
     """

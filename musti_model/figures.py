@@ -117,4 +117,4 @@ def words_html(
         at = end
     unread = escape(passage[at:])
     parts.append(f'<span class="unread">{unread}</span>' if unread.strip() else "")
-    return f'<div class="passage">{"".join(parts)}</div>{legend_html(low, high, label, signed)}'
+    return f'<div class="passage" dir="auto">{"".join(parts)}</div>{legend_html(low, high, label, signed)}'

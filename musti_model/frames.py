@@ -17,7 +17,9 @@ def to_frame(values: Tensor, width: int, height: int) -> np.ndarray:
 
 def shrunk(picture: Image.Image, side: int) -> Image.Image:
     """A copy of a picture to look at that is at most ``side`` px wide and high; the picture itself where it is no
-    larger."""
+    larger. Raises ValueError for a side below 1."""
+    if side < 1:
+        raise ValueError(f"A picture is at least 1 px wide and high, not {side}.")
     shrink = side / max(picture.size)
     # The gap: of 48 megapixels in a fifth of the time, no pixel other by more than 5 of 255.
     return picture if shrink >= 1 else picture.resize([max(1, round(n * shrink)) for n in picture.size], reducing_gap=2)

@@ -96,11 +96,12 @@ class Fusion(nn.Module):
     terms that ``fuse`` adds up before its LayerNorm: ``norm(base(T) + g * through(m))``.
 
     space: where words and places are compared, None where they are not; gated: whether there is a gate at all; by_word:
-    whether it opens at each word as far as fits that word (``Met.opening``).
+    whether it opens at each word as far as fits that word (``Met.opening``); about: what it does, for model cards.
     """
 
     gated = False
     by_word = False
+    about = "no gate: the text is read alone"
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__()
@@ -235,6 +236,8 @@ class ScalarGate(Gated):
     """The published gate: ``norm(w_image * I + w_text * T + b + T)``; three scalars shared by all words and
     branches."""
 
+    about = "a text selection feature (TSF) gate of three scalars mixes picture and text"
+
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)
         self.scalars = nn.Linear(2, 1)  # weights (image, text), one bias
@@ -263,6 +266,7 @@ class WordGate(Gated):
     the word alone, whatever the picture)."""
 
     by_word = True
+    about = "a gate lets the picture in at each word as far as the word agrees with what it meets there"
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)
@@ -299,6 +303,7 @@ class LinearGate(Gated):
     tell."""
 
     by_word = True
+    about = "a gate lets the picture in at each word, as far as a linear classifier of word and picture says"
 
     def __init__(self, config: MustiConfig, hidden: int) -> None:
         super().__init__(config, hidden)

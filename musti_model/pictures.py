@@ -44,6 +44,8 @@ FORMATS = (
     "SUN",
     "TGA",
 )
+# Width and height, or height and width, of a PNG or JPEG 2000 file that lies in an icon.
+_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n.{8}(.{4})(.{4})|ihdr(.{4})(.{4})|\xff\x4f\xff\x51.{4}(.{4})(.{4})", re.DOTALL)
 _UNREAD = {  # by how they begin
     rb"%PDF": "PDF",
     rb"%!PS|\xc5\xd0\xd3\xc6": "EPS",
@@ -121,6 +123,8 @@ def _from_bytes(data: bytes, largest: int | None) -> Image.Image:
     """All that Pillow may raise becomes an InputError."""
     try:
         file = plain(data)
+        if file.data.startswith((b"\0\0\1\0", b"icns")):
+            _check_inside(file.data)
         with Image.open(io.BytesIO(file.data), formats=FORMATS) as image:
             if file.info:
                 image.info = {k: v for k, v in image.info.items() if k not in ("exif", "xmp")}
@@ -165,7 +169,7 @@ def _as_seen(image: Image.Image, largest: int | None, scans: int = 1) -> Image.I
         image.load()
     except Exception as error:
         raise _damaged() from error
-    _check_size(image)  # an icon may hold another size than it says
+    _check_size(image)  # an icon in a PIL image may hold another size than it says
     turn, profile, gamma = _turn_of(image), image.info.get("icc_profile"), image.info.get("gamma")
     colours, alpha = _without_alpha(_repaired(image))
     seen = _in_srgb(colours, profile, gamma)
@@ -189,6 +193,14 @@ def _check_size(image: Image.Image) -> None:
         raise _too_large()
     if min(image.size) < 1:
         raise InputError("The picture has no pixels; choose another one.")
+
+
+def _check_inside(icon: bytes) -> None:
+    """Before an icon is opened, which Pillow may decode at once: the size of the pictures in it, which may be another
+    than it says. Raises InputError."""
+    for found in _INSIDE.finditer(icon):
+        if math.prod(int.from_bytes(side) for side in found.groups() if side is not None) > MAX_PIXELS:
+            raise _too_large()
 
 
 def _check_work(image: Image.Image, scans: int) -> None:

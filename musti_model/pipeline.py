@@ -119,7 +119,8 @@ class MustiPipeline:
             return self._predictions(image.answered, image.encoded, self._named(image.passages, image.read))[0]
 
     def predict(self, images: Sequence[Picture], passages: Sequence[str], batch: int = 16) -> list[Prediction]:
-        """Pairs (images[i], passages[i]). Raises InputError, also for lists of unequal length."""
+        """Pairs (images[i], passages[i]), ``batch`` at once. Raises InputError, also for lists of unequal length, and
+        ValueError for a batch below 1."""
         if len(images) != len(passages):
             raise InputError(
                 "There are {pictures} pictures and {passages} passages; give as many of each.",
@@ -127,11 +128,10 @@ class MustiPipeline:
                 passages=len(passages),
             )
         result = []
-        for start in range(0, len(images), batch):
-            rows = slice(start, start + batch)
+        for pictures, texts in zip(_parts(images, batch), _parts(passages, batch), strict=True):
             with self._inference():
-                read = self._read(passages[rows])
-                result += self._answer(self._encode(open_image(i) for i in images[rows]), read)
+                read = self._read(texts)
+                result += self._answer(self._encode(open_image(i) for i in pictures), read)
         return result
 
     def rank(
@@ -141,7 +141,7 @@ class MustiPipeline:
         is encoded once (with a gate, the passage meets each picture before its encoder, which therefore runs for every
         pair).
 
-        Raises: InputError.
+        Raises: InputError; ValueError for a batch below 1.
         """
         answers: list[Prediction] = []
         with self._inference():
@@ -466,6 +466,8 @@ def _given(passage: str | None) -> str:
 
 
 def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    if size < 1:
+        raise ValueError(f"batch is at least 1, not {size}.")
     values = list(values)
     return (values[start : start + size] for start in range(0, len(values), size))
 

@@ -27,6 +27,9 @@ LOG = logging.getLogger(__name__)
 LARGEST_CALL = 64_000_000  # bytes: a picture of the largest size as a data address, and passages
 LARGEST_UPLOAD = (MOST_PICTURES + 1) * MAX_BYTES  # bytes of one message
 DEEPEST = 16  # lists and objects within one another in a call; the page itself needs four
+MOST_VALUES = 10_000  # in a call; the page itself needs some hundred
+# Commas and brackets in a call, those of passages too. While JSON is read nobody is answered: a second for a million.
+MOST_MARKS = 1_000_000
 LONGEST_NAME = 100  # characters of a session's name
 LONGEST_ADDRESS = 8000  # bytes
 # Parts of Gradio that this page has no use for: they write files, fetch from other servers, or tell on visitors.
@@ -234,7 +237,10 @@ def _unknown(error: Exception) -> bool:
 
 
 def _can_be_a_call(body: bytes) -> bool:
-    """Whether a body is JSON as calls are: an object, not too deep, with a session's name of some length at most."""
+    """Whether a body is JSON as calls are: an object, not too deep, of not too many values, with a session's name of
+    some length at most."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_MARKS:
+        return False
     try:
         call = json.loads(body)
     except (ValueError, RecursionError):
@@ -248,8 +254,15 @@ def _can_be_a_call(body: bytes) -> bool:
 
 
 def _shallow(value: Any, levels: int) -> bool:
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_shallow(v, levels - 1) for v in held)
+    """Whether a value holds others at most that many levels deep, and not too many."""
+    held = [value]
+    for _ in range(levels + 1):
+        held = [
+            inner for v in held for inner in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())
+        ]
+        if not held or len(held) > MOST_VALUES:
+            return not held
+    return False
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

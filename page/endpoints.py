@@ -12,7 +12,7 @@ from .visit import FAST, MANY, SLOW
 
 
 def endpoints(calls: Calls) -> None:
-    """What machines may ask: /predict, /explain, /rank."""
+    """What machines may ask: /predict, /explain, /rank, /rank_passages."""
 
     def predict(image: str, passage: str) -> dict[str, Any]:
         """Whether a picture and a passage evoke the same smell.

@@ -3,9 +3,9 @@
 from typing import Any
 
 LIFETIME = 3600  # seconds after which uploads and answers of a visit are deleted
-# Messages of one visitor may overtake each other, so each says when it left the browser: ms by the visitor's own clock,
-# as the last input.
-STAMP = "(...given) => [...given.slice(0, -1), Date.now()]"
+# Messages of one visitor may overtake each other, so each says when it left the browser: ms since the page was opened,
+# which no setting of a clock turns back, as the last input.
+STAMP = "(...given) => [...given.slice(0, -1), performance.now()]"
 MOST_MEGABYTES = 200  # of an uploaded file; a picture may have less, see musti_model.processing
 MOST_VISITS = 500  # whose state is kept, some megabytes each with an explanation; the oldest is forgotten first
 # Messages in all queues together. 200 visitors who ask at once never have more than 200 waiting, and are answered at 16

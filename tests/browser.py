@@ -2,7 +2,6 @@
 conftest.py)."""
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tools.chromium import chromium
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-# The headless shell has no windows of its own to draw, and loads a page in less time.
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PATIENCE = 120_000  # ms that anything on the page may take on a slow, busy machine
 
 
@@ -43,20 +41,29 @@ def browser() -> Iterator["Browser"]:
     """Chromium of this machine; on CI there must be one."""
     from playwright.sync_api import sync_playwright
 
-    if CHROMIUM is None and not os.environ.get("CI"):
+    if chromium() is None and not os.environ.get("CI"):
         pytest.skip("There is no Chromium on this machine; install it (apt-get install chromium) to test the page.")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        launched = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
         )
-        yield chromium
-        chromium.close()
+        yield launched
+        launched.close()
+
+
+# While the server is at work Gradio draws the page anew in every frame, which takes as much of a machine as the model.
+FEW_FRAMES = """
+  const next = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (draw) => setTimeout(() => next(draw), 100);
+  window.cancelAnimationFrame = clearTimeout;
+"""
 
 
 def new_context(browser: "Browser", **named: Any) -> "BrowserContext":
     """A visitor's browser, with nothing in its cache."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 1100}, "locale": "en-GB"} | named)
     context.set_default_timeout(PATIENCE)
+    context.add_init_script(FEW_FRAMES)
     return context
 
 
@@ -64,6 +71,7 @@ def new_tab(browser: "Browser", **named: Any) -> "Page":
     """A tab of a browser of its own."""
     tab = browser.new_page(**{"viewport": {"width": 1280, "height": 1100}, "locale": "en-GB"} | named)
     tab.set_default_timeout(PATIENCE)
+    tab.add_init_script(FEW_FRAMES)
     return tab
 
 

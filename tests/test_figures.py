@@ -83,7 +83,8 @@ def test_attacks_stay_text_in_and_between_words(attack):
     html = figures.words_html(passage, [(0, 4), (second, second + len(attack))], [0.1, 0.9], f"share {attack}")
     seen = Seen(html)
     assert seen.tags == {"div", "span"}
-    assert {name for name, _ in seen.attributes} == {"class", "tabindex", "data-note", "aria-label", "style", "role"}
+    named = {"class", "tabindex", "data-note", "aria-label", "style", "role", "dir"}
+    assert {name for name, _ in seen.attributes} == named
     assert seen.text.startswith(passage)  # every character, in order
     assert ("data-note", f"share {attack} 0.900") in seen.attributes
     assert "<script" not in html and "<img" not in html

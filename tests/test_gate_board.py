@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import app
 from musti_model import MustiPipeline, MustiProcessor
 from page.parts.gate_board import gate_board_value, segments
 from tests.browser import answered, ask, new_context, new_tab, open_section, serious
-from tests.conftest import GATES, tiny_model
+from tests.conftest import GATES, WORD, tiny_config, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
@@ -107,9 +108,9 @@ def filled(page) -> dict[str, float]:
     return result
 
 
-def served(tokenizer, gate: str) -> Iterator[str]:
-    """The page on a tiny random model with a gate of some kind."""
-    model = tiny_model(**GATES[gate])
+def served(tokenizer, **changes) -> Iterator[str]:
+    """The page on a tiny random model with some changes."""
+    model = tiny_model(**changes)
     demo = app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"))
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
@@ -121,13 +122,14 @@ def served(tokenizer, gate: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def word_url(tokenizer, url):
     """The page on a gate that opens word by word."""
-    yield from served(tokenizer, "word")
+    yield from served(tokenizer, **WORD)
 
 
 @pytest.fixture(scope="module")
 def published_url(tokenizer, url):
-    """The page on the published gate."""
-    yield from served(tokenizer, "scalar")
+    """The page on the published gate, with a branch whose tokens have no place in the picture."""
+    vit, resnet = tiny_config().branches
+    yield from served(tokenizer, branches=(vit, replace(resnet, axes="published")))
 
 
 def opened(tab, address: str, flower, passage: str = PASSAGE) -> None:
@@ -309,9 +311,19 @@ def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, 
 
 
 def test_the_published_gate_says_that_its_places_are_no_findings(browser, published_url, flower):
-    tab = new_tab(browser)
+    """Of a branch that has places, and of one that has none."""
+    tab, errors = new_tab(browser), []
+    tab.on("pageerror", errors.append)
     opened(tab, published_url, flower)
     assert "no finding of a thing" in tab.locator(".gate-note").inner_text()
     tab.locator(".gate-word", has_text="nosegay").hover()
-    assert "the picture's share is 0." in told(tab)
+    assert "the picture's share is 0." in told(tab) and "It looked most at row" in told(tab)
+    tab.locator(".gate-picture").hover(position={"x": 5, "y": 5})
+    assert "Row 1 of 5, column 1 of 4" in told(tab)
+    tab.locator(".gate-switch").get_by_role("radio", name="ResNet").click()
+    tab.locator(".gate-picture").hover(position={"x": 9, "y": 9})
+    assert "no place in the picture" in told(tab) and coloured(tab) == 0 and not grey(tab)
+    tab.locator(".gate-word", has_text="nosegay").hover()
+    assert "the picture's share is 0." in told(tab) and "It looked" not in told(tab)
+    assert errors == []
     tab.close()

@@ -9,11 +9,11 @@ import pytest
 
 import app
 from musti_model import InputError, MustiPipeline, Sentence
-from page.language import chosen, in_language, number, say, translations, wanted
+from page.language import NAMES, chosen, in_language, number, say, translations, wanted
 from tests.browser import answered, ask, new_context, open_section
 from tests.texts import texts_of_page
 
-TAGS = ["de", "fr", "it", "sl"]
+TAGS = sorted(NAMES.keys() - {"en"})
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_every_text_is_translated(tag):
         assert translation.count("**") == text.count("**"), text
 
 
-def test_there_are_four_translations():
-    assert sorted(translations()) == TAGS
+def test_every_language_that_is_offered_has_a_translation():
+    assert sorted(translations()) == TAGS and len(TAGS) >= 4
 
 
 def test_a_sentence_is_its_english_text_and_keeps_its_template(monkeypatch):

@@ -22,6 +22,7 @@ PASSAGES = [
 def test_passages_are_split_at_empty_lines_or_else_at_lines():
     assert split_passages("a b\nc\n\n d \r\n\r\n\ne") == ["a b\nc", "d", "e"]
     assert split_passages("a\nb\n") == ["a", "b"]
+    assert split_passages("one\ntwo\n \t\nthree") == ["one\ntwo", "three"]  # as copied from a word processor
     with pytest.raises(InputError, match="no passage"):
         split_passages(" \n ")
     with pytest.raises(InputError, match="51 passages; 50"):
@@ -219,6 +220,8 @@ def test_a_ranking_does_not_outlive_its_inputs(page, flower):
     page.locator("#ranking tbody tr").wait_for()
     page.locator("#many-passages textarea").fill("A herring.")
     page.locator("#ranking tbody tr").wait_for(state="detached")
+    page.locator("#many-passages textarea").fill("A rose.")  # put back: it stands again
+    page.locator("#ranking tbody tr", has_text="A rose.").wait_for()
 
 
 @pytest.mark.parametrize(("mode", "thumbnails"), [("passages", False), ("pictures", True)])

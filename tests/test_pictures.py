@@ -592,6 +592,24 @@ def test_icons_and_other_files_under_a_wrong_name(tmp_path):
     assert row(psd) == [RED] and open_image(Image.open(io.BytesIO(psd))).getpixel((0, 0)) == RED
 
 
+@pytest.mark.parametrize("kind", ["ICO", "ICNS"])
+@pytest.mark.parametrize("inside", ["PNG", "JPEG2000"])
+def test_an_icon_that_holds_a_huge_picture_is_refused_before_it_is_decoded(kind, inside, monkeypatch):
+    huge = {  # their heads alone: nothing of them is read
+        "PNG": b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5B", 13, b"IHDR", 30_000, 30_000, 1, 0, 0, 0, 0),
+        "JPEG2000": b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4sIIH4B", 22, b"ihdr", 30_000, 30_000, 1, 7, 7, 0, 0),
+    }[inside] + bytes(100)
+    file = {
+        "ICO": struct.pack("<3H4B2H2I", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(huge), 22) + huge,
+        "ICNS": b"icns" + struct.pack(">I4sI", 16 + len(huge), b"ic08", 8 + len(huge)) + huge,
+    }[kind]
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", lambda *_: loaded.append("decoded"))
+    with pytest.raises(InputError, match="50 megapixels"):
+        open_image(io.BytesIO(file))
+    assert loaded == []
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("packed", [False, True])
 def test_white_is_zero_whatever_the_order_of_bytes(order, packed):

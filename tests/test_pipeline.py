@@ -77,6 +77,9 @@ def test_bad_calls(pipe, pictures):
         pipe.rank(pictures, [TEXT])
     with pytest.raises(InputError, match="empty"):
         pipe(pictures[0], "  ")
+    for call in (lambda: pipe.predict(pictures, [TEXT] * 3, batch=0), lambda: pipe.rank(pictures, TEXT, batch=-1)):
+        with pytest.raises(ValueError, match="at least 1"):
+            call()
 
 
 def test_explanation(pipe, tmp_path):

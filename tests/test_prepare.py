@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import threading
 import time
 import zlib
@@ -617,6 +618,15 @@ def test_all_there_is_code_0_and_bad_input_2(host, tmp_path, capsys):
         assert caught.value.code == 2
 
 
+@pytest.fixture
+def interrupting():
+    """Ctrl-C interrupts, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
 def test_an_interrupted_run_goes_on(host, tmp_path, capsys):
     images = [f"{host.url}/interrupting/{i}" for i in range(6)]
     file, out = write(tmp_path, images), tmp_path / "out"

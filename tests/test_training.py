@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
-from musti_model import InputError, MustiPipeline, MustiProcessor
+from musti_model import InputError, MustiModel, MustiPipeline, MustiProcessor
+from musti_model.fusion import GATES
 from musti_model.records import MustiPair, read_pairs
 from tests import musti_file
 from tests.conftest import tiny_config, tiny_model
@@ -112,6 +113,17 @@ def test_every_system_of_the_paper_is_there():
         for size in ("base", "starter"):
             system = load_system(name, size)
             assert system.about and system.settings(2000, 0).steps_per_epoch > 0
+
+
+@pytest.mark.parametrize("name", ["musti-base", "musti-word", "starter"])
+def test_rates_and_first_epochs_are_of_parts_that_are_there(name):
+    """What matches no part would be ignored, and the part that was meant trained at the general rate."""
+    system = load_system(name)
+    with torch.device("meta"):
+        parts = [n for n, _ in MustiModel(system.model).named_parameters()]
+    named = [*system.train["lr_of"], *system.train["freeze_until"]]
+    assert [prefix for prefix in named if not any(part.startswith(prefix) for part in parts)] == []
+    assert bool(system.loss.gate) == GATES[system.model.gate].by_word
 
 
 def test_published_settings_are_those_of_the_published_code():

@@ -3,7 +3,6 @@
 python -m tools.make_screenshots [FOLDER]
 """
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from playwright.sync_api import sync_playwright
 
 import app
 from page.examples import EXAMPLES
+from tools.chromium import chromium
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,9 +19,7 @@ def shoot(url: str, folder: Path, width: int, scheme: str) -> None:
     """One visit at one width: every section of one answer."""
     example = EXAMPLES[0]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(f"{url}?__theme={scheme}")
         page.locator("#picture input[type=file]").set_input_files(str(example.path))

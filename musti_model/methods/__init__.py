@@ -1,5 +1,4 @@
-"""The methods of explanation, all of one contract (``contract.Method``). Pipeline, page, benchmark and docs read what
-there is from here."""
+"""The methods of explanation, all of one contract (``contract.Method``)."""
 
 from .close_up import BOTH, CLOSE_UP
 from .contract import Kind, Method, combined, total
@@ -14,7 +13,9 @@ EVIDENCE = (OCCLUSION, OF_WORDS, BOTH, IN_PLACE, CLOSE_UP, CONTRIBUTION, OF_REGI
 # where the model looked, what its gate did
 LOOKS = (ATTENTION, GATE_WORDS, GATE_REGIONS, EFFECT_WORDS, EFFECT_REGIONS, ROLLOUT, GRADCAM)
 METHODS = EVIDENCE + LOOKS
-BEST: dict[Kind, Method] = {"words": OCCLUSION, "regions": BOTH}  # measured best, see benchmarks/faithfulness.py
+# What people are shown as evidence. Of words the best that was measured (``benchmarks.faithfulness``); of regions the
+# best with the weights of version 0.1, and of those that add up over the branches.
+BEST: dict[Kind, Method] = {"words": OCCLUSION, "regions": BOTH}
 QUICK: dict[Kind, Method] = {"words": OF_WORDS, "regions": OF_REGIONS}  # where many passes take too long
 
 

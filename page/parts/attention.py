@@ -107,7 +107,8 @@ def map_figure(explanation: Explanation, view: str | None, head: int, opacity: f
         alike = values
     else:
         told = say(
-            "There is no such map: these weights have no gate, or their image tokens have no place in the picture."
+            "There is no such map: these weights' image encoders have neither attention that can be followed nor "
+            "Grad-CAM."
         )
         return None, f"<p>{told}</p>"
     scale = scale_of(values, True) if stretch else scale_of(alike)

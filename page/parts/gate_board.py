@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 
 from musti_model import Explanation, Prediction
+from musti_model.fusion import GATES
 from musti_model.results import Gate, Shut
 
 from ..language import Told, language, later, say
@@ -73,7 +74,7 @@ def gate_board_value(explanation: Explanation | None) -> dict[str, str]:
 
 def _closed(explanation: Explanation) -> bool:
     widest = max((max(g.words, default=0.0) for g in explanation.gates.values()), default=0.0)
-    return explanation.gate_weights is None and widest < CLOSED
+    return GATES[explanation.gate].by_word and widest < CLOSED
 
 
 def _board(explanation: Explanation) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def _branch(name: str, gate: Gate) -> dict[str, Any]:
 
 
 def _texts(explanation: Explanation) -> dict[str, str]:
-    by_word = explanation.gate_weights is None
+    by_word = GATES[explanation.gate].by_word
     return {
         "whole": say("Point at a word or at a place in the picture; a click keeps it."),
         "shut": say("With the gate shut the passage is read without the picture."),
@@ -137,6 +138,7 @@ def _texts(explanation: Explanation) -> dict[str, str]:
         "looked": say("It looked most at row {row} of {rows}, column {column} of {columns}."),
         "closed": say("That is nearly shut, so where the word looked hardly counts.") if by_word else "",
         "place": say("Row {row} of {rows}, column {column} of {columns}: what was let in of it went to {words}."),
+        "placeless": say("The image tokens of this branch have no place in the picture."),
         "nobody": say("Row {row} of {rows}, column {column} of {columns}: hardly anything of it was let in."),
         "learned": say("as learned"),
         "off": say("shut"),

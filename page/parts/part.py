@@ -24,15 +24,14 @@ NOTHING = later("There is nothing to show yet; if nothing follows, press “Comp
 
 
 class Question(NamedTuple):
-    """What was asked last, and what it got. image: a picture's file; asked: when, in ms by the visitor's own clock;
-    failed: it got a sentence instead of an answer; verdict, votes: HTML."""
+    """What was asked last, and what it got. image: a picture's file; asked: when, in ms since the visitor opened the
+    page; failed: it got a sentence instead of an answer; verdict: HTML."""
 
     image: str
     passage: str
     asked: float
     failed: bool
     verdict: str
-    votes: str
 
 
 class Latest:

@@ -18,6 +18,7 @@ const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 // Numbers ------------------------------------------------------------------------------------------------------------------------------
 
 const shown = () => board.branches.filter((b) => !branch || b.name === branch);
+const placed = () => shown().filter((b) => b.meeting); // the others' image tokens have no place in the picture
 const opening = (at) => shut ? 0 : shown().reduce((sum, b) => sum + b.opening[at], 0) / shown().length;
 const looked = (b, at, cell) => b.opening[at] * b.meeting[at * b.rows * b.columns + cell] / 255 * b.largest; // opening times meeting
 const cellAt = (b, x, y) => Math.min(b.rows - 1, Math.floor(y * b.rows)) * b.columns + Math.min(b.columns - 1, Math.floor(x * b.columns));
@@ -32,7 +33,8 @@ const places = (b, at) => {
 
 // How far each word met a place, 1 = the most that any word met anywhere.
 const meetings = (x, y) => {
-  const values = board.words.map((_, at) => shown().reduce((sum, b) => sum + looked(b, at, cellAt(b, x, y)) * b.rows * b.columns, 0) / shown().length / FULL);
+  const met = (at) => placed().reduce((sum, b) => sum + looked(b, at, cellAt(b, x, y)) * b.rows * b.columns, 0) / Math.max(1, placed().length);
+  const values = board.words.map((_, at) => met(at) / FULL);
   return values.map((v) => Math.min(1, v));
 };
 
@@ -41,12 +43,11 @@ const meetings = (x, y) => {
 const drawPlaces = (at) => {
   const canvas = element.querySelector("canvas"), context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
-  element.querySelector(".gate-picture img").classList.toggle("under-map", board.places && !shut);
+  element.querySelector(".gate-picture img").classList.toggle("under-map", placed().length > 0 && !shut);
   if (shut) return;
-  for (const b of shown()) {
-    if (!b.meeting) continue;
+  for (const b of placed()) {
     const small = make("canvas", {width: b.columns, height: b.rows}), pixels = new ImageData(b.columns, b.rows);
-    places(b, at).forEach((v, c) => pixels.data.set([...HUE.split(", ").map(Number), 215 * Math.min(1, v) / shown().length], 4 * c));
+    places(b, at).forEach((v, c) => pixels.data.set([...HUE.split(", ").map(Number), 215 * Math.min(1, v) / placed().length], 4 * c));
     small.getContext("2d").putImageData(pixels, 0, 0);
     context.imageSmoothingEnabled = true;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
@@ -68,10 +69,11 @@ const told = () => {
   if (chosen === null) return board.texts.whole;
   if (chosen.word !== undefined) {
     const at = chosen.word, parts = shown().map((b) => `${b.label} ${digits(b.opening[at])}`).join(", ");
-    const values = {word: board.words[at], opening: digits(opening(at)), branches: parts, ...mostMet(shown()[0], at)};
-    const where = opening(at) < SHUT ? board.texts.closed : shown()[0].meeting ? board.texts.looked : "";
+    const [first] = placed(), where = opening(at) < SHUT ? board.texts.closed : first ? board.texts.looked : "";
+    const values = {word: board.words[at], opening: digits(opening(at)), branches: parts, ...(first ? mostMet(first, at) : {})};
     return fill(board.texts.word + " " + where, values);
   }
+  if (!placed().length) return board.texts.placeless;
   const values = meetings(chosen.x, chosen.y), order = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, 3);
   const met = order.filter((at) => values[at] > 0.02).map((at) => `“${board.words[at]}” ${digits(values[at])}`);
   return fill(met.length ? board.texts.place : board.texts.nobody, {...chosen, words: met.join(", ")});
@@ -122,7 +124,7 @@ const choose = (what, pin = false) => {
   chosen = same ? null : what;
   draw();
 };
-const finest = () => shown().reduce((a, b) => a.rows * a.columns >= b.rows * b.columns ? a : b);
+const finest = () => (placed().length ? placed() : shown()).reduce((a, b) => a.rows * a.columns >= b.rows * b.columns ? a : b);
 const place = (row, column) => {
   const b = finest();
   return {row: row + 1, column: column + 1, rows: b.rows, columns: b.columns, x: (column + 0.5) / b.columns, y: (row + 0.5) / b.rows};
@@ -217,8 +219,8 @@ const build = (data, same) => {
   const words = board.segments.map(([text, at]) => at < 0 ? text
     : make("span", {class: "gate-word", role: "button", tabindex: at ? -1 : 0, "data-at": at, "aria-pressed": "false"}, text));
   const picture = make("div", {class: "gate-picture", role: "img", "aria-label": board.texts.picture}, make("img", {src: board.picture, alt: ""}),
-    make("canvas", {width: 360, height: Math.max(1, Math.round(360 / board.ratio))}), make("span", {class: "gate-cursor", hidden: ""}));
-  picture.style.aspectRatio = board.ratio;
+    make("canvas", {width: 360, height: Math.min(1440, Math.max(1, Math.round(360 / board.ratio)))}), make("span", {class: "gate-cursor", hidden: ""}));
+  Object.assign(picture.style, {aspectRatio: board.ratio, maxWidth: `calc(70vh * ${board.ratio})`}); // no taller than is seen at a glance
   if (board.places) Object.assign(picture, {tabIndex: 0, role: "application"});
   const options = [["", board.texts.both], ...board.branches.map((b) => [b.name, b.label])];
   const place = element.querySelector(".gate-board");
@@ -226,7 +228,7 @@ const build = (data, same) => {
     make("div", {class: "gate-row"},
       make("div", {class: "gate-left"}, picture),
       make("div", {class: "gate-right"},
-        make("p", {class: "gate-passage", role: "group", "aria-label": board.texts.passage}, ...words),
+        make("p", {class: "gate-passage", dir: "auto", role: "group", "aria-label": board.texts.passage}, ...words),
         make("p", {class: "gate-told", "aria-live": "polite"}),
         make("p", {class: "gate-legends"}, legend(board.texts.scale), board.places ? legend(board.texts.placeScale, "places") : ""))),
     make("div", {class: "gate-switches"}, radios(board.texts.gate, "gate", [["learned", board.texts.learned], ["shut", board.texts.off]]),

@@ -1,6 +1,8 @@
 """The tab "Compare many": one picture with many passages, one passage with many pictures, one passage in several
 languages; ranked."""
 
+import re
+from collections.abc import Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -37,12 +39,10 @@ ALTS = (
 
 
 def split_passages(text: str) -> list[str]:
-    """Passages between empty lines; without an empty line each line is one. Raises InputError for none, or for too
-    many."""
-    blocks = (
-        [b.strip() for b in text.replace("\r\n", "\n").split("\n\n")] if "\n\n" in text.strip() else text.split("\n")
-    )
-    passages = [b.strip() for b in blocks if b.strip()]
+    """Passages between empty lines, in which spaces may stand; without an empty line each line is one. Raises
+    InputError for none, or for too many."""
+    blocks = re.split(r"\n\s*\n", text.strip())
+    passages = [b.strip() for b in (blocks if len(blocks) > 1 else text.splitlines()) if b.strip()]
     if not passages:
         raise InputError("There is no passage; paste some, with an empty line between them.")
     if len(passages) > MOST_PASSAGES:
@@ -114,13 +114,17 @@ def card_html(explanation: Explanation, name: str, beside: list[Explanation]) ->
 
 
 class Ranking(NamedTuple):
-    """A ranking that stands on the page. given: the inputs it is about; asked: when; questions: (picture, passage,
-    name) by rank; shown: rows whose evidence stands below, last chosen first."""
+    """A ranking, or the sentence in its place. given: the inputs it is about; asked: when; rows: of its table; told:
+    what stands below; questions: (picture, passage, name) by rank; shown: rows whose evidence stands below, last chosen
+    first; hidden: whether the inputs are others now."""
 
     given: list[Any]
     asked: float
+    rows: list[dict[str, Any]]
+    told: str
     questions: list[tuple[str, str, str]]
-    shown: list[tuple[str, Explanation]]
+    shown: Sequence[tuple[str, Explanation]] = ()
+    hidden: bool = False
 
 
 class ManyTab:
@@ -252,7 +256,7 @@ class ManyTab:
         try:
             return self._ranked(inputs, when)
         except gr.Error as error:
-            return Ranking(inputs, when, [], []), [], alert(error), *self._below([])
+            return self._standing(Ranking(inputs, when, [], alert(error), []))
 
     def _ranked(self, inputs: list[Any], when: float) -> tuple[Any, ...]:
         pictures, passages, names = refusing(lambda: _lists(*inputs))
@@ -268,7 +272,11 @@ class ManyTab:
         )
         told = f"{note} {say(HINT)}" if len(answers) > 1 else say(HINT)
         rows = table_rows(answers, names, shown)
-        return Ranking(inputs, when, questions, []), rows, left_out + told, *self._below([])
+        return self._standing(Ranking(inputs, when, rows, left_out + told, questions))
+
+    def _standing(self, ranking: Ranking) -> tuple[Any, ...]:
+        """What stands in the places of ``shown``."""
+        return ranking, ranking.rows, ranking.told, *self._below(ranking.shown)
 
     def choose(self, kept: Ranking | None, event: gr.EventData) -> tuple[Any, ...]:
         """The evidence of a row, beside that of the row before."""
@@ -284,7 +292,7 @@ class ManyTab:
             return kept._replace(shown=[]), alert(error), *self._below([])[1:]
         return kept._replace(shown=shown), *self._below(shown)
 
-    def _below(self, shown: list[tuple[str, Explanation]]) -> list[Any]:
+    def _below(self, shown: Sequence[tuple[str, Explanation]]) -> list[Any]:
         """What stands in the place of ``below``."""
         parts: list[Any] = []
         beside = [explanation for _, explanation in shown]
@@ -294,11 +302,14 @@ class ManyTab:
         return parts + ["", gr.update(value=None, visible=False), ""] * (len(self.cards) - len(shown))
 
     def forget(self, kept: Ranking | None, *given: Any) -> tuple[Any, ...]:
-        """A ranking must not stand beside pictures or passages that it is not about; see ``PairTab.settle``."""
+        """A ranking must not stand beside pictures or passages that it is not about; it stands again when they are put
+        back. See ``PairTab.settle``."""
         *inputs, when = given
-        if kept is None or kept.given == inputs or when <= kept.asked:
+        if kept is not None and kept.given == inputs and kept.hidden:
+            return self._standing(kept._replace(hidden=False))
+        if kept is None or kept.hidden or kept.given == inputs or when <= kept.asked:
             return (gr.skip(),) * len(self.shown)
-        return gr.skip(), *self.blank()[1:]
+        return kept._replace(hidden=True), *self.blank()[1:]
 
     def blank(self) -> tuple[Any, ...]:
         """No ranking."""

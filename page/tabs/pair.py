@@ -16,7 +16,7 @@ from ..parts.attention import Attention
 from ..parts.gate_board import GateBoard
 from ..parts.gate_effect import GateEffect
 from ..parts.keeping import Keeping
-from ..parts.part import Held, Latest, Measured, Question, Values, measured_of
+from ..parts.part import NOTHING, Held, Latest, Measured, Question, Values, measured_of
 from ..parts.tour import Tour
 from ..parts.verdict import Verdict, verdict_html
 from ..parts.vote import Vote, votes_html
@@ -103,7 +103,7 @@ class PairTab:
         looked = asked.success(self.look, given, self.board.shown, **FAST)
         looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         self.tour.leads(looked)
-        explained = looked.success(self.run, given, [held.explanation, *self.keeping.shown], **SLOW)
+        explained = looked.success(self.run, given, [held.explanation, held.told, *self.keeping.shown], **SLOW)
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is
         # something to draw.
@@ -130,7 +130,7 @@ class PairTab:
         when(
             self.settle,
             [self.latest, self.held.question, self.asking.image, self.asking.passage, self.when],
-            self.shown,
+            self.verdict.html,
             js=STAMP,
             **SILENT,
         )
@@ -152,12 +152,12 @@ class PairTab:
             verdict, votes, failed = self.verdict.failed(error), "", True
         if latest.asked != when:
             return gr.skip()  # another question was asked meanwhile
-        question = Question(image or "", passage, when, failed, verdict, votes)
-        return self.blank("" if failed else WORKING) | self._told(question)
-
-    def _told(self, question: Question) -> Values:
-        """A question, and what it got at once."""
-        return {self.held.question: question, self.verdict.html: question.verdict, self.vote.votes: question.votes}
+        question = Question(image or "", passage, when, failed, verdict)
+        return self.blank("" if failed else WORKING) | {
+            self.held.question: question,
+            self.verdict.html: verdict,
+            self.vote.votes: votes,
+        }
 
     def look(self, latest: Latest, question: Question | None, image: str | None, passage: str) -> Values:
         """The gate board of the question that was answered last; none if picture or passage are others meanwhile."""
@@ -172,9 +172,11 @@ class PairTab:
         return question is not None and not question.failed and question[:2] == (image, passage)
 
     def run(self, latest: Latest, question: Question | None, image: str | None, passage: str) -> Values:
-        """The explanations of the same."""
+        """The explanations of the same. What is not explained, since picture or passage are others meanwhile, may be
+        put back."""
         if not self._stands(question, image, passage):
-            return gr.skip()
+            left = question is not None and latest.asked == question.asked
+            return {self.held.told: paragraph(NOTHING)} if left else gr.skip()
         explanation = self.calls.explain(question.image, question.passage)
         return (
             {self.held.explanation: explanation} | self.keeping.blank() if latest.asked == question.asked else gr.skip()
@@ -229,16 +231,15 @@ class PairTab:
         return self._of_parts(lambda part: part.judge(explanation, measured, given))
 
     def settle(self, latest: Latest, question: Question | None, image: str | None, passage: str, when: float) -> Values:
-        """The verdict of the last question stands as long as picture and passage are its own; else nothing does. What
-        left the browser before the question was asked says nothing about it; where nothing was asked there is nothing
-        to settle. The verdict is given again, because a message that took the one before away may have arrived after
-        it."""
+        """The verdict of the last question stands as long as picture and passage are its own. The style sheet hides all
+        that stands below with it, and shows it again when they are put back: it is of that question, too. What left
+        the browser before the question was asked says nothing about it; where nothing was asked there is nothing to
+        settle. The verdict is given again, because a message that took it away may have arrived after it."""
         if question is not None and question[:2] == (image or "", passage):
-            return self._told(question)
+            return {self.verdict.html: question.verdict}
         if question is None or when <= latest.asked:
             return gr.skip()
-        # the question is kept: what is still on its way for it is taken away as well
-        return self.blank() | {self.verdict.html: self.verdict.waiting()}
+        return {self.verdict.html: self.verdict.waiting()}
 
     def blank(self, told: str = "") -> Values:
         """No explanation. told: what is going on, in English."""

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from musti_model.config import MustiConfig
+from musti_model.fusion import GATES
 
 TASK = "image-text-to-text"
 TASK_NAME = "Same smell source in picture and passage (MUSTI subtask 1)"
@@ -110,12 +111,6 @@ def model_card(facts: Facts) -> str:
 # Sections of the card -------------------------------------------------------------------------------------------------
 
 
-GATES = {
-    "scalar": "a text selection feature (TSF) gate of three scalars mixes picture and text",
-    "none": "no gate: the text is read alone",
-    "word": "a gate lets the picture in at each word as far as the word agrees with what it meets there",
-    "linear": "a gate lets the picture in at each word, as far as a linear classifier of word and picture says",
-}
 MEETINGS = {
     "place": "words meet the picture's places in reading order",
     "content": "words look for the places that fit what they mean",
@@ -126,7 +121,7 @@ def _head(facts: Facts) -> str:
     config = facts.config
     branches = " and ".join(f"`{b.backbone}` ({b.image_size} px)" for b in config.branches)
     text, about = config.text, f" {facts.record['about']}" if facts.record.get("about") else ""
-    gate = GATES[config.gate] + (f" ({MEETINGS[config.meeting]})" if config.gate != "none" else "")
+    gate = GATES[config.gate].about + (f" ({MEETINGS[config.meeting]})" if config.gate != "none" else "")
     vote = "a learned vote" if config.voting == "learned" else "the mean"
     naming = f" A naming head knows {len(config.objects)} objects." if config.objects else ""
     return (

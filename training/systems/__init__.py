@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musti_model.config import ImageBranchConfig, MustiConfig, preset
+from musti_model.fusion import GATES
 
 from ..loop.losses import FocalLoss
 from ..loop.train import TrainSettings
@@ -135,10 +136,10 @@ def load_system(name: str, size: str = "base", changes: dict[str, Any] | None = 
     about = (
         table["about"] if size == "base" else f"Built small, at the starter's size, after this system: {table['about']}"
     )
-    if table["loss"].get("gate") and not (isinstance(model, MustiConfig) and model.gate in ("word", "linear")):
+    if table["loss"].get("gate") and not (isinstance(model, MustiConfig) and GATES[model.gate].by_word):
         raise ValueError(
-            "Only a gate that opens word by word has a loss of its own; set loss.gate=0, or model.gate to word or "
-            "linear."
+            "Only a gate that opens word by word has a loss of its own; set loss.gate=0, or model.gate to "
+            f"{' or '.join(n for n, g in GATES.items() if g.by_word)}."
         )
     return System(
         name=name,
