@@ -1,10 +1,11 @@
-"""The real page in Chromium, for every browser test: ``url``, ``browser``, ``page`` and ``flower`` are fixtures (see
-conftest.py)."""
+"""The real page in Chromium, for every browser test: ``page``, ``browser``, ``url``, ``starter_url`` and ``flower`` are
+fixtures (see conftest.py)."""
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,16 +16,17 @@ from tools.chromium import chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+    from musti_model import MustiPipeline
+
 PATIENCE = 120_000  # ms that anything on the page may take on a slow, busy machine
 
 
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The real page on the embedded starter."""
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
+@contextmanager
+def served(pipe: "MustiPipeline", problem: str = "") -> Iterator[str]:
+    """The address of a page that answers by these weights."""
     import app
 
-    demo = app.build(*app.load_pipeline())
+    demo = app.build(pipe, problem)
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
     )
@@ -34,6 +36,28 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     while any(demo._queue.active_jobs) and time.monotonic() < deadline:
         time.sleep(0.1)
     demo.close()
+
+
+@pytest.fixture(scope="session")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Uploads lie in a folder of the tests."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
+
+
+@pytest.fixture(scope="session")
+def url(uploads: None, page_pipe: "MustiPipeline") -> Iterator[str]:
+    """The page on a tiny random model with a gate of words, which explains in a tenth of the time."""
+    with served(page_pipe) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def starter_url(uploads: None) -> Iterator[str]:
+    """The page on the embedded weights, for tests of what it says of a picture and a passage."""
+    import app
+
+    with served(*app.load_pipeline()) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +108,10 @@ def visitor(browser: "Browser") -> Iterator["BrowserContext"]:
 
 
 @pytest.fixture
-def page(visitor: "BrowserContext", url: str) -> Iterator["Page"]:
-    """A fresh tab; afterwards: no outside request, no script error, nothing that the console calls an error."""
+def page(request: pytest.FixtureRequest, visitor: "BrowserContext") -> Iterator["Page"]:
+    """A fresh tab on the tiny model, or on the embedded weights in a test that is marked ``starter``; afterwards: no
+    outside request, no script error, nothing that the console calls an error."""
+    url = request.getfixturevalue("starter_url" if request.node.get_closest_marker("starter") else "url")
     tab = visitor.new_page()
     requests: list[str] = []
     errors: list[str] = []
@@ -200,12 +226,11 @@ def serious(page: "Page") -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def second_branch() -> tuple[str, str]:
-    """Name and label of the embedded weights' second branch."""
-    from musti_model import MustiPipeline
+def second_branch(page_pipe: "MustiPipeline") -> tuple[str, str]:
+    """Name and label of the second branch of the page's weights."""
     from page.names import branch_name
 
-    name = MustiPipeline.from_pretrained().config.branches[1].name
+    name = page_pipe.config.branches[1].name
     return name, branch_name(name)
 
 

@@ -162,6 +162,13 @@ def word_pipe(tokenizer):
     return pipeline(tokenizer, **WORD)
 
 
+@pytest.fixture(scope="session")
+def page_pipe(tokenizer):
+    """Weights of the page: a gate that opens word by word, and room for a sentence or two."""
+    text = tiny_config().text | {"max_position_embeddings": 128}
+    return pipeline(tokenizer, text=text, text_length=128, **WORD)
+
+
 def pipeline(tokenizer, **changes) -> MustiPipeline:
     """A tiny model's pipeline, in float32."""
     model = tiny_model(**changes)

@@ -11,12 +11,15 @@ SECTIONS = ("why", "what-if", "gate", "attention", "vote")
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_one_pair(page, url, flower, scheme):
+    """At first, with a word chosen on the board, with the gate shut and every section open, and on the tour."""
     page.goto(f"{url}?__theme={scheme}")
     page.get_by_role("button", name="Compare", exact=True).wait_for()
     assert serious(page) == []
     ask(page, flower.with_name("candle.jpg"), PASSAGE)
     answered(page)
-    assert serious(page) == []
+    page.locator(".gate-word", has_text="candle").click()
+    assert serious(page) == [], "board"
+    page.locator(".gate-switch").get_by_role("radio", name="shut").click()
     for name in SECTIONS:
         open_section(page, name)
         if name == "what-if":

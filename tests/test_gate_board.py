@@ -3,18 +3,16 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import app
 from musti_model import MustiPipeline, MustiProcessor
 from page.parts.gate_board import gate_board_value, segments
-from tests.browser import answered, ask, new_context, new_tab, open_section, serious
-from tests.conftest import GATES, WORD, tiny_config, tiny_model
+from tests.browser import answered, ask, new_context, new_tab, served
+from tests.conftest import GATES, pipeline, tiny_config, tiny_model
 
 PASSAGE = "She pressed the nosegay to her face; the roses filled the whole chamber with their scent."
 
@@ -108,28 +106,12 @@ def filled(page) -> dict[str, float]:
     return result
 
 
-def served(tokenizer, **changes) -> Iterator[str]:
-    """The page on a tiny random model with some changes."""
-    model = tiny_model(**changes)
-    demo = app.build(MustiPipeline(model, MustiProcessor(model.config, tokenizer), device="cpu"))
-    _, address, _ = demo.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
-    )
-    yield address
-    demo.close()
-
-
 @pytest.fixture(scope="module")
-def word_url(tokenizer, url):
-    """The page on a gate that opens word by word."""
-    yield from served(tokenizer, **WORD)
-
-
-@pytest.fixture(scope="module")
-def published_url(tokenizer, url):
+def published_url(tokenizer, uploads):
     """The page on the published gate, with a branch whose tokens have no place in the picture."""
     vit, resnet = tiny_config().branches
-    yield from served(tokenizer, branches=(vit, replace(resnet, axes="published")))
+    with served(pipeline(tokenizer, branches=(vit, replace(resnet, axes="published")))) as address:
+        yield address
 
 
 def opened(tab, address: str, flower, passage: str = PASSAGE) -> None:
@@ -153,10 +135,10 @@ def widest(tab) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="module")
-def asked_once(browser, word_url, flower):
+def asked_once(browser, url, flower):
     """A tab with one answer: enough for all that happens in the browser."""
     tab = new_tab(browser)
-    opened(tab, word_url, flower)
+    opened(tab, url, flower)
     yield tab
     tab.close()
 
@@ -280,34 +262,18 @@ def test_each_branch_has_its_own_gate(board):
     assert len(seen) == 3
 
 
-def test_a_touch_pins_on_a_narrow_page(browser, word_url, flower):
+def test_a_touch_pins_on_a_narrow_page(browser, url, flower):
     context = new_context(
         browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB"
     )
     tab = context.new_page()
-    opened(tab, f"{word_url}?__theme=dark", flower)
+    opened(tab, f"{url}?__theme=dark", flower)
     tab.locator(".gate-word", has_text="nosegay").tap()
     assert "“nosegay”" in told(tab)
     tab.locator(".gate-picture").tap(position={"x": 10, "y": 10})
     assert "Row 1 of" in told(tab) and "column 1 of" in told(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_screen_readers_find_their_way_on_the_board_of_words(browser, word_url, flower, scheme):
-    """Of a gate of words, with a word and the shut gate chosen, and with every section open."""
-    tab = new_tab(browser)
-    opened(tab, f"{word_url}?__theme={scheme}", flower)
-    assert serious(tab) == []
-    tab.locator(".gate-word", has_text="nosegay").click()
-    assert serious(tab) == []
-    tab.locator(".gate-switch").get_by_role("radio", name="shut").click()
-    for name in ("why", "what-if", "gate", "attention", "vote"):
-        open_section(tab, name)
-    tab.locator("#gate-map img").wait_for()
-    assert serious(tab) == []
-    tab.close()
 
 
 def test_the_published_gate_says_that_its_places_are_no_findings(browser, published_url, flower):

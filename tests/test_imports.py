@@ -79,7 +79,7 @@ MAY_IMPORT = {  # a room: the other rooms that it knows
     "page": {"musti_model"},
     "training": {"musti_model"},
     "app": {"musti_model", "page"},
-    "benchmarks": {"app", "musti_model", "page", "training", "tests"},
+    "benchmarks": {"app", "musti_model", "page", "tools", "training"},
     "tools": {"app", "musti_model", "page", "training"},
 }
 

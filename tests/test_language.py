@@ -139,10 +139,10 @@ def test_no_english_is_left_on_the_page(browser, url, flower, english, locale):
     assert len(other) > 60
 
 
-def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, url, flower):
+def test_errors_and_notices_are_said_in_the_visitor_s_language(browser, starter_url, flower):
     context = new_context(browser, locale="fr-FR")
     page = context.new_page()
-    page.goto(url)
+    page.goto(starter_url)
     page.wait_for_function("() => document.documentElement.lang === 'fr'")
     page.wait_for_function(
         "title => document.title === title", arg=translations()["fr"]["Do picture and passage smell alike?"]

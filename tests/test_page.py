@@ -51,6 +51,7 @@ def test_answer_gate_and_maps(page, flower, second_branch):
     page.locator("#words .word").first.wait_for()
 
 
+@pytest.mark.starter
 def test_why(page, flower: Path):
     """Words and regions for and against, and how faithful they are."""
     ask(page, flower.with_name("candle.jpg"), "She blew out the candle, and the room went dark.")
@@ -90,6 +91,7 @@ def test_each_map_says_how_faithful_it_is(page, flower, second_branch):
     page.locator("#faithful-map summary").wait_for(state="detached")  # single heads are not measured
 
 
+@pytest.mark.starter
 def test_why_not(page, flower):
     ask(page, flower, "The horse had been ridden hard and smelled of sweat and leather.")
     open_section(page, "why")
@@ -97,7 +99,8 @@ def test_why_not(page, flower):
     assert "Why NO?" in page.locator("#evidence").inner_text()
 
 
-def test_what_if(page, flower, second_branch):
+@pytest.mark.starter
+def test_what_if(page, flower):
     """By mouse, keyboard and drawing; and everything put back."""
     ask(page, flower, PASSAGE)
     answered(page)
@@ -123,9 +126,9 @@ def test_what_if(page, flower, second_branch):
     page.get_by_role("button", name="Put everything back").click()
     table.wait_for(state="detached")
     assert page.locator("#board .off").count() == 0
-    page.locator("#voting").get_by_label("ViT").uncheck()
+    page.locator("#voting input").first.uncheck()
     table.wait_for()
-    page.locator("#voting").get_by_label(second_branch[1]).uncheck()
+    page.locator("#voting input").last.uncheck()
     page.get_by_text("At least one branch has to vote").wait_for()
 
 
@@ -135,7 +138,8 @@ def test_an_example_answers_at_once(page):
     assert "encensoir" in page.locator("#passage textarea").input_value()
 
 
-def test_switching_views_does_not_run_the_model(page, flower, monkeypatch, second_branch):
+@pytest.mark.starter
+def test_switching_views_does_not_run_the_model(page, flower, monkeypatch):
     ask(page, flower, PASSAGE)
     answered(page)
     from musti_model import MustiModel
@@ -148,7 +152,7 @@ def test_switching_views_does_not_run_the_model(page, flower, monkeypatch, secon
     for section, place, control in (("why", "evidence", "part"), ("gate", "gate", "branch")):
         open_section(page, section)
         before = page.locator(f"#{place} .word").nth(1).get_attribute("data-note")
-        page.locator(f"#{control}").get_by_label(second_branch[1]).check()
+        page.locator(f"#{control} input").last.check()  # the second branch
         page.wait_for_function(
             f"old => document.querySelectorAll('#{place} .word')[1].dataset.note !== old", arg=before
         )
@@ -327,6 +331,7 @@ def test_bad_input_reads_as_one_sentence(page, flower, tmp_path, content, passag
     assert "Traceback" not in text and "/" not in text.replace("and/or", "")
 
 
+@pytest.mark.starter
 def test_an_unknown_smell_is_not_a_confident_no(page, flower):
     ask(page, flower, "Chapter the second, in which nothing at all is decided and everything is postponed.")
     page.locator("#verdict .notice").first.wait_for()
@@ -384,6 +389,7 @@ def test_nothing_stands_below_the_answer_before_there_is_one(page):
         assert not page.locator(place).is_visible(), place
 
 
+@pytest.mark.starter
 def test_the_first_screen_is_for_people(page):
     page.locator("#weights").wait_for()
     first = page.locator("body").inner_text()
@@ -602,6 +608,7 @@ def test_nothing_to_take_away_yet(pipe):
         pair.keeping.pack_up({pair.held.explanation: None, pair.held.measured: None})
 
 
+@pytest.mark.starter
 def test_about(page):
     page.get_by_role("tab", name="About").click()
     page.get_by_role("heading", name="How to read this page").wait_for()
@@ -642,6 +649,7 @@ def next_step(page, step: int) -> str:
     return page.locator("#verdict h2").inner_text()
 
 
+@pytest.mark.starter
 @pytest.mark.parametrize(("width", "height"), [(1280, 1100), (390, 844)])
 def test_guided_tour(page, width, height):
     """What each step speaks of is in sight above its text, and what it says is so."""
@@ -694,6 +702,7 @@ def test_guided_tour(page, width, height):
             assert headline.startswith("Cannot tell") and page.locator("#tour-next").is_disabled()
 
 
+@pytest.mark.starter
 def test_the_tour_goes_back_and_ends(page, flower):
     """And what stood there before it is back, and is asked."""
     ask(page, flower, PASSAGE)

@@ -61,6 +61,7 @@ def test_what_is_wrong_is_told_in_place_of_the_ranking_until_the_inputs_change(p
     page.get_by_text("shows the evidence of a row").wait_for()
 
 
+@pytest.mark.starter
 def test_one_picture_with_passages_and_two_rows_side_by_side(page, flower):
     open_tab(page)
     page.locator("#many-picture input[type=file]").set_input_files(str(flower.with_name("candle.jpg")))
@@ -98,6 +99,7 @@ def test_what_arrives_late_does_not_stand_beside_other_passages(page, flower, sl
         expect(page.locator(place)).to_have_count(0, timeout=PATIENCE)
 
 
+@pytest.mark.starter
 def test_one_passage_with_pictures(page, flower):
     open_tab(page)
     page.get_by_label("One passage, many pictures").check()
@@ -110,6 +112,7 @@ def test_one_passage_with_pictures(page, flower):
     assert "picture 1" in page.locator("#ranking tbody tr").first.inner_text()
 
 
+@pytest.mark.starter
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(page, flower, tmp_path):
     (tmp_path / "<b>broken.png").write_bytes(b"no picture")
     open_tab(page)
