@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 LARGEST_CALL = 64_000_000  # bytes: a picture of the largest size as a data address, and passages
 LARGEST_UPLOAD = (MOST_PICTURES + 1) * MAX_BYTES  # bytes of one message
 DEEPEST = 16  # lists and objects within one another in a call; the page itself needs four
-MOST_VALUES = 10_000  # in a call; the page itself needs some hundred
+MOST_VALUES = 100_000  # in a call; the page itself needs some hundred
 # Commas and brackets in a call, those of passages too. While JSON is read nobody is answered: a second for a million.
 MOST_MARKS = 1_000_000
 LONGEST_NAME = 100  # characters of a session's name

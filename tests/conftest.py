@@ -163,10 +163,13 @@ def word_pipe(tokenizer):
 
 
 @pytest.fixture(scope="session")
-def page_pipe(tokenizer):
-    """Weights of the page: a gate that opens word by word, and room for a sentence or two."""
+def page_pipe(tmp_path_factory, tokenizer):
+    """Weights of the page, as loaded: a gate that opens word by word, and room for a sentence or two."""
     text = tiny_config().text | {"max_position_embeddings": 128}
-    return pipeline(tokenizer, text=text, text_length=128, **WORD)
+    made, path = pipeline(tokenizer, text=text, text_length=128, **WORD), tmp_path_factory.mktemp("page") / "tiny"
+    made.model.save_pretrained(path)
+    made.processor.save_pretrained(path)
+    return MustiPipeline.from_pretrained(path, device="cpu", precision="float32")
 
 
 def pipeline(tokenizer, **changes) -> MustiPipeline:

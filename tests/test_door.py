@@ -247,7 +247,7 @@ def test_messages_that_are_no_calls_get_a_sentence(machine):
         (post("/call/predict", json={}), 422),
         (post("/call/predict", json={"data": deep}), 400),
         (post("/call/predict", content=b'{"data": ' + b"[" * 100_000), 400),
-        (post("/call/predict", json={"data": [[]] * 20_000}), 400),
+        (post("/call/predict", json={"data": [[]] * 200_000}), 400),
         (post("/call/predict", content=b'{"data": [' + b"0," * 2_000_000 + b"0]}"), 400),
         (post("/queue/join", json={"data": [], "fn_index": 99999, "session_hash": "a"}), 404),
         (post("/queue/join", json={"data": [], "fn_index": "x", "session_hash": "a"}), 422),

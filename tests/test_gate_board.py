@@ -279,7 +279,7 @@ def test_a_touch_pins_on_a_narrow_page(browser, url, flower):
 def test_the_published_gate_says_that_its_places_are_no_findings(browser, published_url, flower):
     """Of a branch that has places, and of one that has none."""
     tab, errors = new_tab(browser), []
-    tab.on("pageerror", errors.append)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
     opened(tab, published_url, flower)
     assert "no finding of a thing" in tab.locator(".gate-note").inner_text()
     tab.locator(".gate-word", has_text="nosegay").hover()
