@@ -68,6 +68,7 @@ def main() -> None:
             page.locator("#run").click()
             # the server is done with this pair, and disturbs no step
             page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=900_000)
+            page.wait_for_timeout(2000)
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             times = page.evaluate(STEPS, options.steps)
