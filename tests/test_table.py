@@ -117,8 +117,9 @@ def test_differences_and_summary_by_hand(tmp_path):
     write(table, results, tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert (
-        "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 |  |  |  | +1.000 to +1.000 |" in text and text.count("\n") == 4
+        "| no gate | 1 | 1.000 | 1.000 to 1.000 | 1.000 |  |  |  | +1.000 to +1.000 |" in text and text.count("\n") == 6
     )
+    assert "names 200, drills 0.1, rate 1.0" in text and "taught at which words to open" in text
     assert f"| {OURS} | 1 | 0.000 | 0.000 to 0.000 | 1.000 | +0.250 | -0.500 | 75% |  |" in text
     assert (
         json.loads((tmp_path / "table.json").read_text()) == results and (tmp_path / "table.png").stat().st_size > 3000

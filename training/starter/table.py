@@ -300,10 +300,20 @@ def write(table: Table, results: list[dict[str, Any]], out: Path) -> None:
         ]
         cells += [*lost, widest, f"{gap[0]:+.3f} to {gap[1]:+.3f}" if gap else ""]
         lines.append(f"| {' | '.join(str(c) for c in cells)} |")
+    lines += ["", told_below(table.size)]
     (out / "table.md").write_text("\n".join(lines) + "\n")
     (out / "table.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(summary, out / "table.png")
     print("\n".join(lines), flush=True)
+
+
+def told_below(size: Size) -> str:
+    """What every row shares, and what not all of them have."""
+    shared = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(size).items() if value is not None)
+    return (
+        f"Every run: {shared}; PyTorch {torch.__version__}. Word and linear gates are also taught at which words to "
+        "open (`gate_loss`), which the others cannot be."
+    )
 
 
 def draw(summary: list[tuple[str, list[float]]], path: Path) -> None:
