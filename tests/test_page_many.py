@@ -174,11 +174,11 @@ def test_one_passage_in_several_languages(page, flower):
     page.get_by_text("the probability falls by").wait_for()
 
 
-def test_rank_endpoint(url, flower, tmp_path, monkeypatch):
+def test_rank_endpoint(starter_url, flower, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from gradio_client import Client, handle_file
 
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    client = Client(starter_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     candle = flower.with_name("candle.jpg")
     answers = client.predict(images=[handle_file(str(candle))], passages=PASSAGES, api_name="/rank")
     assert [a["index"] for a in answers][0] == 1 and len(answers) == 3

@@ -16,18 +16,18 @@ from tests.conftest import ANSWER
 ROOT = Path(__file__).parents[1]
 
 
-def test_curl_as_the_readme_says(url):
+def test_curl_as_the_readme_says(starter_url):
     """The README's commands themselves, on the test's address."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```bash\n(.*?curl.*?)```", readme, re.DOTALL)
     answers = subprocess.check_output(
-        ["bash", "-euc", script.replace("http://127.0.0.1:7860", url.rstrip("/"))], cwd=ROOT, text=True
+        ["bash", "-euc", script.replace("http://127.0.0.1:7860", starter_url.rstrip("/"))], cwd=ROOT, text=True
     )
     data = [json.loads(line.removeprefix("data: ")) for line in answers.splitlines() if line.startswith("data: ")]
     assert data[-1][0]["label"] == "YES" and "event: complete" in answers
 
 
-def test_tools_of_the_mcp_server(url, flower):
+def test_tools_of_the_mcp_server(starter_url, flower):
     mcp = pytest.importorskip("mcp", reason='pip install "gradio[mcp]"')
     from mcp.client.streamable_http import streamablehttp_client
 
@@ -35,7 +35,7 @@ def test_tools_of_the_mcp_server(url, flower):
 
     async def talk() -> tuple:
         async with (
-            streamablehttp_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            streamablehttp_client(f"{starter_url}gradio_api/mcp/") as (read, write, _),
             mcp.ClientSession(read, write) as session,
         ):
             await session.initialize()
@@ -60,13 +60,13 @@ def test_tools_of_the_mcp_server(url, flower):
     assert bad.isError and "The passage is empty" in bad.content[0].text
 
 
-def test_endpoints(url, tmp_path, monkeypatch):
+def test_endpoints(starter_url, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from gradio_client import Client, handle_file
 
     picture = tmp_path / "p.png"
     Image.new("RGB", (60, 40), "yellow").save(picture)
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    client = Client(starter_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     answer = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/predict")
     assert set(answer) == ANSWER
     answer, overlays = client.predict(image=handle_file(str(picture)), passage="a lemon", api_name="/explain")
