@@ -25,6 +25,8 @@ from .visit import MOST_MEGABYTES, MOST_WAITING
 
 LOG = logging.getLogger(__name__)
 LARGEST_CALL = 64_000_000  # bytes: a picture of the largest size as a data address, and passages
+SMALL_CALL = 1_000_000  # bytes up to which a call is let in whatever waits: as many as may wait take a gigabyte
+MOST_BYTES_WAITING = 500_000_000  # in the calls that wait in line
 LARGEST_UPLOAD = (MOST_PICTURES + 1) * MAX_BYTES  # bytes of one message
 DEEPEST = 16  # lists and objects within one another in a call; the page itself needs four
 MOST_VALUES = 100_000  # in a call; the page itself needs some hundred
@@ -110,6 +112,11 @@ class Page(gr.Blocks):
     def state_holder(self, holder: Any) -> None:
         holder.blocks, self._holder = SimpleNamespace(default_config=self.default_config, blocks={}), holder
 
+    def waiting(self) -> int:
+        """Characters of all that was given in calls which wait in line."""
+        queues = self._queue.event_queue_per_concurrency_id.values()
+        return sum(_characters(event.data.data) for queue in queues for event in queue.queue if event.data)
+
     def _forget(self, session: str | None) -> None:
         """The session of a machine holds its last question, and nothing to come back to."""
         holder = self.state_holder
@@ -155,6 +162,8 @@ class _Visit:
                 body = b"".join([part async for part in self.parts()])
                 if not _can_be_a_call(body):
                     return await self.tell(400)
+                if len(body) > SMALL_CALL and self.scope["app"].get_blocks().waiting() > MOST_BYTES_WAITING:
+                    return await self.tell(503)
                 receive = _again(body, self._receive)
             await self.app(self.scope, receive, self.send)
         except ClientDisconnect:
@@ -263,6 +272,14 @@ def _shallow(value: Any, levels: int) -> bool:
         if not held or len(held) > MOST_VALUES:
             return not held
     return False
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return sum(
+        map(_characters, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+    )
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ import app
 from musti_model import InputError
 from musti_model.processing import MAX_BYTES, open_image
 from page.calls import MOST_PICTURES
-from page.door import LARGEST_CALL, LINE, Door, Page
+from page.door import LARGEST_CALL, LINE, MOST_BYTES_WAITING, SMALL_CALL, Door, Page
 from page.inputs import SafeFile, SafeImage
 from page.language import in_language, say, translations
 from page.uploads import upload_of
@@ -345,6 +346,31 @@ def test_a_full_queue_is_told_in_a_sentence(machine, monkeypatch):
         answer.json()["line"] == in_language("fr", lambda: say(LINE, count=MOST_WAITING))
         and f"{MOST_WAITING} questions attendent" in answer.json()["line"]
     )
+
+
+def test_large_calls_are_turned_away_while_many_wait(machine, monkeypatch):
+    picture = {"url": data_address(png() + bytes(SMALL_CALL)), "meta": META}
+
+    def posted(image) -> httpx.Response:
+        return machine.http.post("/call/predict", json={"data": [image, PASSAGE]})
+
+    assert posted(picture).status_code == 200
+    monkeypatch.setattr(Page, "waiting", lambda self: MOST_BYTES_WAITING + 1)
+    answer = posted(picture)
+    assert answer.status_code == 503 and "waiting already" in answer.json()["detail"]
+    assert posted(None).status_code == 200
+
+
+def test_what_waits_in_line_is_counted():
+    def event(*data):
+        return SimpleNamespace(data=SimpleNamespace(data=list(data)))
+
+    lines = [
+        [event({"url": "12345", "meta": {"_type": "67"}}, ["8", None, 9]), SimpleNamespace(data=None)],
+        [event("0")],
+    ]
+    queues = {n: SimpleNamespace(queue=line) for n, line in enumerate(lines)}
+    assert Page.waiting(SimpleNamespace(_queue=SimpleNamespace(event_queue_per_concurrency_id=queues))) == 9
 
 
 def test_a_question_waits_for_room_and_goes_on_by_itself(browser, url, flower, monkeypatch):
