@@ -76,10 +76,17 @@ class PictureZip:
         folders = [parts_of(m.filename)[:-1] for m in self.members]
         self.around = _common(folders)  # folders around all pictures
         self._by_name: dict[str, list[_Spelling]] = defaultdict(list)
+        # by every end of a path; by the whole of it, and of what lies inside the folders around all
+        self._by_end: dict[tuple[str, ...], list[_Spelling]] = defaultdict(list)
+        self._by_path: dict[tuple[str, ...], list[_Spelling]] = defaultdict(list)
         for number, member in enumerate(self.members):
             for rank, parts in enumerate(_spellings(member)):
                 spelling = _Spelling(number, rank, parts, tuple(map(folded, parts)))
                 self._by_name[spelling.folded[-1]].append(spelling)
+                for start in range(len(parts)):
+                    self._by_end[spelling.folded[start:]].append(spelling)
+                for path in {spelling.folded, spelling.folded[len(self.around) :]}:
+                    self._by_path[path].append(spelling)
         self._asked: dict[tuple[str, str], Found | InputError] = {}
         self._entitled: dict[int, set[str]] = {}
         self.know(asked)
@@ -168,7 +175,7 @@ class PictureZip:
         """The one picture that fits best; None where none has the name; an InputError where it lies elsewhere, or
         several fit alike."""
         wanted = tuple(map(folded, asked))
-        candidates = self._by_name.get(wanted[-1], [])
+        candidates = self._candidates(asked[-1], wanted, host)
         fitting: dict[int, tuple[int, bool, bool, int, bool]] = {}
         for held in candidates:
             inside = len(held.folded) - len(self.around)
@@ -182,11 +189,20 @@ class PictureZip:
                 fits = (fit, exact and held.parts == asked, exact, -held.rank, sure)
                 fitting[held.member] = max(fitting.get(held.member, fits), fits)
         if not fitting:
-            return _elsewhere(asked[-1]) if candidates and not by_id else None
+            return _elsewhere(asked[-1]) if wanted[-1] in self._by_name and not by_id else None
         ranked = sorted(fitting.items(), key=lambda item: item[1][:4], reverse=True)
         if len(ranked) > 1 and ranked[0][1][:4] == ranked[1][1][:4]:
             return _several(asked[-1])
         return Found(ranked[0][0], ranked[0][1][0], ranked[0][1][4])
+
+    def _candidates(self, name: str, wanted: tuple[str, ...], host: int) -> list[_Spelling]:
+        """Of the pictures with a name all that may fit. Of those whose name says nothing, as the default.jpg of ten
+        thousand folders, these are few: the address without its host is the end of their path, or the whole of it the
+        end of the address."""
+        if not _says_nothing(name):
+            return self._by_name.get(wanted[-1], [])
+        ends = [self._by_path.get(wanted[start:], []) for start in range(len(wanted))]
+        return [*self._by_end.get(wanted[host:] or wanted, []), *(s for end in ends for s in end)]
 
 
 # Names ----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A zip of pictures: the right picture for a record or none, whatever the zip and the names in it."""
 
 import io
+import random
 import stat
 import struct
 import tracemalloc
@@ -150,6 +151,25 @@ def test_two_objects_do_not_share_a_picture(zipped, name, addresses, expected):
     for each in (pictures, copied):
         got = [taken(each, *pair) for pair in asked]
         assert [g == "red" for g in got] == expected and all(g == "red" or "Several addresses" in g for g in got)
+
+
+def test_names_that_say_nothing_are_found_as_if_all_were_looked_through(zipped, monkeypatch):
+    """Of thousands of a name only those are looked at whose folders fit."""
+    rng = random.Random(0)
+
+    def path(deepest: int) -> str:
+        folders = rng.choices(["a", "B", "full", "0"], k=rng.randint(0, deepest))
+        return "/".join([*folders, rng.choice(["default.jpg", "1.jpg", "2", "rose.jpg"])])
+
+    for _ in range(30):
+        names = list(dict.fromkeys(rng.choice(["", "pics/"]) + path(3) for _ in range(rng.randint(1, 8))))
+        asked = [(rng.choice(["", MUSEUM, "https://x.org/"]) + path(4), rng.choice(["1", "2", ""])) for _ in range(40)]
+        few = PictureZip(zipped(*((name, b"x") for name in names)), asked)
+        with monkeypatch.context() as patch:
+            patch.setattr(PictureZip, "_candidates", lambda self, name, wanted, host: self._by_name.get(wanted[-1], []))
+            told = [str(found) for found in PictureZip(few.path, asked)._asked.values()]
+        assert [str(found) for found in few._asked.values()] == told
+        assert any("member=" in found for found in told)
 
 
 def test_one_name_twice(zipped):
