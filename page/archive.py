@@ -85,8 +85,8 @@ class PictureZip:
                 self._by_name[spelling.folded[-1]].append(spelling)
                 for start in range(len(parts)):
                     self._by_end[spelling.folded[start:]].append(spelling)
-                for path in {spelling.folded, spelling.folded[len(self.around) :]}:
-                    self._by_path[path].append(spelling)
+                for way in {spelling.folded, spelling.folded[len(self.around) :]}:
+                    self._by_path[way].append(spelling)
         self._asked: dict[tuple[str, str], Found | InputError] = {}
         self._entitled: dict[int, set[str]] = {}
         self.know(asked)
