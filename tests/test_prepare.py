@@ -31,6 +31,8 @@ from training.prepare import main, prepare
 
 FAST = FetchSettings(delay=0, timeout=0.5, total=1.0, max_bytes=100_000, retries=2, backoff=0.01, max_wait=0.5)
 
+PATIENT = replace(FAST, timeout=20, total=60)  # for a machine that is busy with other things
+
 
 def picture(kind="JPEG", size=(40, 30)) -> bytes:
     file = io.BytesIO()
@@ -275,7 +277,7 @@ def files(out):
     return sorted(p.name for p in (out / "images").iterdir())
 
 
-def one(host, tmp_path, path, settings=FAST):
+def one(host, tmp_path, path, settings=PATIENT):
     """What becomes of one picture: its local path, or (reason, detail)."""
     report = prepare(write(tmp_path, [host.url + path]), tmp_path / "out", settings)
     if report["missing"]:
