@@ -4,7 +4,7 @@ back as one sentence."""
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,24 +262,22 @@ def _can_be_a_call(body: bytes) -> bool:
     )
 
 
+def _held_by(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _shallow(value: Any, levels: int) -> bool:
     """Whether a value holds others at most that many levels deep, and not too many."""
     held = [value]
     for _ in range(levels + 1):
-        held = [
-            inner for v in held for inner in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())
-        ]
+        held = [inner for v in held for inner in _held_by(v)]
         if not held or len(held) > MOST_VALUES:
             return not held
     return False
 
 
 def _characters(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return sum(
-        map(_characters, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
-    )
+    return len(value) if isinstance(value, str) else sum(map(_characters, _held_by(value)))
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
