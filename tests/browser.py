@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.processes import free_port
 from tools.chromium import chromium
 
 if TYPE_CHECKING:
+    import gradio as gr
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from musti_model import MustiPipeline
 
 PATIENCE = 120_000  # ms that anything on the page may take on a slow, busy machine
+
+
+def serve(demo: "gr.Blocks", settings: dict[str, Any]) -> str:
+    """Has it served by this process. -> its address."""
+    port = free_port()
+    return demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **settings)[1]
 
 
 @contextmanager
@@ -27,9 +35,7 @@ def served(pipe: "MustiPipeline", problem: str = "") -> Iterator[str]:
     import app
 
     demo = app.build(pipe, problem)
-    _, address, _ = demo.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None, **app.launch_settings()
-    )
+    address = serve(demo, app.launch_settings())
     yield address
     # A worker that is inside PyTorch when Python ends would take the process down with it.
     deadline = time.monotonic() + 60

@@ -22,12 +22,17 @@ def start(module: str, arguments: list[str], log: Path, **environment: str) -> B
 
 def start_two(module: str, arguments: list[str], logs: Path) -> list[BaseProcess]:
     """The same in two processes that find each other, as torchrun starts them; outputs in logs/0 and logs/1."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     logs.mkdir(parents=True)
     return [start(module, arguments, logs / rank, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
+
+
+def free_port() -> int:
+    """One that nothing on this machine listens at, nor another process of the tests is about to: Gradio's own search
+    takes two that start at once to the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def ended(process: BaseProcess) -> int:

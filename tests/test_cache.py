@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from page import cache
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,9 +63,7 @@ def test_files_that_are_needed_stay_young(tmp_path):
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_a_page_that_was_stopped(tmp_path, end):
     """Nor, once another one starts, of one that was killed, nor of an upload that was broken off."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
     page = subprocess.Popen(
         [sys.executable, "app.py"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -21,7 +21,7 @@ from musti_model import MustiPipeline, MustiProcessor, WeightsError
 from musti_model.weights import EMBEDDED, STARTER
 from page.choice import Choice, choice_html, listed, offers_of
 from page.language import in_language
-from tests.browser import answered, ask, new_tab
+from tests.browser import answered, ask, new_tab, serve
 from tests.conftest import ANSWER, WORD, tiny_model
 from tests.test_door import GONE, META, Machine
 
@@ -210,7 +210,7 @@ def served(tmp_path_factory, folder, tokenizer):
     MustiProcessor(model.config, tokenizer).save_pretrained(second)
     folders = [str(folder), str(second), str(tmp_path_factory.mktemp("none") / "gone")]
     demo, settings = app.pages(folders)
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **settings)
+    address = serve(demo, settings)
     yield address, folders
     with httpx.stream(
         "GET", f"{address.rstrip('/')}{offers_of(folders)[1].path}/gradio_api/heartbeat/visitor"
