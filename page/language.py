@@ -26,6 +26,8 @@ from gradio.context import LocalContext
 
 from musti_model import InputError, Sentence, WeightsError
 
+from .visit import UNSEEN
+
 FOLDER = Path(__file__).parent / "languages"
 FIXED: ContextVar[str] = ContextVar("language", default="")  # instead of the visitor's
 NAMES = {"en": "English", "de": "Deutsch", "fr": "Français", "it": "Italiano", "sl": "Slovenščina"}
@@ -232,7 +234,7 @@ def translate_on_load(demo: gr.Blocks, switch: gr.HTML) -> None:
             None,
             [tag, title, *told],
             queue=False,
-            show_progress="hidden",
+            **UNSEEN,
             api_visibility="private",
         )
         spoken.then(None, [tag, title], None, js=SPEAK.read_text(encoding="utf-8"), api_visibility="private")

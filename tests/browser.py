@@ -25,8 +25,11 @@ PATIENCE = 120_000  # ms that anything on the page may take on a slow, busy mach
 
 def serve(demo: "gr.Blocks", settings: dict[str, Any]) -> str:
     """Has it served by this process. -> its address."""
-    port = free_port()
-    return demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, **settings)[1]
+    own = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1", "server_port": free_port()}
+    with pytest.MonkeyPatch.context() as patched:
+        # Gradio refuses to go on where its first page takes three seconds, as it may beside other processes.
+        patched.setattr("gradio.networking.url_ok", lambda _url: True)
+        return str(demo.launch(**own, **settings)[1])
 
 
 @contextmanager

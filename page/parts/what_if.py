@@ -61,7 +61,7 @@ class WhatIf(Section):
         )
         self.tried.failure(lambda: "", None, self.altered, **SILENT)
         # queued after an alteration still at work
-        self.undo.click(self.put_back, self.held.explanation, self.shown, **FAST)
+        self.undo.click(self.put_back, self.held.explanation, self.shown, show_progress_on=self.altered, **FAST)
 
     def draw(self, explanation: Explanation, given: Values) -> Values:
         """Everything in its place."""

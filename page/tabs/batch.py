@@ -100,11 +100,12 @@ class BatchTab:
     def _wire(self) -> None:
         given, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
         # A place of its own in the queue: others are answered between the parts of a batch.
-        asked = self.button.click(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
+        seen = PRIVATE | {"concurrency_id": "batch", "show_progress_on": self.told}
+        asked = self.button.click(self.answer_all, given, shown, **seen)
         # Not cancelled when the files change, as they do when it fills them in: it is over in a moment, and looked at
         # again then.
         filled = self.example.click(self.fill_in, None, given, **SILENT)
-        tried = filled.success(self.answer_all, given, shown, concurrency_id="batch", **PRIVATE)
+        tried = filled.success(self.answer_all, given, shown, **seen)
         for event in (asked, tried):
             event.failure(self.blank, None, shown, **SILENT)
         forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *given], "outputs": shown, **SILENT}

@@ -208,10 +208,13 @@ class ManyTab:
             button.click(partial(self.example, mode), None, [*self.given, *self.shown], **SILENT)
             for mode, button in self.tries.items()
         ]
-        asked = [b.success(self.rank_all, [*self.given, self.when], self.shown, js=STAMP, **MANY) for b in begun]
+        seen = MANY | {"js": STAMP, "show_progress_on": self.table}
+        asked = [b.success(self.rank_all, [*self.given, self.when], self.shown, **seen) for b in begun]
         for event in asked:
             event.failure(self.blank, None, self.shown, **SILENT)
-        chosen = self.table.select(self.choose, self.kept, [self.kept, *self.below], **SLOW)
+        chosen = self.table.select(
+            self.choose, self.kept, [self.kept, *self.below], show_progress_on=self.below[0], **SLOW
+        )
         forgetful: dict[str, Any] = {
             "fn": self.forget,
             "inputs": [self.kept, *self.given, self.when],

@@ -23,7 +23,7 @@ from ..parts.vote import Vote, votes_html
 from ..parts.what_if import WhatIf
 from ..parts.why import Why
 from ..tour import TOUR
-from ..visit import FAST, LIFETIME, PRIVATE, SILENT, SLOW, STAMP
+from ..visit import FAST, LIFETIME, PRIVATE, SILENT, SLOW, STAMP, UNSEEN
 
 WORKING = later("The explanations follow …")
 MEASURING = later("How faithful this is, is being tried …")
@@ -80,10 +80,11 @@ class PairTab:
             **SILENT,
         )
         given = [self.latest, asking.image, asking.passage, self.when]
+        seen = FAST | {"js": STAMP, "show_progress_on": self.verdict.html}
         ask = [asking.button.click, asking.passage.submit, asking.mark.change]
         for event in (
-            gr.on(ask, self.answer, given, self.shown, js=STAMP, **FAST),
-            asking.chosen.then(self.answer, given, self.shown, js=STAMP, **FAST),
+            gr.on(ask, self.answer, given, self.shown, **seen),
+            asking.chosen.then(self.answer, given, self.shown, **seen),
         ):
             self._explain(event)
         self.keeping.packs(self._measured(self.keeping.pack.click))
@@ -100,10 +101,12 @@ class PairTab:
         asked.success(None, js=script("show_verdict.js"), **PRIVATE)
         # The gate is seen in the pass that answers; what takes many passes follows.
         given = [self.latest, held.question, asking.image, asking.passage]
-        looked = asked.success(self.look, given, self.board.shown, **FAST)
+        looked = asked.success(self.look, given, self.board.shown, show_progress_on=self.board.board, **FAST)
         looked.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         self.tour.leads(looked)
-        explained = looked.success(self.run, given, [held.explanation, held.told, *self.keeping.shown], **SLOW)
+        explained = looked.success(
+            self.run, given, [held.explanation, held.told, *self.keeping.shown], show_progress_on=held.told, **SLOW
+        )
         explained.failure(lambda: self.blank(FAILED), None, self.explained, **SILENT)
         # What is looked at may have changed while the model was at work, so it is asked for anew when there is
         # something to draw.
@@ -120,8 +123,7 @@ class PairTab:
         given = [held.question, held.explanation, held.measured, *opened]
         told = when(self.tell_measuring, given[1:], self.judged, **SILENT)
         # Gradio's own words of a queue, in English, would stand over the line that says it.
-        unsaid = SLOW | {"show_progress": "hidden"}
-        measured = told.success(self.measure, given, [held.measured, *self.judged], **unsaid)
+        measured = told.success(self.measure, given, [held.measured, *self.judged], **SLOW | UNSEEN)
         measured.failure(lambda: dict.fromkeys(self.judged, ""), None, self.judged, **SILENT)
         return measured.success(self.judge, {held.explanation, held.measured, *self.controls}, self.views, **SILENT)
 
