@@ -35,11 +35,11 @@ class Question(NamedTuple):
 
 
 class Latest:
-    """When the last question of a visit was asked, as ``Question.asked``. Changed in place, so that a call which has
-    been at work for an older question sees it."""
+    """When the last question of a visit was asked, as ``Question.asked``, and when the last message was sent that
+    settled whose verdict stands. Changed in place, so that a call which has been at work for an older one sees it."""
 
     def __init__(self) -> None:
-        self.asked = 0.0
+        self.asked = self.settled = 0.0
 
 
 class Measured(NamedTuple):

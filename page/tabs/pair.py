@@ -235,8 +235,12 @@ class PairTab:
     def settle(self, latest: Latest, question: Question | None, image: str | None, passage: str, when: float) -> Values:
         """The verdict of the last question stands as long as picture and passage are its own. The style sheet hides all
         that stands below with it, and shows it again when they are put back: it is of that question, too. What left
-        the browser before the question was asked says nothing about it; where nothing was asked there is nothing to
-        settle. The verdict is given again, because a message that took it away may have arrived after it."""
+        the browser before the question was asked says nothing about it, and nothing that was overtaken by a later
+        message does; where nothing was asked there is nothing to settle. The verdict is given again, because a message
+        that took it away may have arrived after it."""
+        if when < latest.settled:
+            return gr.skip()
+        latest.settled = when
         if question is not None and question[:2] == (image or "", passage):
             return {self.verdict.html: question.verdict}
         if question is None or when <= latest.asked:
