@@ -1,7 +1,6 @@
 """Keyboard and screen readers: axe-core finds nothing serious, light or dark, narrow or wide; the cells of a board are
 one stop."""
 
-
 from tests.browser import answered, ask, open_section, serious
 
 PASSAGE = "She blew out the candle, and the room went dark."

@@ -54,6 +54,14 @@ def test_answer_gate_and_maps(page, flower, second_branch):
     page.locator("#words .word").first.wait_for()
 
 
+def test_the_progress_of_an_event_is_told_at_one_place(pipe):
+    """Gradio looks through the whole page for each place, at every message; only what fills in an example, which is
+    Gradio's own, and what machines ask may have more."""
+    events = [event for event in app.build(pipe).fns.values() if event.fn and event.api_visibility == "private"]
+    places = {e.name: len(e.outputs if e.show_progress_on is None else e.show_progress_on) for e in events}
+    assert {name for name, count in places.items() if count > 1} == {"load_example"} and places["answer"] == 1
+
+
 @pytest.mark.starter
 def test_why(page, flower: Path):
     """Words and regions for and against, and how faithful they are."""

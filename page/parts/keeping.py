@@ -35,7 +35,7 @@ class Keeping:
         for section in sections:
             self._watch(section)
         given: set[gr.blocks.Block] = {held.question, self.opened, *self.controls.values()}
-        made = self.make_link.click(self.link_to, given, [self.query, self.link], **PRIVATE)
+        made = self.make_link.click(self.link_to, given, [self.query, self.link], show_progress_on=self.link, **PRIVATE)
         made.success(None, self.query, self.link, js=script("full_address.js"), **PRIVATE)
 
     def packs(self, measured: gr.events.Dependency) -> None:
