@@ -3,18 +3,15 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from page import cache
-from tests.processes import free_port
-
-ROOT = Path(__file__).parents[1]
+from tests.processes import free_port, start
 
 
 def written(path: Path, text: str = "x") -> Path:
@@ -64,10 +61,8 @@ def test_files_that_are_needed_stay_young(tmp_path):
 def test_nothing_is_left_of_a_page_that_was_stopped(tmp_path, end):
     """Nor, once another one starts, of one that was killed, nor of an upload that was broken off."""
     port = free_port()
-    env = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    page = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    uploads = tmp_path / "uploads"
+    page = start("app", [], tmp_path / "log", GRADIO_TEMP_DIR=str(uploads), GRADIO_SERVER_PORT=str(port))
     try:
         _wait_for(port, page)
         body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="p.png"\r\n\r\n'
@@ -83,18 +78,18 @@ def test_nothing_is_left_of_a_page_that_was_stopped(tmp_path, end):
             half.sendall(head.encode() + body + b"half")
             time.sleep(0.5)
         time.sleep(0.5)
-        (folder,) = tmp_path.iterdir()
+        (folder,) = uploads.iterdir()
         assert len([p for p in folder.iterdir() if p.is_file()]) == 1  # of the upload that was broken off
         assert folder.stat().st_mode & 0o077 == 0
-        page.send_signal(end)
-        page.wait(60)
+        os.kill(page.pid, end)
+        page.join(60)
     finally:
         page.kill()
     if end == signal.SIGKILL:
         assert folder.exists()
         time.sleep(0.1)
-        cache.sweep(tmp_path / "page-uploads-next", 0.05)
-    assert not list(tmp_path.iterdir())
+        cache.sweep(uploads / "page-uploads-next", 0.05)
+    assert not list(uploads.iterdir())
 
 
 def _request(port: int, body: bytes, kind: str):
@@ -103,9 +98,9 @@ def _request(port: int, body: bytes, kind: str):
     return Request(f"http://127.0.0.1:{port}/gradio_api/upload", data=body, headers={"Content-Type": kind})
 
 
-def _wait_for(port: int, page: subprocess.Popen) -> None:
+def _wait_for(port: int, page: BaseProcess) -> None:
     for _ in range(240):
-        assert page.poll() is None
+        assert page.exitcode is None
         try:
             with urlopen(f"http://127.0.0.1:{port}/config", timeout=5):
                 return

@@ -142,7 +142,6 @@ class Map:
             interactive=False,
             buttons=["download", "fullscreen"],
             elem_id=elem_id,
-            format="png",
             alt_text=alt_text,
             visible=False,
         )
