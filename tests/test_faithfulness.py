@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks import faithfulness as bench
-from musti_model.methods import BEST
+from musti_model.methods import BEST, deletion_insertion, hiding
 from musti_model.records import MustiPair
 from tests.conftest import WORD, tiny_config, tiny_model
 from training.lexicon.vocabulary import Vocabulary
@@ -103,6 +103,10 @@ def test_the_whole_report(tokenizer, tmp_path, monkeypatch, capsys, changes):
         )
     (tmp_path / "pairs.json").write_text(json.dumps({"pairs": records}))
     monkeypatch.setattr(bench, "named_right", lambda *_: True)
+    # whether it comes together, not how well it measures
+    monkeypatch.setattr(deletion_insertion, "STEPS", 3)
+    monkeypatch.setattr(deletion_insertion, "RANDOM", 2)
+    monkeypatch.setattr(hiding, "MASKINGS", 16)
     monkeypatch.setattr(
         "sys.argv",
         [

@@ -126,7 +126,7 @@ def test_bfloat16_agrees_with_float32():
     exact = MustiPipeline.from_pretrained(STARTER, device="cpu", precision="float32")
     rough = MustiPipeline.from_pretrained(STARTER, device="cpu")
     rough.autocast = torch.bfloat16
-    for text in PASSAGES["flower"]:
+    for text in PASSAGES["flower"][:2]:
         a, b = exact(EXAMPLES / "flower.jpg", text), rough(EXAMPLES / "flower.jpg", text)
         assert abs(a.probability - b.probability) < 0.05
 

@@ -171,7 +171,7 @@ def test_systems_at_the_starters_size_run(name, pairs):
     """Every kind of branch and vote gives a loss with gradients in all that is trained."""
     learner, said = learners.build(load_system(name, "starter"), pairs.parent, "starter")
     assert "tensors start from embedded starter" in said
-    batch = learner.batch(read_pairs(pairs)[0][:4])
+    batch = learner.batch(read_pairs(pairs)[0][:2])
     loss, _ = learners.loss_step(learner, load_system(name, "starter").loss)(learner.model.train(), batch)
     loss.backward()
     silent = {n.split(".")[0] for n, p in learner.model.named_parameters() if p.grad is None}
