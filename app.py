@@ -114,6 +114,7 @@ def build(
         demo.load(None, js=script("page.js"), api_visibility="private")
         demo.load(None, js=script("queue.js"), api_visibility="private")
         translate_on_load(demo, switch)
+        pair.tour.speaks(switch)
         endpoints(calls)
     return demo.queue(status_update_rate=2, api_open=False, max_size=MOST_WAITING, default_concurrency_limit=1)
 

@@ -20,6 +20,7 @@ from page.answers import SIZE, answered, records_of, write_results
 from page.archive import LARGEST, PictureZip
 from page.calls import calls_of, new_lanes
 from page.examples import EXAMPLES, batch_of_examples
+from page.language import in_language
 from page.tabs.batch import BatchTab, summary_html
 from tests.browser import PATIENCE, ask, new_tab, wait_for
 
@@ -264,6 +265,11 @@ def test_results_do_not_outlive_their_files(page, archive, tmp_path):
     page.wait_for_timeout(500)  # Gradio's client would cancel what has just ended, which its server calls misshapen
     page.locator("#batch-file").get_by_role("button").first.click()
     page.get_by_text("Done:").wait_for(state="detached")
+
+
+def test_a_summary_tells_in_which_language_it_was_made():
+    """It stays in it when another is chosen, as the files do."""
+    assert in_language("de", lambda: summary_html([], finished=True)).startswith('<div lang="de">\n<p><strong>Fertig')
 
 
 def test_batch_needs_both_files(page):

@@ -693,15 +693,20 @@ def test_guided_tour(page):
 
 
 def test_the_tour_goes_back_and_ends(page, flower):
-    """And what stood there before it is back, and is asked."""
+    """It follows the language of the page; and what stood there before it is back, and is asked."""
     ask(page, flower, PASSAGE)
     page.locator("#verdict h2").wait_for()
     before = page.locator("#picture img").first.get_attribute("src")
-    for _ in range(2):  # begun again while it is under way
+    for again in (False, True):  # begun again while it is under way
         page.get_by_role("tab", name="About").click()
         page.locator("#tour-from-here").click()
         page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
         assert page.locator("#tour-back").is_disabled() and page.locator("#passage").is_visible()
+        if not again:
+            page.locator("nav.languages").get_by_role("link", name="Deutsch").click()
+            page.locator("#tour-text").get_by_text("Schritt 1 von 5").wait_for()
+            page.locator("nav.languages").get_by_role("link", name="English").click()
+            page.locator("#tour-text").get_by_text("Step 1 of 5").wait_for()
         page.locator("#tour-next").click()
         page.locator("#tour-text").get_by_text("Step 2 of 5").wait_for()
     for place in ("#verdict h2", ".gate-passage"):

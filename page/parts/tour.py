@@ -42,6 +42,10 @@ class Tour:
         given = [self.number, self.kept, self.asking.image, self.asking.passage]
         button.click(lambda *given: self.begin(*given) | there, given, [self.kept, *self.steered, *there], **SILENT)
 
+    def speaks(self, switch: gr.HTML) -> None:
+        """Has the step said anew when another language is chosen by a click."""
+        switch.click(self.tell, self.number, self.text, **SILENT)
+
     def leads(self, looked: gr.events.Dependency) -> None:
         """After an event that drew an answer and its board: has the place of the step in sight."""
         looked.success(None, self.place, None, js=script("show_place.js"), **PRIVATE)
@@ -60,17 +64,23 @@ class Tour:
         closed = {accordion: gr.update(open=False) for accordion in self.led.values()}
         return {self.number: None, self.place: "", self.panel: gr.update(visible=False)} | closed | back | asked
 
+    def tell(self, number: int | None) -> str:
+        """The text of a step, counted from 0; none while there is no tour."""
+        if number is None:
+            return ""
+        at = say("Step {number} of {count}", number=number + 1, count=len(self.steps))
+        return f"**{at}** {say(self.steps[number].text)}"
+
     def show(self, number: int) -> Values:
         """A step, counted from 0: its text, its example asked, its section open."""
         last = len(self.steps) - 1
         number = min(max(number, 0), last)
         step = self.steps[number]
-        told = f"**{say('Step {number} of {count}', number=number + 1, count=last + 1)}** {say(step.text)}"
         return {
             self.number: number,
             self.place: step.place,
             self.panel: gr.update(visible=True),
-            self.text: told,
+            self.text: self.tell(number),
             self.back: gr.update(interactive=number > 0),
             self.next: gr.update(interactive=number < last),
             **self.asking.filled(step.example, f"{number} {time.time()}"),

@@ -15,7 +15,7 @@ from ..archive import PictureZip
 from ..calls import Calls
 from ..examples import batch_of_examples
 from ..inputs import SafeFile
-from ..language import refusal, refusing, say
+from ..language import language, refusal, refusing, say
 from ..markup import alert, render
 from ..take_away import keeper
 from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
@@ -55,6 +55,7 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     )
     return render(
         "batch.html",
+        language=language(),  # the files that come with it are in it, too, so it stays as it is when another is chosen
         finished=finished,
         counts=counts,
         languages=sorted(languages.items()),
