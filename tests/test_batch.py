@@ -21,7 +21,7 @@ from page.archive import LARGEST, PictureZip
 from page.calls import calls_of, new_lanes
 from page.examples import EXAMPLES, batch_of_examples
 from page.language import in_language
-from page.tabs.batch import BatchTab, summary_html
+from page.tabs.batch import BatchTab, Fields, Kept, summary_html
 from tests.browser import PATIENCE, ask, new_tab, wait_for
 
 
@@ -164,7 +164,8 @@ def test_a_part_that_cannot_be_answered_loses_no_other(pipe, archive, tmp_path):
     (tmp_path / "pairs.jsonl").write_text(
         "\n".join(json.dumps({"id": n, "image": "a/flower.jpg", "text": "A rose."}) for n in range(3 * SIZE))
     )
-    told = [html for html, *_ in tab.answer_all(str(tmp_path / "pairs.jsonl"), str(archive), lambda *_, **__: None)][-1]
+    files = str(tmp_path / "pairs.jsonl"), str(archive)
+    told = [html for html, *_ in tab.answer_all(Fields(), None, *files, 1.0, lambda *_, **__: None)][-1]
     assert "32 answered, 16 not, of 48 records" in told and "No GPU is free {now}." in told and asked == [SIZE] * 3
 
 
@@ -208,9 +209,34 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 def test_a_late_message_takes_no_results_away(pipe):
     with gr.Blocks():
         tab = BatchTab(calls_of(pipe, lambda function: function, new_lanes()))
-    told = [{"__type__": "update"}] * 3
-    assert list(tab.forget(("a.json", "p.zip"), "a.json", "p.zip")) == told
-    assert [tab.forget(kept, "a.json", "q.zip")[0] for kept in (None, ("a.json", "p.zip"))] == ["", ""]
+    fields, files = Fields(), ("a.json", "p.zip")
+    kept = Kept(files, "en", finished=True)
+    fields.seen(files, 5.0)
+    nothing = (gr.skip(),) * 3
+    assert tab.forget(fields, kept, *files, 6.0) == nothing and tab.forget(fields, None, *files, 6.0) == nothing
+    assert tab.forget(fields, kept, "a.json", None, 4.0) == nothing  # sent before the zip was there
+    assert tab.forget(fields, kept, "a.json", "q.zip", 7.0)[0] == "" and fields.files == ("a.json", "q.zip")
+
+
+def test_a_batch_ends_when_its_files_are_others(pipe, archive, tmp_path):
+    """And what stands there already is not answered anew, but in another language."""
+    rows = [{"id": n, "image": "a/flower.jpg", "text": f"A rose {n}.", "language": "en"} for n in range(2 * SIZE)]
+    (tmp_path / "pairs.json").write_text(json.dumps({"pairs": rows}))
+    with gr.Blocks():
+        tab = BatchTab(calls_of(pipe, lambda function: function, new_lanes()))
+    files, fields, progress = (str(tmp_path / "pairs.json"), str(archive)), Fields(), lambda *_, **__: None
+    running = tab.answer_all(fields, None, *files, 1.0, progress)
+    assert f"{SIZE} answered" in next(running)[0]
+    tab.forget(fields, None, files[0], None, 0.5)  # it comes late
+    assert f"{2 * SIZE} answered" in next(running)[0]
+    *_, kept = next(running)
+    assert kept == Kept(files, "en", finished=True) and list(tab.answer_all(fields, kept, *files, 2.0, progress)) == []
+    again = in_language("de", lambda: next(tab.answer_all(fields, kept, *files, 2.0, progress)))
+    assert again[2] == Kept(files, "de", finished=False)
+    running = tab.answer_all(fields, None, *files, 3.0, progress)
+    next(running)
+    tab.forget(fields, None, files[0], None, 4.0)
+    assert list(running) == []
 
 
 def start(page, archive: Path, folder: Path, records: list) -> None:
@@ -262,7 +288,6 @@ def test_results_do_not_outlive_their_files(page, archive, tmp_path):
     start(page, archive, tmp_path, RECORDS)
     page.get_by_text("Done:").wait_for()
     page.locator("#batch-results a").first.wait_for()
-    page.wait_for_timeout(500)  # Gradio's client would cancel what has just ended, which its server calls misshapen
     page.locator("#batch-file").get_by_role("button").first.click()
     page.get_by_text("Done:").wait_for(state="detached")
 
@@ -282,10 +307,11 @@ def test_what_is_wrong_with_the_files_stays_until_they_change(pipe, archive, tmp
     (tmp_path / "pairs.csv").write_text("id,bild,text\n1,a.jpg,A rose.\n", encoding="utf-8")
     with gr.Blocks():
         tab = BatchTab(calls_of(pipe, lambda function: function, new_lanes()))
-    given = (str(tmp_path / "pairs.csv"), str(archive))
-    ((told, _, kept),) = tab.answer_all(*given, lambda *_, **__: None)
+    given, fields = (str(tmp_path / "pairs.csv"), str(archive)), Fields()
+    ((told, _, kept),) = tab.answer_all(fields, None, *given, 1.0, lambda *_, **__: None)
     assert 'role="alert"' in told and "has no column image" in told
-    assert tab.forget(kept, *given) == (gr.skip(),) * 3 and tab.forget(kept, given[0], None)[0] == ""
+    assert tab.forget(fields, kept, *given, 2.0) == (gr.skip(),) * 3
+    assert tab.forget(fields, kept, given[0], None, 3.0)[0] == ""
 
 
 def test_the_examples_are_a_batch_that_can_be_read(pipe, tmp_path):

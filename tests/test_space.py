@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from musti_model import MustiPipeline, MustiProcessor
+from page.tabs.batch import Fields
 from tests.conftest import ANSWER, tiny_model
 from tests.hub import running_hub, use_hub
 from tools import space
@@ -128,8 +129,7 @@ def test_a_borrowed_gpu_hands_on_sentences(monkeypatch, tokenizer, flower, tmp_p
     (tmp_path / "pairs.csv").write_text("image,text\nflower.jpg,A rose.\n")
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         archive.write(flower, "flower.jpg")
-    assert (
-        "1 answered" in list(handlers["answer_all"](str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")))[-1][0]
-    )
+    files = str(tmp_path / "pairs.csv"), str(tmp_path / "pictures.zip")
+    assert "1 answered" in list(handlers["answer_all"](Fields(), None, *files, 1.0))[-1][0]
     assert handlers["rank"]([str(flower)], ["A rose."])[0]["index"] == 0
     assert handlers["explain"](str(flower), PASSAGE)[0]["words"][0] == "She"

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -18,7 +18,7 @@ from ..inputs import SafeFile
 from ..language import language, refusal, refusing, say
 from ..markup import alert, render
 from ..take_away import keeper
-from ..visit import LIFETIME, MOST_MEGABYTES, PRIVATE, SILENT
+from ..visit import LAST, LIFETIME, MOST_MEGABYTES, SILENT, STAMP
 
 MOST_RECORDS, LATEST = 2000, 8
 SHOWN = 80  # characters of a text, an id or the name of a language
@@ -65,6 +65,32 @@ def summary_html(rows: list[dict[str, Any]], finished: bool) -> str:
     )
 
 
+Files = tuple[str | None, str | None]  # a file of pairs and a zip of pictures
+
+
+class Kept(NamedTuple):
+    """What the results that are shown are about. finished: all is answered, and the files are made."""
+
+    files: Files
+    language: str
+    finished: bool
+
+
+class Fields:
+    """The files that stand in the fields, by the message about them that left the browser last (``when``). Changed in
+    place, so that a batch which is at work on others sees it and ends. Gradio's own way (``cancels``) would also cancel
+    the batch that is asked for while a message about its files is on its way."""
+
+    def __init__(self) -> None:
+        self.files: Files = (None, None)
+        self.when = 0.0
+
+    def seen(self, files: Files, when: float) -> None:
+        """What a message says of them."""
+        if when >= self.when:
+            self.files, self.when = files, when
+
+
 class BatchTab:
     """Builds the tab inside the Blocks that is open."""
 
@@ -95,24 +121,23 @@ class BatchTab:
         self.results = gr.File(
             label="Results", file_count="multiple", interactive=False, visible="hidden", elem_id="batch-results"
         )
-        self.kept = gr.State(None, time_to_live=LIFETIME)  # the files that what is shown is about
+        self.kept = gr.State(None, time_to_live=LIFETIME)
+        self.fields, self.when = gr.State(Fields()), gr.Number(visible=False)
         self._wire()
 
     def _wire(self) -> None:
-        given, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
+        files, shown = [self.source, self.pictures], [self.told, self.results, self.kept]
+        given = [self.fields, self.kept, *files, self.when]
         # A place of its own in the queue: others are answered between the parts of a batch.
-        seen = PRIVATE | {"concurrency_id": "batch", "show_progress_on": self.told}
+        seen = LAST | {"js": STAMP, "concurrency_id": "batch", "show_progress_on": self.told}
         asked = self.button.click(self.answer_all, given, shown, **seen)
-        # Not cancelled when the files change, as they do when it fills them in: it is over in a moment, and looked at
-        # again then.
-        filled = self.example.click(self.fill_in, None, given, **SILENT)
+        filled = self.example.click(self.fill_in, None, files, **SILENT)
         tried = filled.success(self.answer_all, given, shown, **seen)
+        forgetful: dict[str, Any] = {"fn": self.forget, "inputs": given, "outputs": shown, "js": STAMP, **SILENT}
+        gr.on([c.change for c in files], **forgetful)
         for event in (asked, tried):
             event.failure(self.blank, None, shown, **SILENT)
-        forgetful: dict[str, Any] = {"fn": self.forget, "inputs": [self.kept, *given], "outputs": shown, **SILENT}
-        changed = gr.on([c.change for c in given], cancels=[asked], **forgetful)
-        for done in (changed, tried):
-            done.then(**forgetful)  # what was on its way has arrived
+            event.then(**forgetful)  # the files may have changed while it was at work
 
     def fill_in(self) -> tuple[str, str]:
         """The page's examples as a file of pairs and a zip of pictures."""
@@ -122,22 +147,36 @@ class BatchTab:
         """No results."""
         return "", gr.update(value=None, visible="hidden"), None
 
-    def forget(self, kept: tuple[str, str] | None, file: str | None, archive: str | None) -> tuple[Any, ...]:
+    def forget(
+        self, fields: Fields, kept: Kept | None, file: str | None, archive: str | None, when: float
+    ) -> tuple[Any, ...]:
         """Results of other files must not stand beside these; a message about the files at hand, which comes late,
         takes nothing away."""
-        return (gr.skip(),) * 3 if kept == (file, archive) else self.blank()
+        fields.seen((file, archive), when)
+        return self.blank() if kept is not None and kept.files != fields.files else (gr.skip(),) * 3
 
     def answer_all(
-        self, file: str | None, archive: str | None, progress: gr.Progress = gr.Progress()
+        self,
+        fields: Fields,
+        kept: Kept | None,
+        file: str | None,
+        archive: str | None,
+        when: float,
+        progress: gr.Progress = gr.Progress(),
     ) -> Iterator[tuple[Any, ...]]:
         """The counts so far, again and again, then the results; or a sentence that stays in their place, as a toast
-        would not, until the files change."""
+        would not, until the files change. Nothing where the results are there already."""
+        fields.seen((file, archive), when)
+        about = Kept((file, archive), language(), finished=False)
+        if kept == about._replace(finished=True):
+            return
         try:
-            yield from self._answer_all(file, archive, progress)
+            yield from self._answer_all(fields, about, progress)
         except gr.Error as error:
-            yield alert(error), *self.blank()[1:-1], (file, archive)
+            yield alert(error), *self.blank()[1:-1], about
 
-    def _answer_all(self, file: str | None, archive: str | None, progress: gr.Progress) -> Iterator[tuple[Any, ...]]:
+    def _answer_all(self, fields: Fields, about: Kept, progress: gr.Progress) -> Iterator[tuple[Any, ...]]:
+        file, archive = about.files
         if not file or not archive:
             raise refusal("Choose a file of pairs and a zip of pictures first.")
         records, pictures = refusing(
@@ -151,10 +190,12 @@ class BatchTab:
         pictures.know((item.image, item.id) for item in items if isinstance(item, MustiPair))
         for start in range(0, len(items), SIZE):
             rows += self._answered(items[start : start + SIZE], pictures)
+            if fields.files != about.files:
+                return
             progress(len(rows) / len(items), desc=f"{len(rows)} / {len(items)}")
-            yield summary_html(rows, finished=False), gr.skip(), (file, archive)
+            yield summary_html(rows, finished=False), gr.skip(), about
         files = refusing(lambda: write_results(rows, records, keeper(self.results)))
-        yield summary_html(rows, finished=True), gr.update(value=files, visible=True), (file, archive)
+        yield summary_html(rows, finished=True), gr.update(value=files, visible=True), about._replace(finished=True)
 
     def _answered(self, items: list[MustiPair | BadRecord], pictures: PictureZip) -> list[dict[str, Any]]:
         """Rows of a part; where it cannot be answered at all, say for want of a GPU, each tells why, and the other
