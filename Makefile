@@ -2,9 +2,9 @@
 PYTHON ?= python3
 DEMO = .venv
 TEST = .venv-test
-# Processes that share the tests, a file at a time; more than cores, since browsers mostly wait. Each loads the page and the weights for
+# Processes that share the tests, a file at a time: one for each of two cores (three took longer). Each loads the page and the weights for
 # itself (up to 3 GB).
-WORKERS ?= 3
+WORKERS ?= 2
 
 .PHONY: demo test lint mutants benchmark
 
