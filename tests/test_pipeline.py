@@ -4,9 +4,8 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
 from tests.conftest import ANSWER, GATES, GRIDS, pipeline, tiny_model
+from tests.hub import use_hub
 
 RESNET_PUBLISHED = ImageBranchConfig(
     "resnet", "resnet18", {"channels": [8, 16, 32, 32]}, image_size=64, axes="published"
@@ -154,29 +154,15 @@ HUB = {  # source: the Hub's answer, and words of the sentence that follows from
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FETCH = """
-import contextlib, io, json, sys, time
-from musti_model import __main__ as program
-
-for source in sys.argv[1:]:
-    started = time.perf_counter()
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        status = program.main(["x.png", "a rose", "--weights", source])
-    print(json.dumps([status, said.getvalue(), time.perf_counter() - started]))
-"""
 
 
-def fetch(sources, tmp_path, **environment):
-    """[(status, sentence, seconds)] of the command line, in another process: the Hub client reads its settings at
-    import."""
-    settings = (
-        os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1"} | environment
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH, *sources], capture_output=True, text=True, env=settings, timeout=120
-    )
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(results) == len(sources), done.stderr
+def fetch(sources, capsys):
+    """[(status, sentence, seconds)] of the command line."""
+    results = []
+    for source in sources:
+        started = time.perf_counter()
+        status = main(["x.png", "a rose", "--weights", source])
+        results.append((status, capsys.readouterr().err, time.perf_counter() - started))
     assert all(sentence.count("\n") == 1 for _, sentence, _ in results), results
     return results
 
@@ -209,12 +195,12 @@ class TroubledHub(BaseHTTPRequestHandler):
         pass
 
 
-def test_hub_errors_are_sentences(tmp_path):
+def test_hub_errors_are_sentences(tmp_path, monkeypatch, capsys):
     server = ThreadingHTTPServer(("127.0.0.1", 0), TroubledHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    sources = [*HUB, "me/broken", "me/busy"]
+    use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}", tmp_path, token=None)
     try:
-        *refused, broken, busy = fetch(sources, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        *refused, broken, busy = fetch([*HUB, "me/broken", "me/busy"], capsys)
     finally:
         server.shutdown()
         server.server_close()
@@ -224,13 +210,17 @@ def test_hub_errors_are_sentences(tmp_path):
     assert busy[0] == 2 and "status 503" in busy[1] and busy[2] < 10
 
 
-@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
-def test_without_a_network_the_cache_is_used_and_the_rest_is_said_within_seconds(environment, folder, tmp_path):
-    cache = tmp_path / "hub" / "models--me--cached"
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network_the_cache_is_used_and_the_rest_is_said_within_seconds(
+    offline, folder, tmp_path, monkeypatch, capsys
+):
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path, token=None)  # nobody listens there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    cache = tmp_path / "models--me--cached"
     shutil.copytree(folder, cache / "snapshots" / COMMIT)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(COMMIT)
-    missing, cached = fetch(["me/model", "me/cached"], tmp_path, **environment)
+    missing, cached = fetch(["me/model", "me/cached"], capsys)
     assert missing[0] == 2 and "cannot be reached" in missing[1] and missing[2] < 5
     assert "no picture file 'x.png'" in cached[1] and cached[2] < 20  # the weights were there; the picture is not
 
