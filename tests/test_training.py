@@ -490,7 +490,8 @@ def test_a_part_of_another_job_is_not_continued(file_to_fill, runs, capsys):
     assert "belongs to other weights" in capsys.readouterr().err
 
 
-def test_two_processes_fill_in_the_same(file_to_fill, runs):
+def test_two_processes_fill_in_the_same(file_to_fill, runs, monkeypatch):
+    monkeypatch.setattr(predict.multiprocessing, "get_context", lambda _kind: FORKS)  # need not import all anew
     weights = str(runs / "a0" / "weights")
     one, two = file_to_fill.with_name("one.json"), file_to_fill.with_name("two.json")
     for out, processes in ((one, "1"), (two, "2")):
