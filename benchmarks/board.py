@@ -66,6 +66,7 @@ def main() -> None:
             page.locator("#picture input[type=file]").set_input_files(str(PICTURE))
             page.get_by_label("Passage").fill(passage)
             page.locator("#run").click()
+            page.locator(".gate-word").first.wait_for(timeout=900_000)
             # the server is done with this pair, and disturbs no step
             page.wait_for_function("() => !document.querySelector('#told').innerText.trim()", timeout=900_000)
             page.wait_for_timeout(2000)
