@@ -1,5 +1,5 @@
 """The real page in Chromium, for every browser test: ``page``, ``browser``, ``url``, ``starter_url`` and ``flower`` are
-fixtures (see conftest.py)."""
+fixtures (see conftest.py). Page and browser end with a file: a page that nobody asks takes a twentieth of a core."""
 
 import os
 import threading
@@ -53,14 +53,14 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(uploads: None, page_pipe: "MustiPipeline") -> Iterator[str]:
     """The page on a tiny random model with a gate of words, which explains in a tenth of the time."""
     with served(page_pipe) as address:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def starter_url(uploads: None) -> Iterator[str]:
     """The page on the embedded weights, for tests of what it says of a picture and a passage."""
     import app
@@ -69,7 +69,7 @@ def starter_url(uploads: None) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Chromium of this machine; on CI there must be one."""
     from playwright.sync_api import sync_playwright
@@ -108,7 +108,7 @@ def new_tab(browser: "Browser", **named: Any) -> "Page":
     return tab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visitor(browser: "Browser") -> Iterator["BrowserContext"]:
     """A browser that has the page's scripts in its cache, which a page is loaded with in half the time."""
     context = new_context(browser)
