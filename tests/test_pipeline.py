@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from musti_model import ImageBranchConfig, InputError, MustiModel, MustiPipeline, MustiProcessor, WeightsError
 from musti_model.__main__ import main
+from musti_model.pipeline import _outdone
 from tests.conftest import ANSWER, GATES, GRIDS, pipeline, tiny_model
 from tests.hub import use_hub
 
@@ -151,6 +153,16 @@ HUB = {  # source: the Hub's answer, and words of the sentence that follows from
     "me/empty": (404, "EntryNotFound", "no config.json"),
     "me/model@v9": (404, "RevisionNotFound", "no revision v9"),
 }
+
+
+def test_a_word_is_outdone_by_one_beside_it_that_names_the_same_more_surely():
+    def outdone(*values, at, last=1):
+        best = [SimpleNamespace(indices=1, values=v) for v in values[:-1]]
+        return _outdone([*best, SimpleNamespace(indices=last, values=values[-1])], at)
+
+    assert outdone(0.9, 0.5, 0.4, at=1) and outdone(0.4, 0.5, 0.9, at=1)  # the one before it, the one after it
+    assert not outdone(0.5, 0.4, 0.9, at=0) and not outdone(0.9, 0.4, 0.5, at=2)  # two words away
+    assert not outdone(0.5, 0.5, at=0) and not outdone(0.5, 0.9, at=0, last=2)  # no more surely; another thing
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

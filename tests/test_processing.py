@@ -238,3 +238,8 @@ def test_printers_ligatures_are_spelled_out():
         clean_passage("The \ufb01sh and the \ufb02owers, a di\ufb03cult a\ufb00air")
         == "The fish and the flowers, a difficult affair"
     )
+
+
+def test_the_folder_of_a_processor_is_made_where_it_is_missing(tokenizer, tmp_path):
+    MustiProcessor(tiny_config(), tokenizer).save_pretrained(tmp_path / "new" / "weights")
+    assert (tmp_path / "new" / "weights" / "processor.json").is_file()
