@@ -20,6 +20,7 @@ from musti_model.reading import (
     Passage,
     clean_passage,
     count_words,
+    handed,
     is_counted,
     spoken,
 )
@@ -136,6 +137,15 @@ def test_old_letters_are_read_as_plain_ones(processor, old, plain):
         plain = plain.replace("ö", "o")
     a, b = processor.passages([old, plain]).input_ids.tolist()
     assert a == b
+
+
+def test_punctuation_is_handed_on_as_it_stands_and_other_signs_apart():
+    """Else the tokenizer would make one word of "m²", or another of "roses" than without its comma."""
+    for passage, given in (("roses, (old).", "roses, (old)."), ("m², a€b", "m 2, a € b")):
+        spans = [word.span() for word in WORD.finditer(passage)]
+        text, places = handed(passage, spans, {*"abdelmorsc"})
+        assert text == given and len(places) == len(spans)
+        assert all(text[slice(*place)].strip() for place in places)
 
 
 def test_letters_that_the_tokenizer_knows_stay():
