@@ -241,9 +241,11 @@ class MustiModel(
                 ``Fusion.fuse``.
         """
         met = {n: self.fusion.meet(image, words) for n, image in encoded.items()} if self.fusion.gated else {}
-        fused = [self.fusion.fuse(words.text, m, gate) for m in met.values()] or [self.fusion.fuse(words.text, None)]
-        vectors, attention = self._pooled(fused, words, image_attention is not None)
-        if not met:  # read once, whatever the branch
+        fused = [self.fusion.fuse(words.text, m, gate) for m in met.values() if gate != "shut"]
+        vectors, attention = self._pooled(
+            fused or [self.fusion.fuse(words.text, None)], words, image_attention is not None
+        )
+        if not fused:  # read once, whatever the branch
             vectors, attention = (vectors * len(encoded), attention * len(encoded))
         images = [self.image_vector(image) for image in encoded.values()]
         cosines = [F.cosine_similarity(t.float(), i.float(), dim=-1) for t, i in zip(vectors, images, strict=True)]

@@ -18,7 +18,7 @@ from musti_model.fusion import Words
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
-from training.lexicon.naming import LANGUAGES, Lexicon, Mention
+from training.lexicon.naming import LANGUAGES, WORD, Lexicon, Mention
 from training.loop.losses import FocalLoss
 from training.starter import stages, towers
 from training.starter.drawing import (
@@ -32,11 +32,12 @@ from training.starter.drawing import (
     draw_pairs,
     piece_labels,
 )
-from training.starter.finish import calibrate_answers, finish
+from training.starter.finish import calibrate_answers, calibrate_gate, finish
 from training.starter.measures import grids
 from training.starter.objective import Objective
 from training.starter.passages import Passage, load_passages
 from training.starter.pictures import STORED_SIZE, Pictures, load_pictures
+from training.starter.scoring import MODES, Scored, encode_pictures, score_pairs
 
 from .conftest import tiny_config
 
@@ -340,13 +341,90 @@ def test_answers_are_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch)
     logits = rng.normal(3, 8, 20_000)
     labels = rng.random(len(logits)) < 1 / (1 + np.exp(-(logits - 3) / 2))
     monkeypatch.setitem(shop.pairs, "dev", [replace(pairs[0], label=int(y)) for y in labels])
-    monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_: SimpleNamespace(logits={"learned": logits}))
+    answered = Scored({"learned": logits}, [], [])
+    monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_: answered)
     before = model.vote_constant().item()
-    calibrate_answers(model, shop)
-    assert model.vote_constant().item() - before == pytest.approx(
-        -3, abs=0.2
-    ) and model.config.temperature == pytest.approx(2, rel=0.05)
+    again = calibrate_answers(model, shop, {})
+    shift = model.vote_constant().item() - before
+    assert np.allclose(again.logits["learned"], logits + shift, atol=1e-5)
+    assert shift == pytest.approx(-3, abs=0.2) and model.config.temperature == pytest.approx(2, rel=0.05)
     assert model.config.threshold == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_gate_is_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch):
+    """Words name what is shown by chance sigmoid(2 z - 3) of the gate's logit z, and such a word weighs as five others:
+    the logit becomes 2 z - 3 + log 5 at every word of every passage."""
+    model, shop = workshop(data, tmp_path / "work")
+    model.fusion.word_score.weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    pictures, passages = shop.pictures["dev"], shop.passages["dev"]
+    pair = next(p for p in shop.pairs["dev"] if p.label)
+    [mention] = [m for m in passages[pair.passage].mentions if m.object == pair.object]
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, 20_000)
+    shown = rng.random(len(z)) < 1 / (1 + np.exp(3 - 2 * z))
+    # as many pairs of one passage, of which only the first wordpiece counts: the name, or the word before or after it
+    far = (mention.end + 1, mention.end + 2) if mention.start < 2 else (0, 1)
+    spans = [(mention.start, mention.end) if s else far for s in shown]
+    monkeypatch.setitem(shop.pairs, "dev", [pair] * len(z))
+    openings = [np.array([1 / (1 + np.exp(-v)), 0.999]) for v in z]  # the second is a special token
+    scored = Scored({}, openings, [np.array([span, (0, 0)]) for span in spans])
+    monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_, modes: scored)
+    enc = shop.tokenizer([passages[pair.passage].text], truncation=True, return_tensors="pt")
+    image = encode_pictures(model, pictures.pixels[:1])["vit"]
+
+    def logits():
+        words = model.words(enc["input_ids"], enc["attention_mask"])
+        return torch.logit(model.fusion.meet(ImageTokens(image.tokens.float(), image.grid), words).opening.double())
+
+    with torch.no_grad():
+        before = logits()
+        calibrate_gate(model, shop, {})
+        after = logits()
+    assert before.std() > 0.01
+    slope = ((after - after.mean()) / (before - before.mean())).median().item()
+    assert slope == pytest.approx(2, rel=0.06)
+    assert torch.allclose(after, slope * before - 3 + np.log(5), atol=0.2)
+
+
+def test_a_gate_that_tells_nothing_is_left_as_it_is(data, tmp_path, small, monkeypatch, capsys):
+    model, shop = workshop(data, tmp_path / "work")
+    wrong = [
+        np.where(
+            [any(m.start < e and m.end > s for m in shop.passages["dev"][p.passage].mentions) for s, e in o], 0.1, 0.9
+        )
+        for p, o in ((p, word_offsets(shop.passages["dev"][p.passage].text)) for p in shop.pairs["dev"])
+    ]
+    offsets = [word_offsets(shop.passages["dev"][p.passage].text) for p in shop.pairs["dev"]]
+    monkeypatch.setattr("training.starter.finish.score_pairs", lambda *_, modes: Scored({}, wrong, offsets))
+    before = [p.clone() for p in model.fusion.parameters()]
+    calibrate_gate(model, shop, {})
+    assert "left as it is" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(before, model.fusion.parameters(), strict=True))
+
+
+def word_offsets(text):
+    return np.array([m.span() for m in WORD.finditer(text)])
+
+
+def test_scores_are_those_of_each_pair_alone(data, tmp_path, small):
+    """With the gate shut a passage is read once for all its pictures; without a mode only openings are asked for."""
+    model, shop = workshop(data, tmp_path / "work")
+    pictures, passages = shop.pictures["dev"], shop.passages["dev"]
+    pairs = shop.pairs["dev"][:40]
+    encoded = encode_pictures(model, pictures.pixels)
+    scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, batch=7, modes=MODES)
+    assert len({p.passage for p in pairs}) > 7
+    for i in (0, 17, 39):
+        enc = shop.tokenizer([passages[pairs[i].passage].text], truncation=True, return_tensors="pt")
+        own = {n: ImageTokens(t.tokens[[pairs[i].picture]].float(), t.grid) for n, t in encoded.items()}
+        for mode in MODES:
+            with torch.inference_mode():
+                alone = model.match(own, enc["input_ids"], enc["attention_mask"], gate=mode).logits.item()
+            assert scored.logits[mode][i] == pytest.approx(alone, abs=1e-4), mode
+    assert len({round(z, 3) for z in scored.logits["shut"]}) > 20
+    openings = score_pairs(model, shop.tokenizer, encoded, passages, pairs, batch=9, modes=())
+    assert not openings.logits
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(openings.openings, scored.openings, strict=True))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

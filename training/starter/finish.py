@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from scipy.special import logit
 
 from musti_model import MustiPipeline
 from musti_model.config import MustiConfig
+from musti_model.fusion import WordGate
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
@@ -24,22 +26,26 @@ from musti_model.storage import compressed, restored
 from ..report.metrics import best_threshold, expected_calibration_error, fit_platt, scores, sigmoid
 from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
+from .drawing import IGNORE, piece_labels
 from .evidence import evidence_scores, photograph_scores
 from .measures import gate_in_quarter, grids, nothing_said_yes, right_and_wrong
 from .pairs import Pair
 from .pictures import STORED_SIZE
 from .reading import reading_scores
-from .scoring import MODES, encode_pictures, pair_scores, score_pairs
+from .scoring import MODES, Scored, encode_pictures, pair_scores, score_pairs
 from .stages import PAGES, Workshop, picture_top1
 from .typeset import text_pages
 from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 
+PASSED_OVER = 5.0  # a shared name at which the gate stays shut weighs as much as so many words let in for nothing
 EXPLAINED = 60  # pairs, and grids, whose explanation is made
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
     "A small model trained on proxy pairs (photographs and paintings of {count} objects with passages that "
     "name them); not the published MUSTI model."
 )
+
+Answered = tuple[dict[str, ImageTokens], Scored]  # pictures as image tokens, and the answers to pairs of them
 
 
 def few_bits(model: MustiModel) -> dict[str, torch.Tensor]:
@@ -62,21 +68,53 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
     model.none_logit.data.fill_(start + float(best))
 
 
-def calibrate_answers(model: MustiModel, shop: Workshop) -> None:
+def calibrate(model: MustiModel, shop: Workshop) -> Answered:
+    """Gate, then answers, by the dev pairs. -> these, as they are answered then."""
+    encoded = encode_pictures(model, shop.pictures["dev"].pixels)
+    calibrate_gate(model, shop, encoded)
+    return encoded, calibrate_answers(model, shop, encoded)
+
+
+def calibrate_gate(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> None:
+    """How far a gate of words opens becomes how sure it can be that the word names what is shown: in its loss each kind
+    of words counts alike, but for each wordpiece of a passage that names the picture's object two hundred do not.
+    encoded: the dev pictures."""
+    if not isinstance(model.fusion, WordGate):
+        return
+    pictures, passages, pairs = shop.pictures["dev"], shop.passages["dev"], shop.pairs["dev"]
+    scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=())
+    openings, labels = [], []
+    for pair, opening, offsets in zip(pairs, scored.openings, scored.offsets, strict=True):
+        [named] = piece_labels([passages[pair.passage]], torch.from_numpy(offsets)[None], shop.objects).numpy()
+        openings.append(opening[named != IGNORE])
+        labels.append(named[named != IGNORE] == pictures.labels[pair.picture])
+    logits, shown = logit(np.clip(np.concatenate(openings), 1e-6, 1 - 1e-6)), np.concatenate(labels)
+    try:
+        temperature, shift = fit_platt(logits, shown, weights=np.where(shown, PASSED_OVER, 1.0))
+    except ValueError as error:  # nothing was learned, as after a few steps for a trial
+        print(f"The gate is left as it is. {error}", flush=True)
+        return
+    model.fusion.beta.data += shift
+    for part in (model.fusion.alpha, model.fusion.beta, model.fusion.word_score.weight):
+        part.data = (part.data / temperature).half().float()  # as it is stored
+
+
+def calibrate_answers(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> Scored:
     """Temperature, bias and threshold that fit the dev pairs best: training saw YES more often than they have it, and
-    the focal loss holds probabilities back."""
+    the focal loss holds probabilities back. encoded: the dev pictures. -> the pairs, as they are answered then."""
     pairs, passages = shop.pairs["dev"], shop.passages["dev"]
-    scored = score_pairs(model, shop.tokenizer, encode_pictures(model, shop.pictures["dev"].pixels), passages, pairs)
+    scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs)
     logits, labels = scored.logits["learned"], np.array([p.label for p in pairs])
     try:
         temperature, shift = fit_platt(logits, labels)
     except ValueError as error:  # nothing was learned, as after a few steps for a trial
         print(f"The answers are left as they are. {error}", flush=True)
         temperature, shift = 1.0, 0.0
-    model.bias.data += shift  # of every branch alike, so of the vote
-    set_config(
-        model, temperature=temperature, threshold=best_threshold(labels, sigmoid((logits + shift) / temperature))
-    )
+    before = model.bias.item()
+    model.bias.data = (model.bias.data + shift).half().float()  # of every branch alike, so of the vote; as it is stored
+    logits = logits + model.bias.item() - before
+    set_config(model, temperature=temperature, threshold=best_threshold(labels, sigmoid(logits / temperature)))
+    return dataclasses.replace(scored, logits={"learned": logits})
 
 
 def by_source(
@@ -91,15 +129,19 @@ def by_source(
     }
 
 
-def measured(model: MustiModel, shop: Workshop) -> dict[str, Any]:
-    """Scores on dev and test, by language and source; on test also what the gate is held to."""
+def measured(model: MustiModel, shop: Workshop, dev: Answered | None = None) -> dict[str, Any]:
+    """Scores on dev and test, by language and source; on test also what the gate is held to. dev: of ``calibrate``,
+    where that was just done."""
     metrics: dict[str, Any] = {}
     sides = {}
     for split in ("dev", "test"):
         pictures, passages, pairs = shop.pictures[split], shop.passages[split], shop.pairs[split]
-        encoded = encode_pictures(model, pictures.pixels)
-        modes = MODES if model.fusion.gated and split == "test" else MODES[:1]
-        scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=modes)
+        if dev and split == "dev":
+            encoded, scored = dev
+        else:
+            encoded = encode_pictures(model, pictures.pixels)
+            modes = MODES if model.fusion.gated and split == "test" else MODES[:1]
+            scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=modes)
         labels, logits = np.array([p.label for p in pairs]), scored.logits["learned"]
         threshold, probabilities = model.config.threshold, sigmoid(logits / model.config.temperature)
         metrics[split] = pair_scores(model, scored, passages, pairs, threshold) | {
@@ -166,11 +208,9 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path,
     """Everything saved in ``out``; returns the metrics. command: that makes these weights, for the card."""
     few_bits(model)
     calibrate_reading(model, shop)
-    calibrate_answers(model, shop)
-    stored = few_bits(model)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(stored, out / "model.safetensors")  # before the long measuring
-    metrics = measured(model, shop) | {
+    dev = calibrate(model, shop)
+    weights = save_weights(model, out)  # before the long measuring
+    metrics = measured(model, shop, dev) | {
         "caveat": CAVEAT.format(count=len(model.config.objects)),
         "picture_sources": {
             str(n): int(c) for n, c in zip(*np.unique(shop.pictures["train"].sources, return_counts=True), strict=True)
@@ -180,9 +220,8 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
-    (out / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
     MustiProcessor(model.config, shop.tokenizer).save_pretrained(out)
-    metrics["weights"] = "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
+    metrics["weights"] = weights
     metrics |= explained(out, shop, data)
     for stage in ("names", "match"):
         for kind in ("log.jsonl", "curves.png"):
@@ -190,6 +229,15 @@ def finish(model: MustiModel, shop: Workshop, data: Path, work: Path, out: Path,
             shutil.copy(work / stage / kind, out / f"{stem}-{stage}.{end}")
     write_metrics(out, model.config, metrics)
     return metrics
+
+
+def save_weights(model: MustiModel, out: Path) -> str:
+    """Weights and config in ``out``; the model is left with what their reader gets. -> by what the weights are known:
+    the beginning of their digest."""
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(few_bits(model), out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    return "sha256:" + hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def write_metrics(out: Path, config: MustiConfig, metrics: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """``python -m training.starter.measure --data DIR --weights FOLDER``: the scores of weights that are there already, and
-their card anew."""
+their card anew. With ``--calibrate`` gate, temperature, bias and threshold are fitted to the dev pairs before, and the
+weights written anew."""
 
 import argparse
 import json
@@ -9,10 +10,11 @@ from typing import Any
 from musti_model import MustiPipeline
 
 from ..loop.memory import keep_freed_memory
-from .finish import explained, measured, write_metrics
+from .finish import calibrate, explained, measured, save_weights, write_metrics
 from .pictures import load_pictures
 from .stages import Workshop, settle_arithmetic
 
+CALIBRATED = "`, then `python -m training.starter.measure --data DIR --calibrate"
 SHOWN = ("f1_macro", "auc", "ece", "lost", "widest", "gate_auc", "gate_in_quarter", "nothing_yes", "picture_top1")
 
 
@@ -30,6 +32,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--weights", type=Path, default=Path("assets/starter"), help="folder that the training wrote")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for pixels")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="fit the gate and the answers to the dev pairs, and write the weights"
+    )
     options = parser.parse_args()
     keep_freed_memory()
     settle_arithmetic()
@@ -37,8 +42,12 @@ def main() -> None:
     shop = Workshop(
         options.data, options.work, load_pictures(options.data, options.work), pipe.model, pipe.processor.tokenizer
     )
-    metrics = json.loads((options.weights / "metrics.json").read_text())
-    metrics |= measured(pipe.model, shop) | explained(options.weights, shop, options.data)
+    metrics, dev = json.loads((options.weights / "metrics.json").read_text()), None
+    if options.calibrate:
+        dev = calibrate(pipe.model, shop)
+        metrics["weights"] = save_weights(pipe.model, options.weights)
+        metrics["command"] = metrics["command"].removesuffix(CALIBRATED) + CALIBRATED
+    metrics |= measured(pipe.model, shop, dev) | explained(options.weights, shop, options.data)
     write_metrics(options.weights, pipe.config, metrics)
     print(json.dumps(summary(metrics), indent=1))
 

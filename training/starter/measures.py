@@ -44,7 +44,7 @@ def right_and_wrong(
         wrong.append(Pair(row, pair.passage, 0, pair.object))
     values = []
     for asked in (yes, wrong):
-        scored = score_pairs(model, tokenizer, encoded, passages, asked)
+        scored = score_pairs(model, tokenizer, encoded, passages, asked, modes=())
         spans = [[(m.start, m.end) for m in passages[p.passage].mentions if m.object == p.object] for p in asked]
         values.append([word_openings(scored, i, s).max() if s else 0.0 for i, s in enumerate(spans)])
     return float(roc_auc_score([1] * len(yes) + [0] * len(wrong), values[0] + values[1]))

@@ -20,6 +20,8 @@ from .augment import branch_input, plain_view
 from .pairs import Pair
 from .passages import Passage
 
+# A GPU is fed by large batches; on a CPU they leave its cache.
+BATCH = 96 if torch.cuda.is_available() else 24
 MODES: tuple[Opened, ...] = ("learned", "shut", "open")
 
 
@@ -73,10 +75,11 @@ def score_pairs(
     encoded: dict[str, ImageTokens],
     passages: Sequence[Passage],
     pairs: Sequence[Pair],
-    batch: int = 96,
+    batch: int = BATCH,
     modes: Sequence[Opened] = ("learned",),
 ) -> Scored:
-    """Pairs by their passages' length; each batch cut to its longest, each of its passages read once."""
+    """Pairs by their passages' length; each batch cut to its longest, each of its passages read once. modes: which
+    logits are wanted; none: the openings alone, for which no pair is read as a whole."""
     device = next(model.parameters()).device
     model.eval()
     order = sorted(range(len(pairs)), key=lambda i: (len(passages[pairs[i].passage].text), pairs[i].passage))
@@ -100,7 +103,12 @@ def score_pairs(
             words = model.words(enc["input_ids"].to(device), enc["attention_mask"].to(device))
             asked = Words(words.text[of_row], words.mask[of_row], None if words.read is None else words.read[of_row])
             for mode in modes:
-                logits[mode][rows] = model.match_words(chosen, asked, gate=mode).logits.float().cpu().numpy()
+                found = (
+                    _shut(model, chosen, words, of_row)
+                    if mode == "shut"
+                    else model.match_words(chosen, asked, gate=mode).logits
+                )
+                logits[mode][rows] = found.float().cpu().numpy()
             met = [model.fusion.meet(image, asked) for image in chosen.values()] if model.fusion.gated else []
         if met:
             mean = torch.stack([model.fusion.shares(asked, m).float() for m in met]).mean(0).cpu().numpy()
@@ -108,6 +116,19 @@ def score_pairs(
                 length = int(asked.mask[at].sum())
                 openings[i], offsets[i] = mean[at, :length], enc["offset_mapping"][of_row[at].item(), :length].numpy()
     return Scored(logits, openings, offsets)
+
+
+def _shut(model: MustiModel, images: dict[str, ImageTokens], words: Words, of_row: Tensor) -> Tensor:
+    """Logits [B] with the gate shut: each passage, which then no picture changes, is read once for all its pictures.
+    of_row: [B], row of ``words``."""
+    logits = torch.zeros(len(of_row), device=of_row.device)
+    for t in range(len(words.mask)):
+        one = Words(words.text[t : t + 1], words.mask[t : t + 1], None if words.read is None else words.read[t : t + 1])
+        rows = of_row == t
+        logits[rows] = model.match_words(
+            {n: i.select(rows) for n, i in images.items()}, one, gate="shut"
+        ).logits.float()
+    return logits
 
 
 def pair_scores(
