@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 
-# One thread each for this process and those it starts: processes of the tests share the cores, and a thread that waits for
-# another keeps a core busy.
+# One thread for this process and each that it starts: those of the tests share the cores, and a thread that waits
+# for another keeps its core busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import sys
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +22,7 @@ from musti_model.model import MustiModel
 from tests.wordpieces import train_tokenizer
 from training.lexicon.naming import LANGUAGES, WORD, Lexicon, Mention
 from training.loop.losses import FocalLoss
-from training.starter import stages, towers
+from training.starter import measure, stages, towers
 from training.starter.drawing import (
     IGNORE,
     ROUND_CPU,
@@ -32,7 +34,7 @@ from training.starter.drawing import (
     draw_pairs,
     piece_labels,
 )
-from training.starter.finish import calibrate_answers, calibrate_gate, finish
+from training.starter.finish import calibrate_answers, calibrate_gate, finish, save_weights
 from training.starter.measures import grids
 from training.starter.objective import Objective
 from training.starter.passages import Passage, load_passages
@@ -102,7 +104,7 @@ def workshop(data, work, **changes):
     return model, stages.Workshop(data, work, pictures, model, tokenizer, workers=0)
 
 
-def test_from_raw_material_to_weights(data, tmp_path, small):
+def test_from_raw_material_to_weights(data, tmp_path, small, monkeypatch):
     work, out = tmp_path / "work", tmp_path / "out"
     model, shop = workshop(data, work)
     assert shop.objects == tuple(sorted(OBJECTS))
@@ -143,6 +145,15 @@ def test_from_raw_material_to_weights(data, tmp_path, small):
         and "lost when the gate is shut" in card
         and "names never trained on, nl" in card
     )
+    monkeypatch.setattr("sys.argv", ["measure", "--data", str(data), "--weights", str(out), "--work", str(work)])
+    monkeypatch.setattr("training.starter.measure.Workshop", lambda *_: shop)
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--calibrate"])
+    model.bias.data += 5
+    finish_weights = save_weights(model, out)
+    measure.main()
+    metrics, config = json.loads((out / "metrics.json").read_text()), json.loads((out / "config.json").read_text())
+    assert metrics["weights"] != finish_weights and metrics["test"]["threshold"] == config["threshold"]
+    assert f"threshold {config['threshold']:.3f}" in (card := (out / "README.md").read_text()) and "--calibrate" in card
 
 
 def test_a_batch_is_the_same_each_time_and_of_few_lengths(data, tmp_path, small):
@@ -352,7 +363,7 @@ def test_answers_are_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch)
 
 
 def test_the_gate_is_calibrated_on_dev_pairs(data, tmp_path, small, monkeypatch):
-    """Words name what is shown by chance sigmoid(2 z - 3) of the gate's logit z, and such a word weighs as five others:
+    """Words name what is shown with probability sigmoid(2 z - 3), z the gate's logit, and such a word weighs as five:
     the logit becomes 2 z - 3 + log 5 at every word of every passage."""
     model, shop = workshop(data, tmp_path / "work")
     model.fusion.word_score.weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
@@ -406,9 +417,11 @@ def word_offsets(text):
     return np.array([m.span() for m in WORD.finditer(text)])
 
 
-def test_scores_are_those_of_each_pair_alone(data, tmp_path, small):
+def test_scores_are_those_of_each_pair_alone(data, tmp_path, small, monkeypatch):
     """With the gate shut a passage is read once for all its pictures; without a mode only openings are asked for."""
     model, shop = workshop(data, tmp_path / "work")
+    model.fusion.beta.data.zero_()  # ajar
+    monkeypatch.setattr("training.starter.scoring.autocast", lambda _: nullcontext())
     pictures, passages = shop.pictures["dev"], shop.passages["dev"]
     pairs = shop.pairs["dev"][:40]
     encoded = encode_pictures(model, pictures.pixels)
@@ -421,10 +434,28 @@ def test_scores_are_those_of_each_pair_alone(data, tmp_path, small):
             with torch.inference_mode():
                 alone = model.match(own, enc["input_ids"], enc["attention_mask"], gate=mode).logits.item()
             assert scored.logits[mode][i] == pytest.approx(alone, abs=1e-4), mode
-    assert len({round(z, 3) for z in scored.logits["shut"]}) > 20
-    openings = score_pairs(model, shop.tokenizer, encoded, passages, pairs, batch=9, modes=())
-    assert not openings.logits
-    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(openings.openings, scored.openings, strict=True))
+    for mode in ("shut", "open"):
+        assert np.abs(scored.logits[mode] - scored.logits["learned"]).min() > 1e-3
+    read = []
+    monkeypatch.setattr(model.text.encoder, "forward", recorded(read, model.text.encoder.forward))
+    openings = score_pairs(model, shop.tokenizer, encoded, passages, pairs, batch=40, modes=())
+    assert not openings.logits and read == [len({p.passage for p in pairs})]
+    assert all(
+        np.allclose(a, b, atol=1e-5) and a.std() for a, b in zip(openings.openings, scored.openings, strict=True)
+    )
+    read.clear()
+    score_pairs(model, shop.tokenizer, encoded, passages, pairs, batch=40, modes=("shut",))
+    assert sum(read) == 2 * len({p.passage for p in pairs})  # to be compared with places, and to be answered
+
+
+def recorded(rows, forward):
+    """The same method, which puts down how many rows it was given."""
+
+    def of(states, *given, **named):
+        rows.append(len(states))
+        return forward(states, *given, **named)
+
+    return of
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

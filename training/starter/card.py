@@ -5,6 +5,7 @@ from typing import Any
 
 from musti_model.config import MustiConfig
 
+CALIBRATED = ", gate and answers then calibrated anew by `python -m training.starter.measure --data DIR --calibrate`"
 SMALL = 300  # pairs of a source under which its score is not worth a row
 
 
@@ -133,7 +134,8 @@ EfficientNet-Lite0 (Apache-2.0), DINOv2 ViT-S/14 (Apache-2.0, its first \
 
 ## Made with
 
-`{metrics["command"]}` (measured again by `python -m training.starter.measure --data DIR`); recorded training time \
+`{metrics["command"]}`{CALIBRATED if metrics.get("calibrated") else ""} (measured again by \
+`python -m training.starter.measure --data DIR`); recorded training time \
 {metrics["training_seconds_recorded"] / 60:.0f} minutes
 ({metrics["device"]}); torch {metrics["versions"]["torch"]}, Python {metrics["versions"]["python"]}. Logs and curves \
 lie in this folder.

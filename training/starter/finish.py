@@ -69,16 +69,17 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
 
 
 def calibrate(model: MustiModel, shop: Workshop) -> Answered:
-    """Gate, then answers, by the dev pairs. -> these, as they are answered then."""
+    """Gate, then answers, by the dev pairs. -> the dev pictures, and how the pairs are answered then."""
     encoded = encode_pictures(model, shop.pictures["dev"].pixels)
     calibrate_gate(model, shop, encoded)
     return encoded, calibrate_answers(model, shop, encoded)
 
 
 def calibrate_gate(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> None:
-    """How far a gate of words opens becomes how sure it can be that the word names what is shown: in its loss each kind
-    of words counts alike, but for each wordpiece of a passage that names the picture's object two hundred do not.
-    encoded: the dev pictures."""
+    """Fits slope and offset of the gate's logit to the wordpieces of the dev pairs (Platt 1999): in its loss each kind
+    of words counted alike, but in passages most name nothing. It then opens as far as it is sure that a word names what
+    is shown, in odds of ``PASSED_OVER`` to one. Fitted is the mean over the branches, as it is shown; each branch takes
+    what fits the mean. encoded: the dev pictures."""
     if not isinstance(model.fusion, WordGate):
         return
     pictures, passages, pairs = shop.pictures["dev"], shop.passages["dev"], shop.pairs["dev"]
@@ -87,7 +88,7 @@ def calibrate_gate(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTo
     for pair, opening, offsets in zip(pairs, scored.openings, scored.offsets, strict=True):
         [named] = piece_labels([passages[pair.passage]], torch.from_numpy(offsets)[None], shop.objects).numpy()
         openings.append(opening[named != IGNORE])
-        labels.append(named[named != IGNORE] == pictures.labels[pair.picture])
+        labels.append(named[named != IGNORE] == shop.objects.index(pictures.objects[pictures.labels[pair.picture]]))
     logits, shown = logit(np.clip(np.concatenate(openings), 1e-6, 1 - 1e-6)), np.concatenate(labels)
     try:
         temperature, shift = fit_platt(logits, shown, weights=np.where(shown, PASSED_OVER, 1.0))

@@ -14,7 +14,6 @@ from .finish import calibrate, explained, measured, save_weights, write_metrics
 from .pictures import load_pictures
 from .stages import Workshop, settle_arithmetic
 
-CALIBRATED = "`, then `python -m training.starter.measure --data DIR --calibrate"
 SHOWN = ("f1_macro", "auc", "ece", "lost", "widest", "gate_auc", "gate_in_quarter", "nothing_yes", "picture_top1")
 
 
@@ -46,9 +45,9 @@ def main() -> None:
     if options.calibrate:
         dev = calibrate(pipe.model, shop)
         metrics["weights"] = save_weights(pipe.model, options.weights)
-        metrics["command"] = metrics["command"].removesuffix(CALIBRATED) + CALIBRATED
+        metrics["calibrated"] = True
     metrics |= measured(pipe.model, shop, dev) | explained(options.weights, shop, options.data)
-    write_metrics(options.weights, pipe.config, metrics)
+    write_metrics(options.weights, pipe.model.config, metrics)
     print(json.dumps(summary(metrics), indent=1))
 
 

@@ -20,7 +20,7 @@ from .augment import branch_input, plain_view
 from .pairs import Pair
 from .passages import Passage
 
-# A GPU is fed by large batches; on a CPU they leave its cache.
+# A GPU is fed by large batches; they outgrow a CPU's cache.
 BATCH = 96 if torch.cuda.is_available() else 24
 MODES: tuple[Opened, ...] = ("learned", "shut", "open")
 
