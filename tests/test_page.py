@@ -62,7 +62,7 @@ def test_the_progress_of_an_event_is_told_at_one_place(pipe):
     assert {name for name, count in places.items() if count > 1} == {"load_example"} and places["answer"] == 1
 
 
-@pytest.mark.starter
+@pytest.mark.starter(evidence=True)
 def test_why(page, flower: Path):
     """Words and regions for and against, and how faithful they are."""
     ask(page, flower.with_name("candle.jpg"), "She blew out the candle, and the room went dark.")
@@ -103,7 +103,7 @@ def test_each_map_says_how_faithful_it_is(page, flower, second_branch):
     page.locator("#faithful-map summary").wait_for(state="detached")  # single heads are not measured
 
 
-@pytest.mark.starter
+@pytest.mark.starter(evidence=True)
 def test_why_not(page, flower):
     ask(page, flower, "The horse had been ridden hard and smelled of sweat and leather.")
     open_section(page, "why")
