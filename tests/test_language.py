@@ -45,9 +45,14 @@ def fields(text: str) -> list[str]:
     ) + sorted(re.findall(r"\[[abv]\]", text))
 
 
+@pytest.fixture(scope="module")
+def texts() -> set[str]:
+    return texts_of_page(MustiPipeline.from_pretrained())
+
+
 @pytest.mark.parametrize("tag", TAGS)
-def test_every_text_is_translated(tag):
-    texts, said = texts_of_page(MustiPipeline.from_pretrained()), translations()[tag]
+def test_every_text_is_translated(tag, texts):
+    said = translations()[tag]
     assert texts - set(said) == set()
     assert set(said) - texts == set(), "translations of what is not said any more"
     for text, translation in said.items():

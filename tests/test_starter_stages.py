@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import zipfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -145,9 +144,10 @@ def test_from_raw_material_to_weights(data, tmp_path, small, monkeypatch):
         and "lost when the gate is shut" in card
         and "names never trained on, nl" in card
     )
-    monkeypatch.setattr("sys.argv", ["measure", "--data", str(data), "--weights", str(out), "--work", str(work)])
+    given = ["--data", str(data), "--weights", str(out), "--work", str(work), "--calibrate"]
+    monkeypatch.setattr("sys.argv", ["measure", *given])
     monkeypatch.setattr("training.starter.measure.Workshop", lambda *_: shop)
-    monkeypatch.setattr("sys.argv", [*sys.argv, "--calibrate"])
+    monkeypatch.setattr("training.starter.measure.explained", lambda *_: {})
     model.bias.data += 5
     finish_weights = save_weights(model, out)
     measure.main()
