@@ -77,9 +77,9 @@ def calibrate(model: MustiModel, shop: Workshop) -> Answered:
 
 def calibrate_gate(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> None:
     """Fits slope and offset of the gate's logit to the wordpieces of the dev pairs (Platt 1999): in its loss each kind
-    of words counted alike, but in passages most name nothing. It then opens as far as it is sure that a word names what
-    is shown, in odds of ``PASSED_OVER`` to one. Fitted is the mean over the branches, as it is shown; each branch takes
-    what fits the mean. encoded: the dev pictures."""
+    of words counted alike, but in passages most name nothing. The odds of an opening are then ``PASSED_OVER`` times the
+    odds that the word names what is shown. Fitted is the mean over the branches, as it is shown; each branch takes what
+    fits the mean. encoded: the dev pictures."""
     if not isinstance(model.fusion, WordGate):
         return
     pictures, passages, pairs = shop.pictures["dev"], shop.passages["dev"], shop.pairs["dev"]
