@@ -77,13 +77,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
 
 
-def fit_platt(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Temperature T and shift c such that the likelihood of the labels under ``sigmoid((logits + c) / T)`` is highest
-    (Platt 1999). logits, labels: [N]; weights: [N], how much each counts (default: alike).
+    (Platt 1999). logits, labels: [N].
 
     Raises ValueError where higher logits do not mean YES more often.
     """
-    fitted = LogisticRegression(C=np.inf).fit(logits[:, None], labels, sample_weight=weights)
+    fitted = LogisticRegression(C=np.inf).fit(logits[:, None], labels)
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
         raise ValueError("Logits that do not rise with the labels cannot be calibrated.")

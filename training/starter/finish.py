@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from scipy.special import logit
 
 from musti_model import MustiPipeline
 from musti_model.config import MustiConfig
-from musti_model.fusion import WordGate
 from musti_model.image_tower import ImageTokens
 from musti_model.model import MustiModel
 from musti_model.processing import MustiProcessor
@@ -26,9 +24,9 @@ from musti_model.storage import compressed, restored
 from ..report.metrics import best_threshold, expected_calibration_error, fit_platt, scores, sigmoid
 from .baselines import Sided, baselines, naming_probabilities
 from .card import write_card
-from .drawing import IGNORE, piece_labels
 from .evidence import evidence_scores, photograph_scores
 from .measures import gate_in_quarter, grids, nothing_said_yes, right_and_wrong
+from .opening import calibrate_gate
 from .pairs import Pair
 from .pictures import STORED_SIZE
 from .reading import reading_scores
@@ -37,7 +35,6 @@ from .stages import PAGES, Workshop, picture_top1
 from .typeset import text_pages
 from .unseen import held_out_cases, held_out_pairs, swapped_pairs
 
-PASSED_OVER = 5.0  # a shared name at which the gate stays shut weighs as much as so many words let in for nothing
 EXPLAINED = 60  # pairs, and grids, whose explanation is made
 FOUR_BITS = ("text.embeddings.word_embeddings.",)  # never trained, and four bits as they came
 CAVEAT = (
@@ -69,35 +66,11 @@ def calibrate_reading(model: MustiModel, shop: Workshop) -> None:
 
 
 def calibrate(model: MustiModel, shop: Workshop) -> Answered:
-    """Gate, then answers, by the dev pairs. -> the dev pictures, and how the pairs are answered then."""
+    """The gate by words of training pairs, then the answers by the dev pairs. -> the dev pictures, and how the pairs
+    are answered then."""
+    calibrate_gate(model, shop)
     encoded = encode_pictures(model, shop.pictures["dev"].pixels)
-    calibrate_gate(model, shop, encoded)
     return encoded, calibrate_answers(model, shop, encoded)
-
-
-def calibrate_gate(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> None:
-    """Fits slope and offset of the gate's logit to the wordpieces of the dev pairs (Platt 1999): in its loss each kind
-    of words counted alike, but in passages most name nothing. The odds of an opening are then ``PASSED_OVER`` times the
-    odds that the word names what is shown. Fitted is the mean over the branches, as it is shown; each branch takes what
-    fits the mean. encoded: the dev pictures."""
-    if not isinstance(model.fusion, WordGate):
-        return
-    pictures, passages, pairs = shop.pictures["dev"], shop.passages["dev"], shop.pairs["dev"]
-    scored = score_pairs(model, shop.tokenizer, encoded, passages, pairs, modes=())
-    openings, labels = [], []
-    for pair, opening, offsets in zip(pairs, scored.openings, scored.offsets, strict=True):
-        [named] = piece_labels([passages[pair.passage]], torch.from_numpy(offsets)[None], shop.objects).numpy()
-        openings.append(opening[named != IGNORE])
-        labels.append(named[named != IGNORE] == shop.objects.index(pictures.objects[pictures.labels[pair.picture]]))
-    logits, shown = logit(np.clip(np.concatenate(openings), 1e-6, 1 - 1e-6)), np.concatenate(labels)
-    try:
-        temperature, shift = fit_platt(logits, shown, weights=np.where(shown, PASSED_OVER, 1.0))
-    except ValueError as error:  # nothing was learned, as after a few steps for a trial
-        print(f"The gate is left as it is. {error}", flush=True)
-        return
-    model.fusion.beta.data += shift
-    for part in (model.fusion.alpha, model.fusion.beta, model.fusion.word_score.weight):
-        part.data = (part.data / temperature).half().float()  # as it is stored
 
 
 def calibrate_answers(model: MustiModel, shop: Workshop, encoded: dict[str, ImageTokens]) -> Scored:

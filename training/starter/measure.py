@@ -1,6 +1,6 @@
 """``python -m training.starter.measure --data DIR --weights FOLDER``: the scores of weights that are there already, and
-their card anew. With ``--calibrate`` gate, temperature, bias and threshold are fitted to the dev pairs before, and the
-weights written anew."""
+their card anew. With ``--calibrate`` the gate is fitted to words of training pairs before, and temperature, bias and
+threshold to the dev pairs; the weights are written anew."""
 
 import argparse
 import json
@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="raw material")
     parser.add_argument("--weights", type=Path, default=Path("assets/starter"), help="folder that the training wrote")
     parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder for pixels")
-    parser.add_argument(
-        "--calibrate", action="store_true", help="fit the gate and the answers to the dev pairs, and write the weights"
-    )
+    parser.add_argument("--calibrate", action="store_true", help="fit the gate and the answers, and write the weights")
     options = parser.parse_args()
     keep_freed_memory()
     settle_arithmetic()
