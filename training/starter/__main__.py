@@ -1,9 +1,9 @@
 """``python -m training.starter --data DIR --out assets/starter``: everything from raw material to the embedded weights.
 
 Stages, each resumable: names (words and pictures learn the same prototypes of the objects), match (pairs, by the focal
-loss), finish (8-bit weights, threshold and temperature from dev pairs, scores, card). DIR holds pretrained/,
-images/<object>.zip, musti/musti-train.json, corpora/odeuropa-<language>.txt; see training/README.md. Some hours on two
-cores that multiply bfloat16, in float32 where they do not.
+loss), finish (8-bit weights, the gate's score of words, threshold and temperature from dev pairs, scores, card). DIR
+holds pretrained/, images/<object>.zip, musti/musti-train.json, corpora/odeuropa-<language>.txt; see training/README.md.
+Some hours on two cores that multiply bfloat16, in float32 where they do not.
 """
 
 import argparse
