@@ -5,6 +5,9 @@ TEST = .venv-test
 # Processes that share the tests, a file at a time: one for each of two cores (three took longer). Each loads the page and the weights for
 # itself (up to 3 GB).
 WORKERS ?= 2
+# Of the packages only what is loaded is compiled (--no-compile below), by the first process that does; where it may not be kept, each of
+# the tests' many processes would compile it again, for 20 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint mutants benchmark
 
@@ -17,7 +20,7 @@ $(DEMO)/ready: requirements.txt
 $(TEST)/ready: requirements.txt requirements-train.txt requirements-test.txt
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --upgrade pip
-	$(TEST)/bin/pip install --no-compile -r requirements-test.txt  # Python compiles the part that the tests load
+	$(TEST)/bin/pip install --no-compile -r requirements-test.txt
 	touch $@
 
 demo: $(DEMO)/ready
