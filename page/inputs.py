@@ -66,7 +66,7 @@ def checked(components: Sequence[gr.blocks.Block], values: Any) -> list[Any]:
     """
     if not isinstance(values, list) or len(values) != len(components):
         given = len(values) if isinstance(values, list) else 0
-        raise refusal(later("This call takes {count} values; {given} were given."), count=len(components), given=given)
+        raise refusal(later("This call takes {count} values, not {given}."), count=len(components), given=given)
     for component, value in zip(components, values, strict=True):
         if isinstance(component, SafeFile) and isinstance(value, list) and len(value) > component.most:
             raise refusal(

@@ -204,9 +204,9 @@ def test_pictures_as_data_addresses(machine, tmp_path, monkeypatch):
 def test_calls_of_the_wrong_shape_get_a_sentence(machine):
     picture = {"path": machine.upload(png()), "meta": META}
     cases = [
-        ("predict", [], "takes 2 values; 0"),
-        ("predict", [picture], "takes 2 values; 1"),
-        ("predict", [picture, PASSAGE, 1], "takes 2 values; 3"),
+        ("predict", [], "takes 2 values, not 0"),
+        ("predict", [picture], "takes 2 values, not 1"),
+        ("predict", [picture, PASSAGE, 1], "takes 2 values, not 3"),
         ("predict", [picture, 5], "“passage” takes a text"),
         ("predict", [picture, {"a": 1}], "“passage” takes a text"),
         ("predict", [picture, [PASSAGE]], "takes a text"),

@@ -77,6 +77,18 @@ def test_like_things_are_drawn_on_one_scale(pipe, picture):
     assert why.evidence_html(explanation, why.WHOLE, [large]) != why.evidence_html(explanation, why.WHOLE)
 
 
+def test_regions_of_evidence_are_not_paled_by_patches_of_the_gate(pipe, picture):
+    """They are larger than patches; and what is added beside no word is never said to be less than nothing."""
+    explanation = pipe.explain(picture, "The roses smelled sweet.")
+    strong = {
+        n: replace(e, rest=-0.0001, patches=np.full_like(e.patches, 9.0)) for n, e in explanation.gate_effect.items()
+    }
+    shown = replace(explanation, gate_effect=strong)
+    assert why.evidence_figure(shown, why.WHOLE, 0.5)[1] == why.evidence_figure(explanation, why.WHOLE, 0.5)[1]
+    assert "-9 – 9" in gate_effect.effect_figure(shown, "vit", 0.5)[1]
+    assert "without a word add +0.000" in gate_effect.effect_html(shown, "vit")
+
+
 def test_scores_of_other_weights_are_not_shown():
     scores = measured_scores(app.ASSETS)
     assert "beats random orders on 100%" in why.score_html(scores, scores["weights"])

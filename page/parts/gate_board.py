@@ -65,7 +65,10 @@ def gate_board_value(explanation: Explanation | None) -> dict[str, str]:
             "board": "",
         }
     told = (
-        say("The gate stayed nearly shut at every word: the picture shows nothing that this passage names.")
+        say(
+            "The gate stayed nearly shut at every word: in the picture the model found nothing that the words it read "
+            "name."
+        )
         if _closed(explanation)
         else ""
     )

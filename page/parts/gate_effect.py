@@ -79,7 +79,7 @@ def effect_html(explanation: Explanation, branch: str) -> str:
         ),
         branch=escape(branch_name(branch)),
         total=effect.total,
-        rest=effect.rest,
+        rest=round(effect.rest, 3) + 0.0,  # never -0.000
         error=effect.error,
     )
     label, scale = say("change of the logit by the gate"), scale_for("words", "logit", explanation)

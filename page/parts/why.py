@@ -184,7 +184,7 @@ def evidence_figure(
             f"<p>{say('The image tokens of these weights have no place in the picture, so there is no map.')}</p>",
         )
     unit = method("regions", evidence.methods["regions"]).unit
-    scale, label = scale_for("regions", unit, explanation, *beside), unit_of(evidence)
+    scale, label = scale_for("regions", unit, explanation, *beside, effects=False), unit_of(evidence)
     if unit == "logit":
         label = say("logit for (+) or against (−) YES, per cell of an 8 × 8 grid")
     legend = legend_html(*scale, label, signed=True)
@@ -199,9 +199,10 @@ def score_html(measured: dict[str, Any] | None, weights: str) -> str:
     words, regions = measured["words"][BEST["words"].name], measured["regions"][BEST["regions"].name]
     told = say(
         (
-            "Measured on {pairs} other pairs: striking out the strongest words first beats random orders on "
-            "{words:.0%} of them, blanking out the strongest regions on {regions:.0%}; the top word names the shared "
-            "object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the evidence."
+            "Measured on {pairs} other pairs that were answered YES rightly: striking out the strongest words first "
+            "beats random orders on {words:.0%} of them, blanking out the strongest regions on {regions:.0%}; the top "
+            "word names the shared object on {pointing:.0%}; of four pictures the right one gets {grid:.0%} of the "
+            "evidence."
         ),
         pairs=measured["pairs"],
         words=words["better"],

@@ -49,9 +49,10 @@ METHODS = (
     later("contribution"),
 )
 PAPER = (
-    "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The model "
+    "The task is MUSTI of MediaEval 2022 and 2023: whether a picture and a passage evoke the same smell. The method "
     "is that of MMM2024, *Image-guided Feature Extractor on the MUSTI dataset* (MediaEval 2023): ViT and ResNet "
-    "image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch and a vote."
+    "image encoders, a multilingual BERT, the text selection feature gate, a cosine a branch and a vote. "
+    "The weights above may have other encoders."
 )
 CITE = (
     "Cite the paper for the method, MUSTI (Hürriyetoğlu et al., MediaEval 2022) for the task, and this page by its "
